@@ -1,0 +1,70 @@
+#ifndef KERNELS_BASE_ALIGNED_BUFFER_H_
+#define KERNELS_BASE_ALIGNED_BUFFER_H_
+
+#include <cstddef>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <new>
+#include <type_traits>
+#include <utility>
+
+namespace onegrid::kernels {
+
+// A fixed-size array of T that starts on a cache line (64 bytes) and is zeroed.
+// The allocation is a whole number of cache lines and the tail is zeroed too,
+// so a kernel may read (never use) up to the end of the last line.
+// Movable, not copyable. A moved-from buffer is empty. Throws std::bad_alloc
+// when there is no memory.
+template <typename T>
+class AlignedBuffer {
+  static_assert(std::is_trivially_copyable_v<T>);
+
+ public:
+  static constexpr size_t kAlignment = 64;
+
+  AlignedBuffer() = default;
+
+  explicit AlignedBuffer(size_t n) : size_(n) {
+    if (n == 0) return;
+    if (n > (std::numeric_limits<size_t>::max() - kAlignment) / sizeof(T)) {
+      throw std::bad_alloc();
+    }
+    const size_t bytes =
+        (n * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
+    data_.reset(static_cast<T*>(std::aligned_alloc(kAlignment, bytes)));
+    if (data_ == nullptr) throw std::bad_alloc();
+    std::memset(static_cast<void*>(data_.get()), 0, bytes);
+  }
+
+  AlignedBuffer(AlignedBuffer&& other) noexcept
+      : data_(std::move(other.data_)), size_(std::exchange(other.size_, 0)) {}
+  AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
+    data_ = std::move(other.data_);
+    size_ = std::exchange(other.size_, 0);
+    return *this;
+  }
+
+  T* data() { return data_.get(); }
+  const T* data() const { return data_.get(); }
+  size_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+  T& operator[](size_t i) { return data_.get()[i]; }
+  const T& operator[](size_t i) const { return data_.get()[i]; }
+  T* begin() { return data(); }
+  T* end() { return data() + size_; }
+  const T* begin() const { return data(); }
+  const T* end() const { return data() + size_; }
+
+ private:
+  struct Free {
+    void operator()(T* p) const { std::free(p); }
+  };
+  std::unique_ptr<T, Free> data_;
+  size_t size_ = 0;
+};
+
+}  // namespace onegrid::kernels
+
+#endif  // KERNELS_BASE_ALIGNED_BUFFER_H_
