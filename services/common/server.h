@@ -1,0 +1,70 @@
+// Runs a gRPC server the way every OneGrid binary does: health, reflection,
+// port file, drain on SIGTERM.
+#ifndef SERVICES_COMMON_SERVER_H_
+#define SERVICES_COMMON_SERVER_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "grpcpp/server.h"
+
+namespace onegrid::common {
+
+// Where a server listens and how it stops.
+struct ServerOptions {
+  // Loopback unless told otherwise.
+  std::string host = "127.0.0.1";
+  // 0 picks a free port.
+  int port = 0;
+  // If not empty, "host:port" is written there atomically once serving, and
+  // the file is removed at the end.
+  std::string port_file;
+  // How long calls in progress may go on after a stop was asked for.
+  absl::Duration drain_timeout = absl::Seconds(10);
+  // Called once when the stop begins, before calls are cut off.
+  std::function<void()> on_drain;
+  // Largest message accepted.
+  int message_bytes_max = 64 << 20;
+};
+
+// One server. Start and Stop from one thread; AddService before Start.
+class ServerRunner {
+ public:
+  explicit ServerRunner(ServerOptions options);
+  ~ServerRunner();
+  ServerRunner(const ServerRunner&) = delete;
+  ServerRunner& operator=(const ServerRunner&) = delete;
+
+  // `service` must outlive this object.
+  void AddService(grpc::Service* service);
+
+  // Binds, serves, reports healthy, writes the port file. Unavailable
+  // (PORT_IN_USE): the address cannot be bound. Errors of WriteFileAtomic.
+  absl::Status Start();
+
+  // "host:port" that is bound. Empty before Start.
+  const std::string& address() const { return address_; }
+
+  // What grpc.health.v1 reports from now on. Start sets true.
+  void SetHealthy(bool healthy);
+
+  // Reports unhealthy, drains, stops. Idempotent.
+  void Stop();
+
+  // Start, wait for SIGTERM or SIGINT, Stop.
+  absl::Status RunUntilSignal();
+
+ private:
+  ServerOptions options_;
+  std::vector<grpc::Service*> services_;
+  std::unique_ptr<grpc::Server> server_;
+  std::string address_;
+};
+
+}  // namespace onegrid::common
+
+#endif  // SERVICES_COMMON_SERVER_H_
