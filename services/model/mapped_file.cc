@@ -1,0 +1,81 @@
+#include "services/model/mapped_file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/common/error_info.h"
+
+namespace onegrid::model {
+namespace {
+
+absl::Status OpenError(const std::string& path, int error) {
+  const std::string message =
+      absl::StrCat("cannot open ", path, ": ", std::strerror(error));
+  switch (error) {
+    case ENOENT:
+    case ENOTDIR:
+      return common::MakeError(absl::StatusCode::kNotFound, "FILE_NOT_FOUND",
+                               message, {{"path", path}});
+    case EACCES:
+    case EPERM:
+      return common::MakeError(absl::StatusCode::kPermissionDenied,
+                               "FILE_NOT_READABLE", message, {{"path", path}});
+    default:
+      return common::MakeError(absl::StatusCode::kInternal, "FILE_NOT_READABLE",
+                               message, {{"path", path}});
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(
+    const std::string& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return OpenError(path, errno);
+  struct stat info;
+  if (fstat(fd, &info) != 0) {
+    const int error = errno;
+    close(fd);
+    return OpenError(path, error);
+  }
+  if (!S_ISREG(info.st_mode)) {
+    close(fd);
+    return common::MakeError(
+        absl::StatusCode::kFailedPrecondition, "NOT_A_REGULAR_FILE",
+        absl::StrCat(path, " is not a regular file"), {{"path", path}});
+  }
+  const size_t size = static_cast<size_t>(info.st_size);
+  void* data = nullptr;
+  if (size > 0) {
+    data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (data == MAP_FAILED) {
+      const int error = errno;
+      close(fd);
+      return OpenError(path, error);
+    }
+  }
+  close(fd);
+  return std::unique_ptr<MappedFile>(new MappedFile(
+      path, absl::MakeConstSpan(static_cast<const uint8_t*>(data), size)));
+}
+
+MappedFile::~MappedFile() {
+  if (!bytes_.empty()) {
+    munmap(const_cast<uint8_t*>(bytes_.data()), bytes_.size());
+  }
+}
+
+absl::Status CorruptFile(const std::string& path, const std::string& what) {
+  return common::MakeError(absl::StatusCode::kDataLoss, "CORRUPT_FILE",
+                           absl::StrCat(path, ": ", what),
+                           {{"path", path}, {"problem", what}});
+}
+
+}  // namespace onegrid::model

@@ -1,0 +1,69 @@
+#ifndef SERVICES_MODEL_SENTENCEPIECE_MODEL_H_
+#define SERVICES_MODEL_SENTENCEPIECE_MODEL_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "services/model/gguf_reader.h"
+
+namespace onegrid::model {
+
+// Token types, numbered alike in GGUF and in SentencePiece.
+enum class TokenType : int32_t {
+  kNormal = 1,
+  kUnknown = 2,
+  kControl = 3,
+  kUserDefined = 4,
+  kUnused = 5,
+  kByte = 6,
+};
+
+struct VocabularyToken {
+  std::string text;  // as in the GGUF file: spaces are U+2581 in normal tokens
+                     // and plain in user-defined ones
+  float score;
+  TokenType type;
+};
+
+// The vocabulary of a SentencePiece BPE tokenizer with byte fallback. The index
+// of a token is its id.
+struct Vocabulary {
+  std::vector<VocabularyToken> tokens;
+  int32_t bos_id;
+  int32_t eos_id;
+  int32_t unknown_id;
+  int32_t pad_id;
+};
+
+// Reads and checks tokenizer.ggml.* of a GGUF file: model "llama" without a
+// space prefix, arrays of one length, known types, one token per text, all 256
+// byte tokens. Errors: Unimplemented (UNSUPPORTED_TOKENIZER), DataLoss or
+// those of GgufFile::Get* (CORRUPT_FILE).
+absl::StatusOr<Vocabulary> VocabularyFromGguf(const GgufFile& file);
+
+// The byte of a token text "<0x00>" to "<0xFF>" (upper-case), else -1.
+int ByteOfToken(const std::string& text);
+
+// `text` with each space written as U+2581, and the reverse.
+std::string EscapeSpaces(const std::string& text);
+std::string UnescapeSpaces(const std::string& text);
+
+// A serialized sentencepiece.ModelProto (sentencepiece_model.proto, proto2),
+// written field by field because the library's distribution package has no
+// generated header for it.
+//
+// kPublished: what the makers' tokenizer.model says; user-defined tokens match
+// anywhere in the text. For other tools.
+// kAfterSplitting: for text from which user-defined and control tokens were cut
+// out before. Every token but the bytes and the unknown one may then come out
+// of a merge and no text is matched in advance, as in llama.cpp
+// (llm_tokenizer_spm).
+enum class ModelProtoUse { kPublished, kAfterSplitting };
+std::string SerializeModelProto(const Vocabulary& vocabulary,
+                                ModelProtoUse use);
+
+}  // namespace onegrid::model
+
+#endif  // SERVICES_MODEL_SENTENCEPIECE_MODEL_H_

@@ -1,0 +1,100 @@
+#include "services/model/tokenizer.h"
+
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "services/common/error_info.h"
+#include "services/model/mapped_file.h"
+#include "services/model/utf8.h"
+
+namespace onegrid::model {
+
+Tokenizer::Tokenizer(Vocabulary vocabulary)
+    : vocabulary_(std::move(vocabulary)), specials_(vocabulary_) {
+  end_of_generation_.insert(vocabulary_.eos_id);
+  for (int64_t id = 0; id < vocab_size(); ++id) {
+    const VocabularyToken& token = vocabulary_.tokens[id];
+    if (token.text == "<end_of_turn>") end_of_generation_.insert(id);
+    if (token.type == TokenType::kByte) {
+      byte_ids_[ByteOfToken(token.text)] = static_cast<int32_t>(id);
+    }
+  }
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromGguf(
+    const GgufFile& file) {
+  ASSIGN_OR_RETURN(Vocabulary vocabulary, VocabularyFromGguf(file));
+  std::unique_ptr<Tokenizer> tokenizer(new Tokenizer(std::move(vocabulary)));
+  std::string error;
+  tokenizer->engine_ = SentencePieceEngine::Load(
+      SerializeModelProto(tokenizer->vocabulary_,
+                          ModelProtoUse::kAfterSplitting),
+      &error);
+  if (tokenizer->engine_ == nullptr) {
+    return CorruptFile(
+        file.path(),
+        absl::StrCat("SentencePiece refuses the vocabulary: ", error));
+  }
+  return tokenizer;
+}
+
+void Tokenizer::EncodePlain(absl::string_view text,
+                            std::vector<int32_t>* ids) const {
+  while (!text.empty()) {
+    const size_t valid = ValidUtf8Prefix(text);
+    if (valid > 0) engine_->Encode({text.data(), valid}, ids);
+    text.remove_prefix(valid);
+    if (!text.empty()) {
+      ids->push_back(byte_ids_[static_cast<uint8_t>(text[0])]);
+      text.remove_prefix(1);
+    }
+  }
+}
+
+std::vector<int32_t> Tokenizer::Encode(absl::string_view text, bool add_bos,
+                                       bool parse_control) const {
+  std::vector<int32_t> ids;
+  if (add_bos) ids.push_back(bos());
+  for (const SpecialTokens::Fragment& fragment :
+       specials_.Split(text, parse_control)) {
+    if (fragment.id >= 0) {
+      ids.push_back(fragment.id);
+    } else {
+      EncodePlain(fragment.text, &ids);
+    }
+  }
+  return ids;
+}
+
+std::string Tokenizer::Decode(absl::Span<const int32_t> ids) const {
+  std::string text;
+  for (const int32_t id : ids) text += Piece(id);
+  return text;
+}
+
+std::string Tokenizer::Piece(int32_t id) const {
+  if (id < 0 || id >= vocab_size()) return "";
+  const VocabularyToken& token = vocabulary_.tokens[id];
+  switch (token.type) {
+    case TokenType::kNormal:
+    case TokenType::kUnused:
+      return UnescapeSpaces(token.text);
+    case TokenType::kByte:
+      return std::string(1, static_cast<char>(ByteOfToken(token.text)));
+    case TokenType::kUserDefined:
+      return token.text;
+    case TokenType::kControl:
+    case TokenType::kUnknown:
+      return "";
+  }
+  return "";
+}
+
+const std::string& Tokenizer::Name(int32_t id) const {
+  static const std::string* const kNone = new std::string();
+  if (id < 0 || id >= vocab_size()) return *kNone;
+  return vocabulary_.tokens[id].text;
+}
+
+}  // namespace onegrid::model

@@ -1,0 +1,77 @@
+#ifndef SERVICES_MODEL_TOKENIZER_H_
+#define SERVICES_MODEL_TOKENIZER_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "services/model/gguf_reader.h"
+#include "services/model/sentencepiece_engine.h"
+#include "services/model/sentencepiece_model.h"
+#include "services/model/special_tokens.h"
+
+namespace onegrid::model {
+
+// Gemma 3's tokenizer, built from the metadata of a GGUF file: the
+// SentencePiece library merges, this class cuts out control and user-defined
+// tokens first. The ids equal llama.cpp's (tests/parity/tokenizer_parity.py).
+// Thread-safe.
+class Tokenizer {
+ public:
+  // Errors: those of VocabularyFromGguf. Takes about half a second for 262,144
+  // tokens.
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> FromGguf(
+      const GgufFile& file);
+
+  // Ids of `text`. add_bos puts the begin-of-sequence token first.
+  // parse_control: the texts of control tokens ("<end_of_turn>") become those
+  // tokens; false is right for user data. User-defined tokens (runs of newlines
+  // and spaces, HTML tags) are always tokens. Bytes that are not UTF-8 become
+  // byte tokens.
+  std::vector<int32_t> Encode(absl::string_view text, bool add_bos,
+                              bool parse_control) const;
+
+  // The text of `ids`: the pieces joined. Control tokens are left out; ids out
+  // of range too. The result need not be UTF-8 if `ids` ends within a
+  // character.
+  std::string Decode(absl::Span<const int32_t> ids) const;
+
+  // The bytes that token `id` adds to a text: U+2581 as a space, the byte of a
+  // byte token, nothing for a control token. Empty for an id out of range.
+  std::string Piece(int32_t id) const;
+
+  // The name of a token in the vocabulary ("<end_of_turn>", "<0x0A>", "▁the").
+  // Empty for an id out of range.
+  const std::string& Name(int32_t id) const;
+
+  // True for the end-of-sequence token and for "<end_of_turn>".
+  bool IsEndOfGeneration(int32_t id) const {
+    return end_of_generation_.contains(id);
+  }
+
+  int64_t vocab_size() const { return vocabulary_.tokens.size(); }
+  int32_t bos() const { return vocabulary_.bos_id; }
+  int32_t eos() const { return vocabulary_.eos_id; }
+  int32_t pad() const { return vocabulary_.pad_id; }
+  const Vocabulary& vocabulary() const { return vocabulary_; }
+
+ private:
+  explicit Tokenizer(Vocabulary vocabulary);
+
+  void EncodePlain(absl::string_view text, std::vector<int32_t>* ids) const;
+
+  const Vocabulary vocabulary_;
+  const SpecialTokens specials_;
+  std::unique_ptr<SentencePieceEngine> engine_;
+  absl::flat_hash_set<int32_t> end_of_generation_;
+  int32_t byte_ids_[256];
+};
+
+}  // namespace onegrid::model
+
+#endif  // SERVICES_MODEL_TOKENIZER_H_

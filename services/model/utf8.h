@@ -1,0 +1,20 @@
+#ifndef SERVICES_MODEL_UTF8_H_
+#define SERVICES_MODEL_UTF8_H_
+
+#include <cstddef>
+
+#include "absl/strings/string_view.h"
+
+namespace onegrid::model {
+
+// The length in bytes of the longest prefix of `text` that is UTF-8 (RFC 3629:
+// no overlong forms, no surrogates, nothing above U+10FFFF).
+size_t ValidUtf8Prefix(absl::string_view text);
+
+inline bool IsValidUtf8(absl::string_view text) {
+  return ValidUtf8Prefix(text) == text.size();
+}
+
+}  // namespace onegrid::model
+
+#endif  // SERVICES_MODEL_UTF8_H_
