@@ -1,0 +1,92 @@
+#include "client/cli/pipeline_file.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "services/common/error_info.h"
+
+namespace onegrid::cli {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr char kFile[] = R"(
+name: run1
+base_model: {id: gemma, path: model.gguf}
+dataset:
+  id: sections
+  train: data/train.jsonl
+  validation: /abs/validation.jsonl
+  test: data/test.jsonl
+tune:
+  mode: qlora_fold
+  rank: 8
+  learning_rate: 0.002
+  target_modules: [q_proj, v_proj]
+verify: {probe_tokens: 100, kl_served: 0.01}
+evaluate: {base: true}
+deploy: {id: served}
+prompts: ["one", "two"]
+)";
+
+absl::StatusOr<PipelineFile> Parse(
+    const std::string& text, const std::vector<std::string>& overrides = {}) {
+  return ParsePipelineFile(text, "/folder", overrides);
+}
+
+TEST(PipelineFileTest, ReadsEverySection) {
+  const absl::StatusOr<PipelineFile> file = Parse(kFile);
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ(file->name, "run1");
+  EXPECT_EQ(file->base_model_path, "/folder/model.gguf");
+  EXPECT_EQ(file->train_path, "/folder/data/train.jsonl");
+  EXPECT_EQ(file->validation_path, "/abs/validation.jsonl");
+  EXPECT_EQ(file->run.tuning_job().mode(), v1::QLORA_FOLD);
+  EXPECT_EQ(file->run.tuning_job().lora().rank(), 8);
+  EXPECT_EQ(file->run.tuning_job().lora().target_modules_size(), 2);
+  EXPECT_DOUBLE_EQ(file->run.tuning_job().hyperparameters().learning_rate(),
+                   0.002);
+  EXPECT_EQ(file->run.probe_tokens(), 100);
+  EXPECT_DOUBLE_EQ(file->run.thresholds().kl_served(), 0.01);
+  EXPECT_TRUE(file->run.evaluate_base());
+  EXPECT_EQ(file->run.deployment_id(), "served");
+  EXPECT_THAT(file->prompts, ElementsAre("one", "two"));
+}
+
+TEST(PipelineFileTest, OverridesReplaceAndAddKeys) {
+  const absl::StatusOr<PipelineFile> file =
+      Parse(kFile, {"tune.rank=4", "tune.seed=7", "name=other"});
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ(file->name, "other");
+  EXPECT_EQ(file->run.tuning_job().lora().rank(), 4);
+  EXPECT_EQ(file->run.tuning_job().seed(), 7);
+}
+
+TEST(PipelineFileTest, UnknownSectionIsNamedWithItsLine) {
+  const absl::Status status = Parse("name: a\ntunning: {rank: 3}\n").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(common::ErrorReason(status), "PIPELINE_FILE_INVALID");
+  EXPECT_THAT(status.message(), HasSubstr("line 2"));
+  EXPECT_THAT(status.message(), HasSubstr("tunning"));
+}
+
+TEST(PipelineFileTest, UnknownKeyAndWrongTypeAreNamed) {
+  EXPECT_THAT(Parse("tune: {rankk: 3}").status().message(), HasSubstr("rankk"));
+  EXPECT_THAT(Parse("tune: {rank: many}").status().message(),
+              HasSubstr("tune.rank"));
+  EXPECT_THAT(Parse("tune: {mode: full}").status().message(),
+              HasSubstr("qlora_fold"));
+  EXPECT_THAT(Parse("tune: 3").status().message(), HasSubstr("map"));
+}
+
+TEST(PipelineFileTest, MissingKeyBadYamlAndBadOverrideAreErrors) {
+  EXPECT_THAT(Parse("name: a").status().message(), HasSubstr("base_model.id"));
+  EXPECT_FALSE(Parse("").ok());
+  EXPECT_FALSE(Parse("a: [1").ok());
+  EXPECT_FALSE(Parse(kFile, {"nonsense"}).ok());
+  EXPECT_FALSE(Parse(kFile, {"a.b.c=1"}).ok());
+}
+
+}  // namespace
+}  // namespace onegrid::cli
