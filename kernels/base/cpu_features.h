@@ -1,0 +1,42 @@
+#ifndef KERNELS_BASE_CPU_FEATURES_H_
+#define KERNELS_BASE_CPU_FEATURES_H_
+
+namespace onegrid::kernels {
+
+// Instruction sets that both the processor (CPUID) and the operating system
+// (XCR0: saved vector state) allow this process to use.
+struct CpuFeatures {
+  bool avx2 = false;
+  bool fma = false;
+  bool f16c = false;
+  bool avx512f = false;
+  bool avx512bw = false;
+  bool avx512vl = false;
+  bool avx512vnni = false;
+  bool avx512bf16 = false;
+  bool avxvnni = false;
+  bool amx_int8 = false;
+  bool amx_bf16 = false;
+};
+
+// Read once per process; thread-safe.
+const CpuFeatures& GetCpuFeatures();
+
+// The implementations that kernels/cpu has of each op.
+//   kReference:  portable C++ for any x86-64.
+//   kAvx2:       AVX2 + FMA + F16C.
+//   kAvx512Vnni: AVX-512 F, BW, VL and VNNI on top of kAvx2.
+enum class Isa { kReference, kAvx2, kAvx512Vnni };
+
+// True if this process may run code compiled for isa.
+bool IsaSupported(Isa isa);
+
+// The fastest supported one.
+Isa BestIsa();
+
+// "reference", "avx2" or "avx512_vnni".
+const char* IsaName(Isa isa);
+
+}  // namespace onegrid::kernels
+
+#endif  // KERNELS_BASE_CPU_FEATURES_H_

@@ -1,0 +1,119 @@
+#include "kernels/base/thread_pool.h"
+
+#include <algorithm>
+
+#include "kernels/base/check.h"
+
+namespace onegrid::kernels {
+namespace {
+
+// One pause takes 15-60 ns on current processors.
+constexpr int kSpinsBeforeSleep = 2000;
+constexpr int kSpinsBeforeYield = 500;
+
+// Identifies the pool and index of the loop that this thread runs, if any.
+thread_local const ThreadPool* running_pool = nullptr;
+thread_local int running_worker = 0;
+
+void Pause() { __builtin_ia32_pause(); }
+
+}  // namespace
+
+ThreadPool::ThreadPool(int threads) {
+  KERNELS_CHECK(threads >= 1);
+  threads_.reserve(static_cast<size_t>(threads - 1));
+  for (int worker = 1; worker < threads; ++worker) {
+    threads_.emplace_back([this, worker] { WorkerLoop(worker); });
+  }
+}
+
+ThreadPool::~ThreadPool() {
+  stop_.store(true, std::memory_order_release);
+  wake_.fetch_add(1, std::memory_order_acq_rel);
+  wake_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+int64_t ThreadPool::GrainFor(int64_t n) const {
+  return std::max<int64_t>(1, n / (int64_t{4} * size()));
+}
+
+void ThreadPool::ParallelFor(int64_t n, int64_t grain, Body body) {
+  KERNELS_CHECK(grain >= 1);
+  if (n <= 0) return;
+  if (running_pool == this) {
+    body(0, n, running_worker);
+    return;
+  }
+  const int64_t ranges = (n - 1) / grain + 1;
+  KERNELS_CHECK(ranges <= UINT32_MAX);
+  std::lock_guard<std::mutex> lock(callers_);
+  const ThreadPool* outer_pool = running_pool;
+  const int outer_worker = running_worker;
+  running_pool = this;
+  running_worker = 0;
+  if (ranges == 1 || threads_.empty()) {
+    for (int64_t begin = 0; begin < n; begin += grain) {
+      body(begin, std::min(n, begin + grain), 0);
+    }
+  } else {
+    body_ = &body;
+    n_ = n;
+    grain_ = grain;
+    ranges_ = ranges;
+    ranges_done_.store(0, std::memory_order_relaxed);
+    ++loop_;
+    ticket_.store((static_cast<uint64_t>(loop_) << 32) |
+                      static_cast<uint64_t>(ranges),
+                  std::memory_order_release);
+    wake_.fetch_add(1, std::memory_order_acq_rel);
+    wake_.notify_all();
+    TakeRanges(0);
+    int spins = 0;
+    while (ranges_done_.load(std::memory_order_acquire) != ranges) {
+      Pause();
+      if (++spins > kSpinsBeforeYield) std::this_thread::yield();
+    }
+  }
+  running_pool = outer_pool;
+  running_worker = outer_worker;
+}
+
+bool ThreadPool::WorkLeft() const {
+  return static_cast<uint32_t>(ticket_.load(std::memory_order_acquire)) != 0;
+}
+
+void ThreadPool::TakeRanges(int worker) {
+  uint64_t ticket = ticket_.load(std::memory_order_acquire);
+  while (static_cast<uint32_t>(ticket) != 0) {
+    if (!ticket_.compare_exchange_weak(ticket, ticket - 1,
+                                       std::memory_order_acq_rel,
+                                       std::memory_order_acquire)) {
+      continue;
+    }
+    const int64_t left = static_cast<int64_t>(static_cast<uint32_t>(ticket));
+    const int64_t begin = (ranges_ - left) * grain_;
+    (*body_)(begin, std::min(n_, begin + grain_), worker);
+    ranges_done_.fetch_add(1, std::memory_order_acq_rel);
+    ticket = ticket_.load(std::memory_order_acquire);
+  }
+}
+
+void ThreadPool::WorkerLoop(int worker) {
+  running_pool = this;
+  running_worker = worker;
+  while (true) {
+    const uint32_t seen = wake_.load(std::memory_order_acquire);
+    if (stop_.load(std::memory_order_acquire)) return;
+    TakeRanges(worker);
+    int spins = 0;
+    while (wake_.load(std::memory_order_acquire) == seen &&
+           spins < kSpinsBeforeSleep) {
+      Pause();
+      ++spins;
+    }
+    if (!WorkLeft()) wake_.wait(seen, std::memory_order_acquire);
+  }
+}
+
+}  // namespace onegrid::kernels

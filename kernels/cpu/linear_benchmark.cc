@@ -1,0 +1,119 @@
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+#include "benchmark/benchmark.h"
+#include "kernels/base/cpu_features.h"
+#include "kernels/base/thread_pool.h"
+#include "kernels/cpu/int4_linear.h"
+#include "kernels/cpu/int8_head.h"
+
+namespace onegrid::cpu {
+namespace {
+
+kernels::ThreadPool& Pool() {
+  static auto* pool =
+      new kernels::ThreadPool(static_cast<int>(std::thread::hardware_concurrency()));
+  return *pool;
+}
+
+// Blocks of `bytes` bytes whose f16 scale is 0.01.
+std::vector<uint8_t> Blocks(int64_t count, int64_t bytes) {
+  std::vector<uint8_t> blocks(static_cast<size_t>(count * bytes));
+  uint32_t state = 1;
+  for (uint8_t& byte : blocks) {
+    state = state * 1664525u + 1013904223u;
+    byte = static_cast<uint8_t>(state >> 24);
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    blocks[static_cast<size_t>(i * bytes)] = 0x1f;
+    blocks[static_cast<size_t>(i * bytes + 1)] = 0x21;
+  }
+  return blocks;
+}
+
+std::vector<float> Activations(int64_t m, int64_t k) {
+  std::vector<float> x(static_cast<size_t>(m * k));
+  for (size_t i = 0; i < x.size(); ++i) {
+    x[i] = static_cast<float>(static_cast<int>(i * 37 % 255) - 127);
+  }
+  return x;
+}
+
+void Report(benchmark::State& state, int64_t m, int64_t n, int64_t k,
+            int64_t bytes) {
+  state.counters["GOPS"] = benchmark::Counter(
+      2e-9 * static_cast<double>(m * n * k),
+      benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["weight_GB/s"] =
+      benchmark::Counter(1e-9 * static_cast<double>(bytes),
+                         benchmark::Counter::kIsIterationInvariantRate);
+}
+
+void Int4(benchmark::State& state, kernels::Isa isa) {
+  if (!kernels::IsaSupported(isa)) return state.SkipWithError("unsupported");
+  const int64_t m = state.range(0), n = state.range(1), k = state.range(2);
+  auto w = PackedInt4Linear::FromQ4_0(Blocks(n * k / 32, 18), n, k, Pool());
+  QuantizedActivations x;
+  QuantizeActivations(Activations(m, k), m, k, &x, Pool(), isa);
+  std::vector<float> out(static_cast<size_t>(m * n));
+  for (auto _ : state) Int4Linear(x, *w, out.data(), Pool(), isa);
+  Report(state, m, n, k, w->bytes());
+}
+
+void Int4F32(benchmark::State& state, kernels::Isa isa) {
+  if (!kernels::IsaSupported(isa)) return state.SkipWithError("unsupported");
+  const int64_t m = state.range(0), n = state.range(1), k = state.range(2);
+  auto w = PackedInt4Linear::FromQ4_0(Blocks(n * k / 32, 18), n, k, Pool());
+  const std::vector<float> x = Activations(m, k);
+  std::vector<float> out(static_cast<size_t>(m * n));
+  for (auto _ : state) Int4LinearF32(x.data(), m, *w, out.data(), Pool(), isa);
+  Report(state, m, n, k, w->bytes());
+}
+
+void Head(benchmark::State& state, kernels::Isa isa) {
+  if (!kernels::IsaSupported(isa)) return state.SkipWithError("unsupported");
+  const int64_t m = state.range(0), n = state.range(1), k = state.range(2);
+  auto w = PackedInt8Linear::FromQ8_0(Blocks(n * k / 32, 34), n, k, Pool());
+  QuantizedActivations x;
+  QuantizeActivations(Activations(m, k), m, k, &x, Pool(), isa);
+  std::vector<float> out(static_cast<size_t>(m * n));
+  for (auto _ : state) Int8Linear(x, *w, out.data(), Pool(), isa);
+  Report(state, m, n, k, w->bytes());
+}
+
+void Quantize(benchmark::State& state, kernels::Isa isa) {
+  if (!kernels::IsaSupported(isa)) return state.SkipWithError("unsupported");
+  const int64_t m = state.range(0), k = state.range(1);
+  const std::vector<float> x = Activations(m, k);
+  QuantizedActivations q;
+  for (auto _ : state) QuantizeActivations(x, m, k, &q, Pool(), isa);
+}
+
+// The linear layers of Gemma 3 270M and a larger one.
+void LayerShapes(benchmark::internal::Benchmark* b) {
+  for (int64_t m : {1, 4, 8, 128, 512}) {
+    for (auto [n, k] : {std::pair<int64_t, int64_t>{2048, 640}, {640, 2048},
+                        {8192, 2048}}) {
+      b->Args({m, n, k});
+    }
+  }
+  b->UseRealTime();
+}
+
+BENCHMARK_CAPTURE(Int4, avx512_vnni, kernels::Isa::kAvx512Vnni)
+    ->Apply(LayerShapes);
+BENCHMARK_CAPTURE(Int4, avx2, kernels::Isa::kAvx2)->Apply(LayerShapes);
+BENCHMARK_CAPTURE(Int4F32, avx512, kernels::Isa::kAvx512Vnni)
+    ->Args({1, 2048, 640})->Args({512, 2048, 640})->UseRealTime();
+BENCHMARK_CAPTURE(Int4F32, avx2, kernels::Isa::kAvx2)
+    ->Args({1, 2048, 640})->Args({512, 2048, 640})->UseRealTime();
+BENCHMARK_CAPTURE(Head, avx512_vnni, kernels::Isa::kAvx512Vnni)
+    ->Args({1, 262144, 640})->Args({8, 262144, 640})->UseRealTime();
+BENCHMARK_CAPTURE(Head, avx2, kernels::Isa::kAvx2)
+    ->Args({1, 262144, 640})->Args({8, 262144, 640})->UseRealTime();
+BENCHMARK_CAPTURE(Quantize, avx512, kernels::Isa::kAvx512Vnni)
+    ->Args({1, 640})->Args({512, 640})->Args({512, 2048})->UseRealTime();
+
+}  // namespace
+}  // namespace onegrid::cpu

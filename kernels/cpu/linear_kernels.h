@@ -1,0 +1,76 @@
+#ifndef KERNELS_CPU_LINEAR_KERNELS_H_
+#define KERNELS_CPU_LINEAR_KERNELS_H_
+
+#include <cstdint>
+
+#include "kernels/base/cpu_features.h"
+
+// The inner loops of the linear layers, one set for each instruction set. This
+// header is included by files compiled for AVX2 and AVX-512, so it holds plain
+// data and declarations only: an inline function here could be emitted with
+// instructions that the running processor lacks.
+
+namespace onegrid::cpu {
+
+// Elements along K that share one scale.
+inline constexpr int kLinearGroup = 32;
+// Output rows of one weight tile.
+inline constexpr int kTileRows = 16;
+// Most activation rows in one panel.
+inline constexpr int kPanelRows = 12;
+// A group of activations no larger than this becomes zero: 127 / amax would
+// leave the range of a float.
+inline constexpr float kSmallestAmax = 1e-30f;
+
+// A weight tile holds kTileRows rows of the weight matrix, group after group:
+//   int4: 4 x 64 bytes of codes, then 16 f16 scales. Byte 4r + b of line j has
+//         in its low nibble the code of row r, k = 8j + b, and in its high
+//         nibble that of k = 8j + 4 + b, both as code + 8.
+//   int8: 8 x 64 bytes of codes, then 16 f16 scales. Byte 4r + b of line j is
+//         the code of row r, k = 4j + b, as code + 128.
+// Rows past the end of the matrix have scale zero.
+inline constexpr int64_t kInt4GroupBytes = 4 * 64 + 32;
+inline constexpr int64_t kInt8GroupBytes = 8 * 64 + 32;
+
+// Up to kPanelRows rows of quantized activations, interleaved group by group:
+// codes [groups][rows][32], scales and offsets [groups][rows]. An offset is
+// -8 * (sum of the row's codes in the group): what the 8 added to each int4
+// code adds to a dot product, negated.
+struct ActivationPanel {
+  const int8_t* codes;
+  const float* scales;
+  const int32_t* offsets;
+  int64_t groups;
+  int rows;
+};
+
+struct LinearKernels {
+  // Quantizes one row x [32 * groups]: scale = max |x| / 127, codes rounded to
+  // nearest even, into row `row` of a panel of `rows` rows.
+  void (*quantize_row)(const float* x, int64_t groups, int row, int rows,
+                       int8_t* codes, float* scales, int32_t* offsets);
+  // out[m * out_stride + r] = sum over groups of (exact integer dot product) *
+  // weight scale * activation scale, for all rows m of the panel, r < 16.
+  void (*int4_tile)(const ActivationPanel& panel, const uint8_t* tile,
+                    float* out, int64_t out_stride);
+  void (*int8_tile)(const ActivationPanel& panel, const uint8_t* tile,
+                    float* out, int64_t out_stride);
+  // Expands consecutive groups of one tile to w [32 * groups][16] floats.
+  void (*int4_expand)(const uint8_t* tile, int64_t groups, float* w);
+  void (*int8_expand)(const uint8_t* tile, int64_t groups, float* w);
+  // out[m][r] (+)= sum over k of x[m * x_stride + k] * w[k][r], any rows >= 0.
+  void (*f32_tile)(const float* x, int64_t x_stride, int64_t rows,
+                   const float* w, int64_t k, bool accumulate, float* out,
+                   int64_t out_stride);
+};
+
+extern const LinearKernels kLinearKernelsPortable;
+extern const LinearKernels kLinearKernelsAvx2;
+extern const LinearKernels kLinearKernelsAvx512;
+
+// The set for isa, which the processor must support.
+const LinearKernels& LinearKernelsFor(kernels::Isa isa);
+
+}  // namespace onegrid::cpu
+
+#endif  // KERNELS_CPU_LINEAR_KERNELS_H_

@@ -1,0 +1,301 @@
+// Compiled for AVX2, FMA and F16C: include nothing that defines inline
+// functions outside the intrinsics, and keep everything else file-local.
+#include <immintrin.h>
+
+#include "kernels/cpu/linear_kernels.h"
+
+namespace onegrid::cpu {
+namespace {
+
+// Activation rows handled together: 4 x 8 outputs use 8 of 16 registers for
+// sums, the rest for weights and temporaries.
+constexpr int kBlockRows = 4;
+
+inline __m256 Abs(__m256 x) {
+  return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
+}
+
+inline float MaxLane(__m256 x) {
+  __m128 m = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+  m = _mm_max_ss(m, _mm_movehdup_ps(m));
+  return _mm_cvtss_f32(m);
+}
+
+inline int32_t SumLanes(__m256i x) {
+  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(x),
+                            _mm256_extracti128_si256(x, 1));
+  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
+  return _mm_cvtsi128_si32(s);
+}
+
+void QuantizeRow(const float* x, int64_t groups, int row, int rows,
+                 int8_t* codes, float* scales, int32_t* offsets) {
+  for (int64_t g = 0; g < groups; ++g) {
+    __m256 in[4];
+    __m256 largest = _mm256_setzero_ps();
+    for (int i = 0; i < 4; ++i) {
+      in[i] = _mm256_loadu_ps(x + g * kLinearGroup + 8 * i);
+      largest = _mm256_max_ps(largest, Abs(in[i]));
+    }
+    const float amax = MaxLane(largest);
+    const __m256 inverse =
+        _mm256_set1_ps(amax > kSmallestAmax ? 127.0f / amax : 0.0f);
+    __m256i q[4];
+    for (int i = 0; i < 4; ++i) {
+      q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(in[i], inverse));
+    }
+    const int64_t at = g * rows + row;
+    // The packs work within 128-bit halves; the permutation restores order.
+    const __m256i packed =
+        _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]),
+                           _mm256_packs_epi32(q[2], q[3]));
+    _mm256_storeu_si256(
+        reinterpret_cast<__m256i*>(codes + at * kLinearGroup),
+        _mm256_permutevar8x32_epi32(packed,
+                                    _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+    scales[at] = amax / 127.0f;
+    offsets[at] = -8 * SumLanes(_mm256_add_epi32(_mm256_add_epi32(q[0], q[1]),
+                                                 _mm256_add_epi32(q[2], q[3])));
+  }
+}
+
+// Four consecutive activation codes in every 32-bit lane.
+inline __m256i Quad(const int8_t* codes) {
+  int32_t quad;
+  __builtin_memcpy(&quad, codes, sizeof(quad));
+  return _mm256_set1_epi32(quad);
+}
+
+inline __m256i LoadBytes(const uint8_t* p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+
+inline __m256 HalfScales(const uint8_t* scales) {
+  return _mm256_cvtph_ps(
+      _mm_loadu_si128(reinterpret_cast<const __m128i*>(scales)));
+}
+
+template <int kRows>
+inline void AddGroup(const __m256i* dot, const uint8_t* weight_scales,
+                     const float* scales, __m256* total) {
+  const __m256 weight = HalfScales(weight_scales);
+#pragma GCC unroll 4
+  for (int m = 0; m < kRows; ++m) {
+    total[m] = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(dot[m]), weight),
+                               _mm256_set1_ps(scales[m]), total[m]);
+  }
+}
+
+template <int kRows>
+inline void Store(const __m256* total, float* out, int64_t out_stride) {
+#pragma GCC unroll 4
+  for (int m = 0; m < kRows; ++m) {
+    _mm256_storeu_ps(out + m * out_stride, total[m]);
+  }
+}
+
+// Rows [first, first + kRows) of the panel against 8 weight rows (half 0 or 1
+// of the tile). A sum of 16 products stays within 16 bits: 16 * 15 * 127 =
+// 30,480.
+template <int kRows>
+void Int4Rows(const ActivationPanel& panel, int first, const uint8_t* tile,
+              int half, float* out, int64_t out_stride) {
+  const __m256i low_bits = _mm256_set1_epi8(15);
+  const __m256i ones = _mm256_set1_epi16(1);
+  __m256 total[kRows];
+#pragma GCC unroll 4
+  for (int m = 0; m < kRows; ++m) total[m] = _mm256_setzero_ps();
+  for (int64_t g = 0; g < panel.groups; ++g) {
+    const int64_t at = g * panel.rows + first;
+    const int8_t* codes = panel.codes + at * kLinearGroup;
+    __m256i pairs[kRows];
+#pragma GCC unroll 4
+    for (int m = 0; m < kRows; ++m) pairs[m] = _mm256_setzero_si256();
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const __m256i both = LoadBytes(tile + 64 * j + 32 * half);
+      const __m256i low = _mm256_and_si256(both, low_bits);
+      const __m256i high =
+          _mm256_and_si256(_mm256_srli_epi16(both, 4), low_bits);
+#pragma GCC unroll 4
+      for (int m = 0; m < kRows; ++m) {
+        const int8_t* row = codes + m * kLinearGroup + 8 * j;
+        pairs[m] = _mm256_add_epi16(pairs[m],
+                                    _mm256_maddubs_epi16(low, Quad(row)));
+        pairs[m] = _mm256_add_epi16(pairs[m],
+                                    _mm256_maddubs_epi16(high, Quad(row + 4)));
+      }
+    }
+    __m256i dot[kRows];
+#pragma GCC unroll 4
+    for (int m = 0; m < kRows; ++m) {
+      dot[m] = _mm256_add_epi32(_mm256_madd_epi16(pairs[m], ones),
+                                _mm256_set1_epi32(panel.offsets[at + m]));
+    }
+    AddGroup<kRows>(dot, tile + 256 + 16 * half, panel.scales + at, total);
+    tile += kInt4GroupBytes;
+  }
+  Store<kRows>(total, out, out_stride);
+}
+
+// Codes are made signed again and multiplied as |w| * (a * sign(w)): a pair is
+// at most 2 * 128 * 127 = 32,512, which 16 bits hold.
+template <int kRows>
+void Int8Rows(const ActivationPanel& panel, int first, const uint8_t* tile,
+              int half, float* out, int64_t out_stride) {
+  const __m256i bias = _mm256_set1_epi8(-128);
+  const __m256i ones = _mm256_set1_epi16(1);
+  __m256 total[kRows];
+#pragma GCC unroll 4
+  for (int m = 0; m < kRows; ++m) total[m] = _mm256_setzero_ps();
+  for (int64_t g = 0; g < panel.groups; ++g) {
+    const int64_t at = g * panel.rows + first;
+    const int8_t* codes = panel.codes + at * kLinearGroup;
+    __m256i dot[kRows];
+#pragma GCC unroll 4
+    for (int m = 0; m < kRows; ++m) dot[m] = _mm256_setzero_si256();
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) {
+      const __m256i weights =
+          _mm256_xor_si256(LoadBytes(tile + 64 * j + 32 * half), bias);
+      const __m256i magnitude = _mm256_abs_epi8(weights);
+#pragma GCC unroll 4
+      for (int m = 0; m < kRows; ++m) {
+        const __m256i a = _mm256_sign_epi8(
+            Quad(codes + m * kLinearGroup + 4 * j), weights);
+        dot[m] = _mm256_add_epi32(
+            dot[m],
+            _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, a), ones));
+      }
+    }
+    AddGroup<kRows>(dot, tile + 512 + 16 * half, panel.scales + at, total);
+    tile += kInt8GroupBytes;
+  }
+  Store<kRows>(total, out, out_stride);
+}
+
+using RowsFunction = void (*)(const ActivationPanel&, int, const uint8_t*, int,
+                              float*, int64_t);
+
+void RunTile(const RowsFunction* by_rows, const ActivationPanel& panel,
+             const uint8_t* tile, float* out, int64_t out_stride) {
+  for (int first = 0; first < panel.rows; first += kBlockRows) {
+    const int left = panel.rows - first;
+    const int rows = left < kBlockRows ? left : kBlockRows;
+    for (int half = 0; half < 2; ++half) {
+      by_rows[rows - 1](panel, first, tile, half,
+                        out + first * out_stride + 8 * half, out_stride);
+    }
+  }
+}
+
+void Int4Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
+              int64_t out_stride) {
+  static constexpr RowsFunction kByRows[kBlockRows] = {
+      Int4Rows<1>, Int4Rows<2>, Int4Rows<3>, Int4Rows<4>};
+  RunTile(kByRows, panel, tile, out, out_stride);
+}
+
+void Int8Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
+              int64_t out_stride) {
+  static constexpr RowsFunction kByRows[kBlockRows] = {
+      Int8Rows<1>, Int8Rows<2>, Int8Rows<3>, Int8Rows<4>};
+  RunTile(kByRows, panel, tile, out, out_stride);
+}
+
+// Byte b of each 32-bit lane, less `bias`, times scale.
+inline __m256 ExpandByte(__m256i lanes, int b, int bias, __m256 scale) {
+  const __m256i byte = _mm256_and_si256(_mm256_srli_epi32(lanes, 8 * b),
+                                        _mm256_set1_epi32(255));
+  const __m256i code = _mm256_sub_epi32(byte, _mm256_set1_epi32(bias));
+  return _mm256_mul_ps(_mm256_cvtepi32_ps(code), scale);
+}
+
+void Int4Expand(const uint8_t* tile, int64_t groups, float* w) {
+  const __m256i low_bits = _mm256_set1_epi8(15);
+  for (int64_t g = 0; g < groups; ++g) {
+    for (int half = 0; half < 2; ++half) {
+      const __m256 scale = HalfScales(tile + 256 + 16 * half);
+      for (int j = 0; j < 4; ++j) {
+        const __m256i both = LoadBytes(tile + 64 * j + 32 * half);
+        const __m256i low = _mm256_and_si256(both, low_bits);
+        const __m256i high =
+            _mm256_and_si256(_mm256_srli_epi16(both, 4), low_bits);
+        float* to = w + 8 * j * kTileRows + 8 * half;
+        for (int b = 0; b < 4; ++b) {
+          _mm256_storeu_ps(to + 16 * b, ExpandByte(low, b, 8, scale));
+          _mm256_storeu_ps(to + 16 * (b + 4), ExpandByte(high, b, 8, scale));
+        }
+      }
+    }
+    w += kLinearGroup * kTileRows;
+    tile += kInt4GroupBytes;
+  }
+}
+
+void Int8Expand(const uint8_t* tile, int64_t groups, float* w) {
+  for (int64_t g = 0; g < groups; ++g) {
+    for (int half = 0; half < 2; ++half) {
+      const __m256 scale = HalfScales(tile + 512 + 16 * half);
+      for (int j = 0; j < 8; ++j) {
+        const __m256i codes = LoadBytes(tile + 64 * j + 32 * half);
+        float* to = w + 4 * j * kTileRows + 8 * half;
+        for (int b = 0; b < 4; ++b) {
+          _mm256_storeu_ps(to + 16 * b, ExpandByte(codes, b, 128, scale));
+        }
+      }
+    }
+    w += kLinearGroup * kTileRows;
+    tile += kInt8GroupBytes;
+  }
+}
+
+template <int kRows>
+void F32Rows(const float* x, int64_t x_stride, const float* w, int64_t k,
+             bool accumulate, float* out, int64_t out_stride) {
+  __m256 total[kRows][2];
+#pragma GCC unroll 4
+  for (int m = 0; m < kRows; ++m) {
+    const float* from = out + m * out_stride;
+    total[m][0] = accumulate ? _mm256_loadu_ps(from) : _mm256_setzero_ps();
+    total[m][1] = accumulate ? _mm256_loadu_ps(from + 8) : _mm256_setzero_ps();
+  }
+  for (int64_t i = 0; i < k; ++i) {
+    const __m256 w0 = _mm256_loadu_ps(w + i * kTileRows);
+    const __m256 w1 = _mm256_loadu_ps(w + i * kTileRows + 8);
+#pragma GCC unroll 4
+    for (int m = 0; m < kRows; ++m) {
+      const __m256 a = _mm256_set1_ps(x[m * x_stride + i]);
+      total[m][0] = _mm256_fmadd_ps(a, w0, total[m][0]);
+      total[m][1] = _mm256_fmadd_ps(a, w1, total[m][1]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int m = 0; m < kRows; ++m) {
+    _mm256_storeu_ps(out + m * out_stride, total[m][0]);
+    _mm256_storeu_ps(out + m * out_stride + 8, total[m][1]);
+  }
+}
+
+void F32Tile(const float* x, int64_t x_stride, int64_t rows, const float* w,
+             int64_t k, bool accumulate, float* out, int64_t out_stride) {
+  int64_t m = 0;
+  for (; m + 4 <= rows; m += 4) {
+    F32Rows<4>(x + m * x_stride, x_stride, w, k, accumulate,
+               out + m * out_stride, out_stride);
+  }
+  for (; m < rows; ++m) {
+    F32Rows<1>(x + m * x_stride, x_stride, w, k, accumulate,
+               out + m * out_stride, out_stride);
+  }
+}
+
+}  // namespace
+
+const LinearKernels kLinearKernelsAvx2 = {
+    QuantizeRow, Int4Tile, Int8Tile, Int4Expand, Int8Expand, F32Tile,
+};
+
+}  // namespace onegrid::cpu

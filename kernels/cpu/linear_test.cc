@@ -1,0 +1,307 @@
+// Tests of the quantized and float linear layers, on every instruction set that
+// the machine running the test has.
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <limits>
+#include <random>
+#include <tuple>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "kernels/base/cpu_features.h"
+#include "kernels/base/thread_pool.h"
+#include "kernels/cpu/int4_linear.h"
+#include "kernels/cpu/int8_head.h"
+#include "kernels/quant/int4_g32.h"
+#include "kernels/quant/q4_0.h"
+#include "kernels/quant/q8_0.h"
+#include "kernels/reference/ops.h"
+
+namespace onegrid::cpu {
+namespace {
+
+using kernels::Isa;
+using kernels::ThreadPool;
+
+// Unit roundoff of float.
+constexpr double kU = 0x1p-24;
+
+struct Shape {
+  int64_t m, n, k;
+};
+
+// Every number of rows in a panel, several panels, every edge of a tile, one
+// group and the group counts around a float block of 8.
+std::vector<Shape> Shapes() {
+  std::vector<Shape> shapes;
+  for (int64_t m = 1; m <= 13; ++m) shapes.push_back({m, 33, 96});
+  for (int64_t n : {1, 3, 15, 16, 17, 31, 129}) shapes.push_back({3, n, 64});
+  for (int64_t k : {32, 224, 256, 288}) shapes.push_back({5, 17, k});
+  shapes.push_back({31, 48, 640});
+  shapes.push_back({129, 33, 128});
+  return shapes;
+}
+
+std::vector<float> RandomFloats(int64_t count, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> x(static_cast<size_t>(count));
+  for (float& value : x) value = normal(random);
+  return x;
+}
+
+quant::Int4Matrix RandomInt4(int64_t n, int64_t k, uint32_t seed) {
+  std::mt19937 random(seed);
+  quant::Int4Matrix w{n, k, {}, {}};
+  for (int64_t i = 0; i < n * k; ++i) {
+    w.codes.push_back(static_cast<int8_t>(static_cast<int>(random() % 16) - 8));
+  }
+  for (int64_t i = 0; i < n * k / 32; ++i) {
+    w.scales.push_back(
+        quant::SnapScale(0.01f * static_cast<float>(1 + random() % 9)));
+  }
+  return w;
+}
+
+quant::Int8Matrix RandomInt8(int64_t n, int64_t k, uint32_t seed) {
+  std::mt19937 random(seed);
+  quant::Int8Matrix w{n, k, {}, {}};
+  for (int64_t i = 0; i < n * k; ++i) {
+    w.codes.push_back(
+        static_cast<int8_t>(static_cast<int>(random() % 256) - 128));
+  }
+  for (int64_t i = 0; i < n * k / 32; ++i) {
+    w.scales.push_back(static_cast<float>(1 + random() % 9) / 1024.0f);
+  }
+  return w;
+}
+
+// One output of the quantized product, computed in double from the same codes,
+// and the sum of the magnitudes of its group terms.
+template <typename Matrix>
+std::pair<double, double> Exact(const QuantizedActivations& x, const Matrix& w,
+                                int64_t m, int64_t n) {
+  double sum = 0, magnitude = 0;
+  for (int64_t g = 0; g < x.groups(); ++g) {
+    int64_t dot = 0;
+    for (int64_t k = 32 * g; k < 32 * g + 32; ++k) {
+      dot += x.CodeAt(m, k) * w.codes[static_cast<size_t>(n * w.cols + k)];
+    }
+    const double term =
+        static_cast<double>(dot) *
+        w.scales[static_cast<size_t>(n * w.cols / 32 + g)] * x.ScaleAt(m, g);
+    sum += term;
+    magnitude += std::fabs(term);
+  }
+  return {sum, magnitude};
+}
+
+// The integer dot products are exact and below 2^24, so floats hold them. Each
+// of G terms takes two rounded products, then at most G rounded additions:
+// |error| <= (G + 2) u * sum |term| to first order; one more for the rest.
+template <typename Matrix>
+double WorstExcess(const QuantizedActivations& x, const Matrix& w,
+                   const std::vector<float>& out) {
+  double worst = -std::numeric_limits<double>::infinity();
+  for (int64_t m = 0; m < x.m(); ++m) {
+    for (int64_t n = 0; n < w.rows; ++n) {
+      const auto [sum, magnitude] = Exact(x, w, m, n);
+      const double error =
+          std::fabs(out[static_cast<size_t>(m * w.rows + n)] - sum);
+      const double bound =
+          static_cast<double>(x.groups() + 3) * kU * magnitude;
+      worst = std::max(worst, error - bound);
+    }
+  }
+  return worst;
+}
+
+class LinearTest : public testing::TestWithParam<Isa> {
+ protected:
+  void SetUp() override {
+    if (!kernels::IsaSupported(GetParam())) GTEST_SKIP() << "no such processor";
+  }
+  ThreadPool pool_{3};
+};
+
+TEST_P(LinearTest, Int4EqualsExactIntegerModel) {
+  for (const auto& [m, n, k] : Shapes()) {
+    const quant::Int4Matrix w = RandomInt4(n, k, 1);
+    const auto packed =
+        PackedInt4Linear::FromQ4_0(*quant::PackQ4_0(w), n, k, pool_);
+    ASSERT_TRUE(packed.ok()) << packed.status();
+    QuantizedActivations x;
+    QuantizeActivations(RandomFloats(m * k, 2), m, k, &x, pool_, GetParam());
+    std::vector<float> out(static_cast<size_t>(m * n));
+    Int4Linear(x, *packed, out.data(), pool_, GetParam());
+    EXPECT_LE(WorstExcess(x, w, out), 0) << m << " " << n << " " << k;
+  }
+}
+
+TEST_P(LinearTest, Int8EqualsExactIntegerModel) {
+  for (const auto& [m, n, k] : Shapes()) {
+    const quant::Int8Matrix w = RandomInt8(n, k, 1);
+    const auto packed =
+        PackedInt8Linear::FromQ8_0(*quant::PackQ8_0(w), n, k, pool_);
+    ASSERT_TRUE(packed.ok()) << packed.status();
+    QuantizedActivations x;
+    QuantizeActivations(RandomFloats(m * k, 2), m, k, &x, pool_, GetParam());
+    std::vector<float> out(static_cast<size_t>(m * n));
+    Int8Linear(x, *packed, out.data(), pool_, GetParam());
+    EXPECT_LE(WorstExcess(x, w, out), 0) << m << " " << n << " " << k;
+  }
+}
+
+TEST_P(LinearTest, OneStepInOneWeightExceedsTheBound) {
+  const int64_t m = 2, n = 17, k = 640;
+  quant::Int4Matrix w = RandomInt4(n, k, 1);
+  const auto packed =
+      PackedInt4Linear::FromQ4_0(*quant::PackQ4_0(w), n, k, pool_);
+  ASSERT_TRUE(packed.ok());
+  QuantizedActivations x;
+  QuantizeActivations(std::vector<float>(static_cast<size_t>(m * k), 1.0f), m,
+                      k, &x, pool_, GetParam());
+  std::vector<float> out(static_cast<size_t>(m * n));
+  Int4Linear(x, *packed, out.data(), pool_, GetParam());
+  ASSERT_LE(WorstExcess(x, w, out), 0);
+  int8_t& code = w.codes[static_cast<size_t>(16 * k + 639)];
+  code = static_cast<int8_t>(code == 7 ? 6 : code + 1);
+  EXPECT_GT(WorstExcess(x, w, out), 0);
+}
+
+// Largest and smallest codes in every place: no intermediate may saturate.
+TEST_P(LinearTest, ExtremeCodesDoNotSaturate) {
+  const int64_t m = 5, n = 16, k = 64;
+  std::vector<float> x_values(static_cast<size_t>(m * k), -3.0f);
+  for (int64_t i = 0; i < 3 * k; ++i) x_values[static_cast<size_t>(i)] = 2.0f;
+  QuantizedActivations x;
+  QuantizeActivations(x_values, m, k, &x, pool_, GetParam());
+  std::vector<float> out(static_cast<size_t>(m * n));
+  for (int code : {-8, 7}) {
+    quant::Int4Matrix w = RandomInt4(n, k, 1);
+    for (int8_t& c : w.codes) c = static_cast<int8_t>(code);
+    const auto packed =
+        PackedInt4Linear::FromQ4_0(*quant::PackQ4_0(w), n, k, pool_);
+    Int4Linear(x, *packed, out.data(), pool_, GetParam());
+    EXPECT_LE(WorstExcess(x, w, out), 0) << code;
+  }
+  for (int code : {-128, 127}) {
+    quant::Int8Matrix w = RandomInt8(n, k, 1);
+    for (int8_t& c : w.codes) c = static_cast<int8_t>(code);
+    const auto packed =
+        PackedInt8Linear::FromQ8_0(*quant::PackQ8_0(w), n, k, pool_);
+    Int8Linear(x, *packed, out.data(), pool_, GetParam());
+    EXPECT_LE(WorstExcess(x, w, out), 0) << code;
+  }
+}
+
+// amax / 127 is the smallest scale that covers a group; a code is off by at
+// most half a step, plus what rounding x * (127 / amax) twice adds.
+TEST_P(LinearTest, QuantizedActivationsAreWithinHalfAStep) {
+  for (int64_t m : {1, 7, 12, 13, 29}) {
+    const int64_t k = 96;
+    const std::vector<float> x = RandomFloats(m * k, 3);
+    QuantizedActivations q;
+    QuantizeActivations(x, m, k, &q, pool_, GetParam());
+    for (int64_t row = 0; row < m; ++row) {
+      for (int64_t i = 0; i < k; ++i) {
+        const float scale = q.ScaleAt(row, i / 32);
+        EXPECT_NEAR(q.CodeAt(row, i) * scale,
+                    x[static_cast<size_t>(row * k + i)],
+                    scale * (0.5 + 127 * 4 * kU));
+      }
+    }
+  }
+}
+
+TEST_P(LinearTest, ZeroAndTinyActivationsGiveZero) {
+  const int64_t m = 3, n = 16, k = 32;
+  const quant::Int4Matrix w = RandomInt4(n, k, 1);
+  const auto packed =
+      PackedInt4Linear::FromQ4_0(*quant::PackQ4_0(w), n, k, pool_);
+  for (float value : {0.0f, 1e-39f}) {
+    QuantizedActivations x;
+    QuantizeActivations(std::vector<float>(static_cast<size_t>(m * k), value),
+                        m, k, &x, pool_, GetParam());
+    std::vector<float> out(static_cast<size_t>(m * n), 1.0f);
+    Int4Linear(x, *packed, out.data(), pool_, GetParam());
+    for (float y : out) EXPECT_EQ(y, 0.0f);
+  }
+}
+
+// In float mode the weights are exact floats, so against MatMul (which sums K
+// products in a float or better) both sides err by at most (K + 1) u sum |xw|.
+template <typename Matrix, typename Packed, typename Run>
+void ExpectFloatMode(const Shape& shape, const Matrix& w, const Packed& packed,
+                     Run run, ThreadPool& pool, Isa isa) {
+  const auto& [m, n, k] = shape;
+  std::vector<float> dense(static_cast<size_t>(n * k));
+  for (size_t i = 0; i < dense.size(); ++i) {
+    dense[i] = static_cast<float>(w.codes[i]) * w.scales[i / 32];
+  }
+  const std::vector<float> x = RandomFloats(m * k, 4);
+  std::vector<float> out(static_cast<size_t>(m * n));
+  run(x.data(), m, packed, out.data(), pool, isa);
+  std::vector<float> abs_x = x, abs_w = dense;
+  for (float& v : abs_x) v = std::fabs(v);
+  for (float& v : abs_w) v = std::fabs(v);
+  const std::vector<float> want = reference::MatMul(x, dense, m, n, k);
+  const std::vector<float> size = reference::MatMul(abs_x, abs_w, m, n, k);
+  for (size_t i = 0; i < out.size(); ++i) {
+    ASSERT_NEAR(out[i], want[i], 2 * static_cast<double>(k + 1) * kU * size[i])
+        << m << " " << n << " " << k << " at " << i;
+  }
+}
+
+TEST_P(LinearTest, FloatModeMatchesReference) {
+  for (const Shape& shape : Shapes()) {
+    const quant::Int4Matrix w4 = RandomInt4(shape.n, shape.k, 5);
+    ExpectFloatMode(shape, w4,
+                    *PackedInt4Linear::FromQ4_0(*quant::PackQ4_0(w4), shape.n,
+                                                shape.k, pool_),
+                    Int4LinearF32, pool_, GetParam());
+    const quant::Int8Matrix w8 = RandomInt8(shape.n, shape.k, 5);
+    ExpectFloatMode(shape, w8,
+                    *PackedInt8Linear::FromQ8_0(*quant::PackQ8_0(w8), shape.n,
+                                                shape.k, pool_),
+                    Int8LinearF32, pool_, GetParam());
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Isas, LinearTest,
+    testing::Values(Isa::kReference, Isa::kAvx2, Isa::kAvx512Vnni),
+    [](const auto& info) { return kernels::IsaName(info.param); });
+
+TEST(PackedInt8LinearTest, RowsAreThoseOfTheFile) {
+  ThreadPool pool(2);
+  const int64_t n = 33, k = 96;
+  const quant::Int8Matrix w = RandomInt8(n, k, 6);
+  const auto packed =
+      PackedInt8Linear::FromQ8_0(*quant::PackQ8_0(w), n, k, pool);
+  std::vector<float> row(static_cast<size_t>(k));
+  for (int64_t r = 0; r < n; ++r) {
+    packed->DequantizeRow(r, absl::MakeSpan(row));
+    for (int64_t i = 0; i < k; ++i) {
+      const size_t at = static_cast<size_t>(r * k + i);
+      EXPECT_EQ(row[static_cast<size_t>(i)],
+                static_cast<float>(w.codes[at]) * w.scales[at / 32]);
+    }
+  }
+}
+
+TEST(PackedLinearTest, WrongSizesAreInvalidArguments) {
+  ThreadPool pool(1);
+  const std::vector<uint8_t> blocks(1000);
+  for (auto [n, k] : {std::pair<int64_t, int64_t>{0, 32}, {1, 0}, {1, 33},
+                      {1, 32}, {-1, 32}, {int64_t{1} << 60, 32}}) {
+    EXPECT_EQ(PackedInt4Linear::FromQ4_0(blocks, n, k, pool).status().code(),
+              absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(PackedInt8Linear::FromQ8_0(blocks, n, k, pool).status().code(),
+              absl::StatusCode::kInvalidArgument);
+  }
+}
+
+}  // namespace
+}  // namespace onegrid::cpu

@@ -1,0 +1,93 @@
+#include "kernels/cpu/tiled_matmul.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/base/check.h"
+
+namespace onegrid::cpu {
+namespace {
+
+// Activations that one pass over the weight tiles should find in the L2 cache.
+constexpr int64_t kActivationBytes = 384 * 1024;
+// Rows and groups of one block in float mode: 16 KB of expanded weights.
+constexpr int64_t kF32Rows = 96;
+constexpr int64_t kF32Groups = 8;
+
+// Copies the first `columns` of 16 columns.
+void CopyColumns(const float* from, int64_t rows, int64_t columns, float* out,
+                 int64_t out_stride) {
+  for (int64_t m = 0; m < rows; ++m) {
+    std::memcpy(out + m * out_stride, from + m * kTileRows,
+                static_cast<size_t>(columns) * sizeof(float));
+  }
+}
+
+}  // namespace
+
+void TiledMatmul(const QuantizedActivations& x, const TiledWeights& weights,
+                 TileKernel kernel, float* out, kernels::ThreadPool& pool) {
+  KERNELS_CHECK(x.k() == weights.k);
+  if (x.m() == 0) return;
+  const int64_t tiles = weights.tile_count();
+  const int64_t panels_per_chunk = std::max<int64_t>(
+      1, kActivationBytes / (weights.k * kPanelRows));
+  const int64_t chunks = (x.panels() - 1) / panels_per_chunk + 1;
+  const auto body = [&](int64_t begin, int64_t end, int) {
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t chunk = item / tiles;
+      const int64_t t = item % tiles;
+      const uint8_t* tile = weights.tiles + t * weights.tile_bytes();
+      const int64_t columns =
+          std::min<int64_t>(kTileRows, weights.n - t * kTileRows);
+      const int64_t last_panel =
+          std::min(x.panels(), (chunk + 1) * panels_per_chunk);
+      for (int64_t p = chunk * panels_per_chunk; p < last_panel; ++p) {
+        const ActivationPanel panel = x.Panel(p);
+        float* to = out + x.PanelFirstRow(p) * weights.n + t * kTileRows;
+        if (columns == kTileRows) {
+          kernel(panel, tile, to, weights.n);
+        } else {
+          float edge[kPanelRows * kTileRows];
+          kernel(panel, tile, edge, kTileRows);
+          CopyColumns(edge, panel.rows, columns, to, weights.n);
+        }
+      }
+    }
+  };
+  pool.ParallelFor(chunks * tiles, pool.GrainFor(chunks * tiles), body);
+}
+
+void TiledMatmulF32(const float* x, int64_t m, const TiledWeights& weights,
+                    ExpandKernel expand, const LinearKernels& run, float* out,
+                    kernels::ThreadPool& pool) {
+  if (m == 0) return;
+  const int64_t tiles = weights.tile_count();
+  const int64_t chunks = (m - 1) / kF32Rows + 1;
+  const int64_t groups = weights.k / kLinearGroup;
+  const auto body = [&](int64_t begin, int64_t end, int) {
+    alignas(64) float w[kF32Groups * kLinearGroup * kTileRows];
+    float edge[kF32Rows * kTileRows];
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t first = item / tiles * kF32Rows;
+      const int64_t t = item % tiles;
+      const int64_t rows = std::min(kF32Rows, m - first);
+      const uint8_t* tile = weights.tiles + t * weights.tile_bytes();
+      const int64_t columns =
+          std::min<int64_t>(kTileRows, weights.n - t * kTileRows);
+      const bool whole = columns == kTileRows;
+      float* to = out + first * weights.n + t * kTileRows;
+      for (int64_t g = 0; g < groups; g += kF32Groups) {
+        const int64_t count = std::min(kF32Groups, groups - g);
+        expand(tile + g * weights.group_bytes, count, w);
+        run.f32_tile(x + first * weights.k + g * kLinearGroup, weights.k, rows,
+                     w, count * kLinearGroup, g > 0, whole ? to : edge,
+                     whole ? weights.n : kTileRows);
+      }
+      if (!whole) CopyColumns(edge, rows, columns, to, weights.n);
+    }
+  };
+  pool.ParallelFor(chunks * tiles, pool.GrainFor(chunks * tiles), body);
+}
+
+}  // namespace onegrid::cpu

@@ -1,0 +1,39 @@
+#ifndef KERNELS_CPU_TILED_MATMUL_H_
+#define KERNELS_CPU_TILED_MATMUL_H_
+
+#include <cstdint>
+
+#include "kernels/base/thread_pool.h"
+#include "kernels/cpu/linear_kernels.h"
+#include "kernels/cpu/quantized_activations.h"
+
+namespace onegrid::cpu {
+
+// A weight matrix [n, k] as ceil(n / 16) tiles of k / 32 groups, each group of
+// group_bytes bytes, in one of the layouts of linear_kernels.h.
+struct TiledWeights {
+  const uint8_t* tiles;
+  int64_t n;
+  int64_t k;
+  int64_t group_bytes;
+
+  int64_t tile_bytes() const { return k / kLinearGroup * group_bytes; }
+  int64_t tile_count() const { return (n + kTileRows - 1) / kTileRows; }
+};
+
+using TileKernel = void (*)(const ActivationPanel&, const uint8_t*, float*,
+                            int64_t);
+using ExpandKernel = void (*)(const uint8_t*, int64_t, float*);
+
+// out [m, n] = x [m, k] * weights^T, integer dot products in each group.
+void TiledMatmul(const QuantizedActivations& x, const TiledWeights& weights,
+                 TileKernel kernel, float* out, kernels::ThreadPool& pool);
+
+// The same with x in floats and weights expanded to floats, block by block.
+void TiledMatmulF32(const float* x, int64_t m, const TiledWeights& weights,
+                    ExpandKernel expand, const LinearKernels& run, float* out,
+                    kernels::ThreadPool& pool);
+
+}  // namespace onegrid::cpu
+
+#endif  // KERNELS_CPU_TILED_MATMUL_H_
