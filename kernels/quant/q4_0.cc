@@ -105,7 +105,10 @@ absl::StatusOr<std::vector<uint8_t>> EncodeQ4_0(absl::Span<const float> w,
           g * kGroup + kGroup - 1, " is ",
           finite ? "larger than f16 scales can hold" : "not finite"));
     }
-    const float inverse = d != 0.0f ? 1.0f / d : 0.0f;
+    // The inverse overflows for zero and for groups below 2^-121 or so, whose d
+    // is zero in f16 whatever the codes.
+    float inverse = 1.0f / d;
+    if (!std::isfinite(inverse)) inverse = 0.0f;
     uint8_t nibbles[kGroup];
     for (int i = 0; i < kGroup; ++i) {
       // Truncation of a value that lies in 0.5..16.5.

@@ -96,7 +96,10 @@ absl::StatusOr<std::vector<uint8_t>> EncodeQ8_0(absl::Span<const float> w,
           g * kBlock + kBlock - 1, " is ",
           finite ? "larger than f16 scales can hold" : "not finite"));
     }
-    const float inverse = d != 0.0f ? 1.0f / d : 0.0f;
+    // The inverse overflows for zero and for groups below 2^-121 or so, whose d
+    // is zero in f16 whatever the codes.
+    float inverse = 1.0f / d;
+    if (!std::isfinite(inverse)) inverse = 0.0f;
     uint8_t* block = blocks.data() + g * kQ8_0BlockBytes;
     WriteScale(d16, block);
     for (int i = 0; i < kBlock; ++i) {

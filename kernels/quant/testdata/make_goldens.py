@@ -1,0 +1,88 @@
+"""Writes the goldens of kernels/quant from the formats' own Python packages.
+
+Run: python3 kernels/quant/testdata/make_goldens.py kernels/quant/testdata
+See README.md beside this file for the versions and the meaning of each file.
+"""
+
+import pathlib
+import sys
+
+from compressed_tensors.compressors.pack_quantized import helpers
+import gguf
+import numpy as np
+import torch
+
+SEED = 20240611
+BLOCKS = 12
+Type = gguf.GGMLQuantizationType
+
+# type -> byte offsets of the f16 values in a block.
+F16_FIELDS = {
+    Type.Q4_0: [0],
+    Type.Q4_1: [0, 2],
+    Type.Q5_0: [0],
+    Type.Q5_1: [0, 2],
+    Type.Q8_0: [0],
+    Type.Q4_K: [0, 2],
+    Type.Q5_K: [0, 2],
+    Type.Q6_K: [208],
+}
+
+
+def random_blocks(rng, kind):
+  """Random bytes with finite f16 fields: both signs, subnormal ones, a zero."""
+  _, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+  blocks = rng.integers(0, 256, (BLOCKS, block_bytes), dtype=np.uint8)
+  for offset in F16_FIELDS[kind]:
+    scales = rng.normal(0, 0.02, BLOCKS).astype(np.float16)
+    scales[0] = 0
+    scales[1] = 3e-6
+    scales[2] = -1.5
+    blocks[:, offset:offset + 2] = scales.view(np.uint8).reshape(BLOCKS, 2)
+  return blocks
+
+
+def decode_goldens(rng, out):
+  for kind in F16_FIELDS:
+    blocks = random_blocks(rng, kind)
+    values = gguf.dequantize(blocks, kind).astype('<f4')
+    name = kind.name.lower()
+    (out / f'{name}.blocks').write_bytes(blocks.tobytes())
+    (out / f'{name}.values').write_bytes(values.tobytes())
+
+
+def encode_goldens(rng, out):
+  """Rows of several magnitudes, with zeros, ties and equal extremes."""
+  w = rng.normal(0, 1, (24, 128)).astype(np.float32)
+  w *= np.logspace(-5, 2, 24, dtype=np.float32)[:, None]
+  w[3, 32:64] = 0
+  w[4] = np.tile(np.arange(-8, 8, dtype=np.float32) / 16, 8)
+  w[5] = np.tile(np.float32([1, -1, 0.5, -0.5]), 32)
+  w[6] = np.tile(np.arange(-16, 16, dtype=np.float32) / 4, 4)
+  w[7, :32] = -np.abs(w[7, :32])
+  (out / 'encode.weights').write_bytes(w.astype('<f4').tobytes())
+  for kind in (Type.Q4_0, Type.Q8_0):
+    (out / f'encode.{kind.name.lower()}').write_bytes(
+        gguf.quantize(w, kind).tobytes())
+
+
+def compressed_tensors_goldens(rng, out):
+  for rows, cols in ((9, 96), (5, 43)):
+    codes = rng.integers(-8, 8, (rows, cols)).astype(np.int8)
+    words = helpers.pack_to_int32(torch.from_numpy(codes), 4)
+    name = f'ct_{rows}x{cols}'
+    (out / f'{name}.codes').write_bytes(codes.tobytes())
+    (out / f'{name}.words').write_bytes(
+        words.numpy().astype('<i4').tobytes())
+
+
+def main():
+  out = pathlib.Path(sys.argv[1])
+  rng = np.random.default_rng(SEED)
+  decode_goldens(rng, out)
+  encode_goldens(rng, out)
+  compressed_tensors_goldens(rng, out)
+
+
+if __name__ == '__main__':
+  main()
