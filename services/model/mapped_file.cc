@@ -6,44 +6,22 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "services/common/error_info.h"
+#include "services/common/files.h"
 
 namespace onegrid::model {
-namespace {
-
-absl::Status OpenError(const std::string& path, int error) {
-  const std::string message =
-      absl::StrCat("cannot open ", path, ": ", std::strerror(error));
-  switch (error) {
-    case ENOENT:
-    case ENOTDIR:
-      return common::MakeError(absl::StatusCode::kNotFound, "FILE_NOT_FOUND",
-                               message, {{"path", path}});
-    case EACCES:
-    case EPERM:
-      return common::MakeError(absl::StatusCode::kPermissionDenied,
-                               "FILE_NOT_READABLE", message, {{"path", path}});
-    default:
-      return common::MakeError(absl::StatusCode::kInternal, "FILE_NOT_READABLE",
-                               message, {{"path", path}});
-  }
-}
-
-}  // namespace
-
 absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(
     const std::string& path) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return OpenError(path, errno);
+  if (fd < 0) return common::ErrnoError(errno, "open", path);
   struct stat info;
   if (fstat(fd, &info) != 0) {
     const int error = errno;
     close(fd);
-    return OpenError(path, error);
+    return common::ErrnoError(error, "open", path);
   }
   if (!S_ISREG(info.st_mode)) {
     close(fd);
@@ -58,7 +36,7 @@ absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(
     if (data == MAP_FAILED) {
       const int error = errno;
       close(fd);
-      return OpenError(path, error);
+      return common::ErrnoError(error, "open", path);
     }
   }
   close(fd);

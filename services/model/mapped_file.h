@@ -13,9 +13,8 @@ namespace onegrid::model {
 
 // A whole file mapped read-only into memory.
 //
-// Errors of Open: NotFound (FILE_NOT_FOUND), PermissionDenied
-// (FILE_NOT_READABLE), FailedPrecondition (NOT_A_REGULAR_FILE), Internal for
-// the rest; each names the path.
+// Errors of Open: those of common::ErrnoError; FailedPrecondition
+// (NOT_A_REGULAR_FILE). Each names the path.
 // The file must not be truncated while it is mapped: artifacts are immutable,
 // and writers here replace files by rename, which leaves the mapping alone.
 // Thread-safe after Open.

@@ -11,7 +11,9 @@
 namespace onegrid::model {
 
 Tokenizer::Tokenizer(Vocabulary vocabulary)
-    : vocabulary_(std::move(vocabulary)), specials_(vocabulary_) {
+    : vocabulary_(std::move(vocabulary)),
+      specials_(vocabulary_),
+      merger_(vocabulary_) {
   end_of_generation_.insert(vocabulary_.eos_id);
   for (int64_t id = 0; id < vocab_size(); ++id) {
     const VocabularyToken& token = vocabulary_.tokens[id];
@@ -25,25 +27,14 @@ Tokenizer::Tokenizer(Vocabulary vocabulary)
 absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromGguf(
     const GgufFile& file) {
   ASSIGN_OR_RETURN(Vocabulary vocabulary, VocabularyFromGguf(file));
-  std::unique_ptr<Tokenizer> tokenizer(new Tokenizer(std::move(vocabulary)));
-  std::string error;
-  tokenizer->engine_ = SentencePieceEngine::Load(
-      SerializeModelProto(tokenizer->vocabulary_,
-                          ModelProtoUse::kAfterSplitting),
-      &error);
-  if (tokenizer->engine_ == nullptr) {
-    return CorruptFile(
-        file.path(),
-        absl::StrCat("SentencePiece refuses the vocabulary: ", error));
-  }
-  return tokenizer;
+  return std::unique_ptr<Tokenizer>(new Tokenizer(std::move(vocabulary)));
 }
 
 void Tokenizer::EncodePlain(absl::string_view text,
                             std::vector<int32_t>* ids) const {
   while (!text.empty()) {
     const size_t valid = ValidUtf8Prefix(text);
-    if (valid > 0) engine_->Encode({text.data(), valid}, ids);
+    if (valid > 0) merger_.Encode(text.substr(0, valid), ids);
     text.remove_prefix(valid);
     if (!text.empty()) {
       ids->push_back(byte_ids_[static_cast<uint8_t>(text[0])]);

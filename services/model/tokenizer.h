@@ -10,8 +10,8 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "services/model/bpe_merger.h"
 #include "services/model/gguf_reader.h"
-#include "services/model/sentencepiece_engine.h"
 #include "services/model/sentencepiece_model.h"
 #include "services/model/special_tokens.h"
 
@@ -67,7 +67,7 @@ class Tokenizer {
 
   const Vocabulary vocabulary_;
   const SpecialTokens specials_;
-  std::unique_ptr<SentencePieceEngine> engine_;
+  const BpeMerger merger_;
   absl::flat_hash_set<int32_t> end_of_generation_;
   int32_t byte_ids_[256];
 };

@@ -1,0 +1,98 @@
+#ifndef SERVICES_MODEL_SAFETENSORS_H_
+#define SERVICES_MODEL_SAFETENSORS_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "services/model/mapped_file.h"
+
+namespace onegrid::model {
+
+// A safetensors file, memory-mapped: u64 header length (little-endian), a JSON
+// header, then the data. The file is outside input: lengths, shapes and offsets
+// are checked before use; tensors must not overlap, and together they must
+// cover the data section exactly, as Hugging Face's reader demands.
+//
+// Errors of Open: those of MappedFile::Open; DataLoss (CORRUPT_FILE);
+// Unimplemented (UNSUPPORTED_TENSOR_TYPE). Thread-safe after Open. Tensor data
+// points into the mapping: the SafetensorsFile must outlive it.
+class SafetensorsFile {
+ public:
+  struct Tensor {
+    std::string dtype;           // "F32", "BF16", "I8", ...
+    std::vector<int64_t> shape;  // row-major; empty for a scalar
+    absl::Span<const uint8_t> data;
+  };
+
+  static absl::StatusOr<std::unique_ptr<SafetensorsFile>> Open(
+      const std::string& path);
+
+  const std::string& path() const { return file_->path(); }
+  // nullptr if there is no such tensor.
+  const Tensor* Find(const std::string& name) const;
+  // Sorted.
+  std::vector<std::string> names() const;
+  const std::map<std::string, std::string>& metadata() const {
+    return metadata_;
+  }
+
+ private:
+  SafetensorsFile() = default;
+  absl::Status Parse();
+  absl::Status ParseHeader(absl::string_view header,
+                           absl::Span<const uint8_t> data);
+  absl::Status CheckCoverage(int64_t data_bytes) const;
+
+  std::unique_ptr<MappedFile> file_;
+  std::map<std::string, Tensor> tensors_;
+  std::map<std::string, std::string> metadata_;
+};
+
+// Writes a safetensors file. Tensors lie in the order they were added, each at
+// a multiple of 8 bytes of the file as long as the sizes before allow it (the
+// format has no gaps; give wide types first). Not thread-safe.
+class SafetensorsWriter {
+ public:
+  // Adds a tensor. The bytes of the span must stay alive until WriteTo; a
+  // vector is taken over. InvalidArgument (INVALID_TENSOR): a name added
+  // before, an unknown dtype, or a byte count that does not match.
+  absl::Status Add(const std::string& name, const std::string& dtype,
+                   const std::vector<int64_t>& shape,
+                   absl::Span<const uint8_t> data);
+  absl::Status Add(const std::string& name, const std::string& dtype,
+                   const std::vector<int64_t>& shape,
+                   std::vector<uint8_t> data);
+  void SetMetadata(const std::string& key, const std::string& value);
+
+  // See AtomicFile for what happens on errors.
+  absl::Status WriteTo(const std::string& path) const;
+
+ private:
+  struct Tensor {
+    std::string name;
+    std::string dtype;
+    std::vector<int64_t> shape;
+    std::vector<uint8_t> owned;
+    absl::Span<const uint8_t> borrowed;
+
+    absl::Span<const uint8_t> bytes() const {
+      return owned.empty() ? borrowed : absl::MakeConstSpan(owned);
+    }
+  };
+  absl::Status Check(const std::string& name, const std::string& dtype,
+                     const std::vector<int64_t>& shape, size_t bytes) const;
+
+  std::vector<Tensor> tensors_;
+  std::map<std::string, std::string> metadata_;
+};
+
+}  // namespace onegrid::model
+
+#endif  // SERVICES_MODEL_SAFETENSORS_H_
