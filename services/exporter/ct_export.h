@@ -1,0 +1,31 @@
+// Writes a tuned model as a Hugging Face folder in the compressed-tensors
+// format "pack-quantized": what transformers and vLLM load.
+#ifndef SERVICES_EXPORTER_CT_EXPORT_H_
+#define SERVICES_EXPORTER_CT_EXPORT_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "services/exporter/grid_model.h"
+#include "services/exporter/importer.h"
+
+namespace onegrid::exporter {
+
+// Writes into the existing `folder` and returns the names of the files made:
+//   model.safetensors  per linear X: X.weight_packed I32 [out, in / 8],
+//       X.weight_scale BF16 [out, in / 32], X.weight_shape I64 [2]; the
+//       embedding F32 (its Q8_0 values fit no 16-bit type); norms F32, minus
+//       the 1 that the architecture's forward adds
+//   config.json        with quantization_config; dtype float32, in which
+//       code * scale is exact
+//   generation_config.json and the tokenizer's files.
+// Each file is written atomically. Holds the largest tensors in memory.
+absl::StatusOr<std::vector<std::string>> WriteCompressedTensors(
+    const GridModel& grid, const std::string& folder,
+    const ProgressFn& progress);
+
+}  // namespace onegrid::exporter
+
+#endif  // SERVICES_EXPORTER_CT_EXPORT_H_

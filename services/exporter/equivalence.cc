@@ -1,0 +1,343 @@
+#include "services/exporter/equivalence.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/base/float_types.h"
+#include "kernels/quant/ct_int4.h"
+#include "kernels/quant/q4_0.h"
+#include "services/common/error_info.h"
+#include "services/model/gguf_reader.h"
+#include "services/model/safetensors.h"
+#include "services/model/tensor_names.h"
+#include "services/model/tensor_ops.h"
+
+namespace onegrid::exporter {
+namespace {
+
+using model::GgufFile;
+using model::LinearSpec;
+using model::SafetensorsFile;
+using quant::GgmlType;
+using quant::Int4Matrix;
+
+constexpr char kNormReason[] = "w - 1 is not exact in f32";
+
+// Counts one compared tensor; an empty reason means that it is bit-exact.
+void Count(v1::EquivalenceReport* report, absl::string_view artifact,
+           absl::string_view tensor, absl::string_view reason,
+           double max_abs_error) {
+  report->set_tensors(report->tensors() + 1);
+  if (reason.empty()) {
+    report->set_tensors_bit_exact(report->tensors_bit_exact() + 1);
+    return;
+  }
+  v1::TensorDifference* difference = report->add_differing();
+  difference->set_artifact(std::string(artifact));
+  difference->set_tensor(std::string(tensor));
+  difference->set_reason(std::string(reason));
+  difference->set_max_abs_error(max_abs_error);
+}
+
+constexpr double kUnknownError = std::numeric_limits<double>::infinity();
+
+bool SameBytes(absl::Span<const uint8_t> a, absl::Span<const uint8_t> b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size()) == 0;
+}
+
+template <typename T>
+bool SameBits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() &&
+         std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+}
+
+double MaxError(const Int4Matrix& a, const Int4Matrix& b) {
+  if (a.codes.size() != b.codes.size() || a.scales.size() != b.scales.size()) {
+    return kUnknownError;
+  }
+  double error = 0;
+  for (size_t i = 0; i < a.codes.size(); ++i) {
+    const size_t g = i / quant::kGroup;
+    error = std::max(error, std::fabs(a.codes[i] * double{a.scales[g]} -
+                                      b.codes[i] * double{b.scales[g]}));
+  }
+  return error;
+}
+
+void CountMatrix(v1::EquivalenceReport* report, absl::string_view artifact,
+                 absl::string_view tensor, const Int4Matrix& expected,
+                 const absl::StatusOr<Int4Matrix>& found) {
+  if (!found.ok()) {
+    Count(report, artifact, tensor, found.status().message(), kUnknownError);
+    return;
+  }
+  std::string reason;
+  if (!SameBits(expected.codes, found->codes)) reason = "codes differ";
+  if (!SameBits(expected.scales, found->scales)) {
+    absl::StrAppend(&reason, reason.empty() ? "" : "; ", "scales differ");
+  }
+  Count(report, artifact, tensor, reason,
+        reason.empty() ? 0 : MaxError(expected, *found));
+}
+
+absl::StatusOr<Int4Matrix> GgufLinear(const GgufFile& file,
+                                      const LinearSpec& spec) {
+  const GgufFile::Tensor* tensor = file.Find(spec.gguf_name);
+  if (tensor == nullptr) return absl::NotFoundError("missing");
+  if (tensor->type != GgmlType::kQ4_0 ||
+      tensor->dims != std::vector<int64_t>{spec.in, spec.out}) {
+    return absl::InvalidArgumentError("wrong type or shape");
+  }
+  return quant::UnpackQ4_0(tensor->data, spec.out, spec.in);
+}
+
+void CountBytes(v1::EquivalenceReport* report, absl::string_view artifact,
+                const GgufFile::Tensor& expected, const GgufFile& file) {
+  const GgufFile::Tensor* found = file.Find(expected.name);
+  std::string reason;
+  if (found == nullptr) {
+    reason = "missing";
+  } else if (found->type != expected.type || found->dims != expected.dims) {
+    reason = "wrong type or shape";
+  } else if (!SameBytes(found->data, expected.data)) {
+    reason = "bytes differ";
+  }
+  Count(report, artifact, expected.name, reason, kUnknownError);
+}
+
+absl::StatusOr<Int4Matrix> CtLinear(const SafetensorsFile& file,
+                                    const LinearSpec& spec) {
+  const auto* packed = file.Find(absl::StrCat(spec.hf_name, ".weight_packed"));
+  const auto* scale = file.Find(absl::StrCat(spec.hf_name, ".weight_scale"));
+  const auto* shape = file.Find(absl::StrCat(spec.hf_name, ".weight_shape"));
+  if (packed == nullptr || scale == nullptr || shape == nullptr) {
+    return absl::NotFoundError("missing");
+  }
+  const int64_t groups = spec.in / quant::kGroup;
+  const int64_t dims[2] = {spec.out, spec.in};
+  if (packed->dtype != "I32" || scale->dtype != "BF16" ||
+      shape->dtype != "I64" ||
+      scale->shape != std::vector<int64_t>{spec.out, groups} ||
+      packed->shape != std::vector<int64_t>{spec.out, spec.in / 8} ||
+      shape->data.size() != sizeof(dims) ||
+      std::memcmp(shape->data.data(), dims, sizeof(dims)) != 0) {
+    return absl::InvalidArgumentError("wrong type or shape");
+  }
+  std::vector<int32_t> words(packed->data.size() / sizeof(int32_t));
+  std::memcpy(words.data(), packed->data.data(), packed->data.size());
+  Int4Matrix matrix{spec.out, spec.in, {}, {}};
+  ASSIGN_OR_RETURN(matrix.codes, quant::UnpackCtInt4(words, spec.out, spec.in));
+  matrix.scales.resize(spec.out * groups);
+  for (size_t g = 0; g < matrix.scales.size(); ++g) {
+    uint16_t bits;
+    std::memcpy(&bits, scale->data.data() + g * sizeof(bits), sizeof(bits));
+    matrix.scales[g] = kernels::Bf16ToFloat(bits);
+  }
+  return matrix;
+}
+
+// The F32 values of a tensor, or an error that says what is wrong with it.
+absl::StatusOr<std::vector<float>> F32Values(const SafetensorsFile& file,
+                                             const std::string& name,
+                                             size_t size) {
+  const auto* found = file.Find(name);
+  if (found == nullptr) return absl::NotFoundError("missing");
+  if (found->dtype != "F32" || found->data.size() != size * sizeof(float)) {
+    return absl::InvalidArgumentError("wrong type or shape");
+  }
+  std::vector<float> values(size);
+  std::memcpy(values.data(), found->data.data(), found->data.size());
+  return values;
+}
+
+double MaxError(const std::vector<float>& a, const std::vector<float>& b) {
+  double error = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    error = std::max(error, std::fabs(double{a[i]} - b[i]));
+  }
+  return error;
+}
+
+void CountValues(v1::EquivalenceReport* report, absl::string_view artifact,
+                 const std::string& name, const std::vector<float>& expected,
+                 const SafetensorsFile& file) {
+  const auto found = F32Values(file, name, expected.size());
+  if (!found.ok()) {
+    Count(report, artifact, name, found.status().message(), kUnknownError);
+  } else if (!SameBits(*found, expected)) {
+    Count(report, artifact, name, "values differ", MaxError(*found, expected));
+  } else {
+    Count(report, artifact, name, "", 0);
+  }
+}
+
+// A norm is written as stored - 1; the loader computes 1 + w in f32.
+void CountNorm(v1::EquivalenceReport* report, absl::string_view artifact,
+               const std::string& name, const std::vector<float>& stored,
+               const SafetensorsFile& file) {
+  const auto found = F32Values(file, name, stored.size());
+  if (!found.ok()) {
+    Count(report, artifact, name, found.status().message(), kUnknownError);
+    return;
+  }
+  std::vector<float> written(stored.size());
+  std::vector<float> loaded(stored.size());
+  for (size_t i = 0; i < stored.size(); ++i) {
+    written[i] = stored[i] - model::kGgufNormOffset;
+    loaded[i] = model::kGgufNormOffset + (*found)[i];
+  }
+  std::string reason;
+  if (!SameBits(loaded, stored)) reason = kNormReason;
+  if (!SameBits(*found, written)) reason = "values differ";
+  Count(report, artifact, name, reason, MaxError(loaded, stored));
+}
+
+// Names every tensor of the artifact that nothing was compared with.
+template <typename Names>
+void CountUnexpected(v1::EquivalenceReport* report, absl::string_view artifact,
+                     const Names& names,
+                     const std::set<std::string>& expected) {
+  for (const std::string& name : names) {
+    if (expected.count(name) == 0) {
+      Count(report, artifact, name, "unexpected", kUnknownError);
+    }
+  }
+}
+
+}  // namespace
+
+absl::Status CompareMergedGguf(const GridModel& grid, const std::string& path,
+                               const ProgressFn& progress,
+                               v1::EquivalenceReport* report) {
+  constexpr char kArtifact[] = "gguf";
+  ASSIGN_OR_RETURN(const auto file, GgufFile::Open(path));
+  const auto& tensors = grid.base().tensors();
+  std::set<std::string> expected;
+  int64_t done = 0;
+  for (const GgufFile::Tensor& tensor : tensors) {
+    expected.insert(tensor.name);
+    const LinearSpec* spec = grid.FindLinear(tensor.name);
+    if (spec == nullptr) {
+      CountBytes(report, kArtifact, tensor, *file);
+    } else {
+      ASSIGN_OR_RETURN(const Int4Matrix matrix, grid.Linear(*spec));
+      CountMatrix(report, kArtifact, tensor.name, matrix,
+                  GgufLinear(*file, *spec));
+    }
+    if (progress) {
+      RETURN_IF_ERROR(progress("compare gguf", ++done, tensors.size()));
+    }
+  }
+  std::vector<std::string> names;
+  for (const auto& tensor : file->tensors()) names.push_back(tensor.name);
+  CountUnexpected(report, kArtifact, names, expected);
+  return absl::OkStatus();
+}
+
+absl::Status CompareCompressedTensors(const GridModel& grid,
+                                      const std::string& folder,
+                                      const ProgressFn& progress,
+                                      v1::EquivalenceReport* report) {
+  constexpr char kArtifact[] = "compressed-tensors";
+  ASSIGN_OR_RETURN(const auto file, SafetensorsFile::Open(absl::StrCat(
+                                        folder, "/model.safetensors")));
+  std::set<std::string> expected;
+  int64_t done = 0;
+  for (const LinearSpec& spec : grid.linears()) {
+    for (const char* part :
+         {".weight_packed", ".weight_scale", ".weight_shape"}) {
+      expected.insert(absl::StrCat(spec.hf_name, part));
+    }
+    ASSIGN_OR_RETURN(const Int4Matrix matrix, grid.Linear(spec));
+    CountMatrix(report, kArtifact, spec.hf_name, matrix, CtLinear(*file, spec));
+    if (progress) {
+      RETURN_IF_ERROR(progress("compare compressed-tensors", ++done,
+                               grid.linears().size()));
+    }
+  }
+  for (const GridNorm& norm : grid.norms()) {
+    expected.insert(norm.spec.hf_name);
+    ASSIGN_OR_RETURN(const auto values, model::DequantizeTensor(*norm.tensor));
+    CountNorm(report, kArtifact, norm.spec.hf_name, values, *file);
+  }
+  expected.insert(model::kHfEmbedding);
+  ASSIGN_OR_RETURN(const auto values,
+                   model::DequantizeTensor(grid.embedding()));
+  CountValues(report, kArtifact, model::kHfEmbedding, values, *file);
+  CountUnexpected(report, kArtifact, file->names(), expected);
+  return absl::OkStatus();
+}
+
+absl::Status CompareLoraGguf(const Adapter& adapter, const std::string& path,
+                             v1::EquivalenceReport* report) {
+  constexpr char kArtifact[] = "lora-gguf";
+  ASSIGN_OR_RETURN(const auto file, GgufFile::Open(path));
+  std::set<std::string> expected;
+  for (const AdapterPair& pair : adapter.pairs()) {
+    const GgufFile::Tensor a{absl::StrCat(pair.spec.gguf_name, ".lora_a"),
+                             GgmlType::kF32,
+                             {pair.spec.in, pair.rank},
+                             pair.a};
+    const GgufFile::Tensor b{absl::StrCat(pair.spec.gguf_name, ".lora_b"),
+                             GgmlType::kF32,
+                             {pair.rank, pair.spec.out},
+                             pair.b};
+    for (const GgufFile::Tensor& tensor : {a, b}) {
+      expected.insert(tensor.name);
+      CountBytes(report, kArtifact, tensor, *file);
+    }
+  }
+  std::vector<std::string> names;
+  for (const auto& tensor : file->tensors()) names.push_back(tensor.name);
+  CountUnexpected(report, kArtifact, names, expected);
+  ASSIGN_OR_RETURN(const float alpha, file->GetF32("adapter.lora.alpha"));
+  Count(report, kArtifact, "adapter.lora.alpha",
+        alpha == adapter.alpha() ? "" : "value differs",
+        std::fabs(alpha - adapter.alpha()));
+  return absl::OkStatus();
+}
+
+absl::Status ComparePeft(const Adapter& adapter, const std::string& folder,
+                         v1::EquivalenceReport* report) {
+  constexpr char kArtifact[] = "peft";
+  std::vector<LinearSpec> linears;
+  for (const AdapterPair& pair : adapter.pairs()) linears.push_back(pair.spec);
+  ASSIGN_OR_RETURN(
+      const auto found,
+      Adapter::Open(absl::StrCat(folder, "/adapter_model.safetensors"),
+                    absl::StrCat(folder, "/adapter_config.json"), linears));
+  for (size_t i = 0; i < adapter.pairs().size(); ++i) {
+    const AdapterPair& pair = adapter.pairs()[i];
+    const bool there = i < found->pairs().size();
+    Count(report, kArtifact, pair.a_name,
+          there && SameBytes(found->pairs()[i].a, pair.a) ? "" : "differs",
+          kUnknownError);
+    Count(report, kArtifact, pair.b_name,
+          there && SameBytes(found->pairs()[i].b, pair.b) ? "" : "differs",
+          kUnknownError);
+  }
+  Count(report, kArtifact, "lora_alpha",
+        found->alpha() == adapter.alpha() ? "" : "value differs",
+        std::fabs(found->alpha() - adapter.alpha()));
+  return absl::OkStatus();
+}
+
+absl::Status RequireEquivalence(const v1::EquivalenceReport& report) {
+  for (const v1::TensorDifference& difference : report.differing()) {
+    if (difference.reason() == kNormReason) continue;
+    return common::MakeError(
+        absl::StatusCode::kDataLoss, "EQUIVALENCE_FAILED",
+        absl::StrCat("tensor ", difference.tensor(), " of ",
+                     difference.artifact(), ": ", difference.reason()),
+        {{"artifact", difference.artifact()}, {"tensor", difference.tensor()}});
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace onegrid::exporter

@@ -1,0 +1,144 @@
+#include "services/exporter/export_files.h"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/common/error_info.h"
+#include "services/common/files.h"
+#include "services/exporter/adapter.h"
+#include "services/exporter/ct_export.h"
+#include "services/exporter/equivalence.h"
+#include "services/exporter/gguf_export.h"
+#include "services/exporter/grid_model.h"
+#include "services/exporter/peft_export.h"
+
+namespace onegrid::exporter {
+namespace {
+
+constexpr char kGgufName[] = "model.gguf";
+constexpr char kLoraName[] = "adapter.gguf";
+
+bool IsMerged(v1::ExportFormat format) {
+  return format == v1::GGUF || format == v1::COMPRESSED_TENSORS;
+}
+
+class Exporter {
+ public:
+  Exporter(const ExportInputs& inputs, const std::string& out,
+           const ProgressFn& progress)
+      : inputs_(inputs), out_(out), progress_(progress) {}
+
+  absl::StatusOr<ExportOutputs> Run();
+
+ private:
+  absl::Status Open(const std::vector<v1::ExportFormat>& formats);
+  absl::StatusOr<WrittenFormat> Write(v1::ExportFormat format);
+  absl::Status Compare(const WrittenFormat& written,
+                       v1::EquivalenceReport* report);
+
+  const ExportInputs& inputs_;
+  const std::string& out_;
+  const ProgressFn& progress_;
+  std::unique_ptr<GridModel> grid_;
+  std::unique_ptr<Adapter> adapter_;  // null if no format needs it
+};
+
+absl::Status Exporter::Open(const std::vector<v1::ExportFormat>& formats) {
+  ASSIGN_OR_RETURN(grid_, GridModel::Open(inputs_.base, inputs_.folded));
+  const bool merged = std::any_of(formats.begin(), formats.end(), IsMerged);
+  if (merged && inputs_.folded.empty()) {
+    return common::MakeError(absl::StatusCode::kFailedPrecondition,
+                             "NOT_FOLDED",
+                             "a merged format needs a folded checkpoint, and "
+                             "the tuning job made none");
+  }
+  if (!std::all_of(formats.begin(), formats.end(), IsMerged)) {
+    ASSIGN_OR_RETURN(adapter_,
+                     Adapter::Open(inputs_.adapter, inputs_.adapter_config,
+                                   grid_->linears()));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<WrittenFormat> Exporter::Write(v1::ExportFormat format) {
+  WrittenFormat written{format, out_, {}};
+  switch (format) {
+    case v1::GGUF:
+      written.files = {kGgufName};
+      RETURN_IF_ERROR(WriteMergedGguf(
+          *grid_, absl::StrCat(out_, "/", kGgufName), progress_));
+      return written;
+    case v1::LORA_GGUF:
+      written.files = {kLoraName};
+      RETURN_IF_ERROR(WriteLoraGguf(*grid_, *adapter_, inputs_.base_name,
+                                    absl::StrCat(out_, "/", kLoraName)));
+      return written;
+    case v1::COMPRESSED_TENSORS: {
+      written.folder = absl::StrCat(out_, "/compressed-tensors");
+      RETURN_IF_ERROR(common::MakeFolder(written.folder));
+      ASSIGN_OR_RETURN(written.files, WriteCompressedTensors(
+                                          *grid_, written.folder, progress_));
+      return written;
+    }
+    case v1::PEFT: {
+      written.folder = absl::StrCat(out_, "/peft");
+      RETURN_IF_ERROR(common::MakeFolder(written.folder));
+      ASSIGN_OR_RETURN(written.files,
+                       WritePeft(*adapter_, inputs_.base_name, written.folder));
+      return written;
+    }
+    default:
+      return common::MakeError(absl::StatusCode::kInvalidArgument,
+                               "UNKNOWN_FORMAT",
+                               absl::StrCat("unknown export format ", format));
+  }
+}
+
+absl::Status Exporter::Compare(const WrittenFormat& written,
+                               v1::EquivalenceReport* report) {
+  switch (written.format) {
+    case v1::GGUF:
+      return CompareMergedGguf(*grid_, absl::StrCat(out_, "/", kGgufName),
+                               progress_, report);
+    case v1::COMPRESSED_TENSORS:
+      return CompareCompressedTensors(*grid_, written.folder, progress_,
+                                      report);
+    case v1::LORA_GGUF:
+      return CompareLoraGguf(*adapter_, absl::StrCat(out_, "/", kLoraName),
+                             report);
+    default:
+      return ComparePeft(*adapter_, written.folder, report);
+  }
+}
+
+absl::StatusOr<ExportOutputs> Exporter::Run() {
+  std::vector<v1::ExportFormat> formats = inputs_.formats;
+  if (formats.empty()) {
+    formats = {v1::GGUF, v1::COMPRESSED_TENSORS, v1::LORA_GGUF, v1::PEFT};
+  }
+  RETURN_IF_ERROR(Open(formats));
+  ExportOutputs outputs;
+  for (const v1::ExportFormat format : formats) {
+    ASSIGN_OR_RETURN(WrittenFormat written, Write(format));
+    RETURN_IF_ERROR(Compare(written, &outputs.equivalence));
+    outputs.formats.push_back(std::move(written));
+  }
+  const std::string& checkpoint =
+      inputs_.folded.empty() ? inputs_.adapter : inputs_.folded;
+  ASSIGN_OR_RETURN(*outputs.equivalence.mutable_checkpoint_sha256(),
+                   common::Sha256OfFile(checkpoint));
+  RETURN_IF_ERROR(RequireEquivalence(outputs.equivalence));
+  return outputs;
+}
+
+}  // namespace
+
+absl::StatusOr<ExportOutputs> ExportFiles(const ExportInputs& inputs,
+                                          const std::string& out,
+                                          const ProgressFn& progress) {
+  return Exporter(inputs, out, progress).Run();
+}
+
+}  // namespace onegrid::exporter

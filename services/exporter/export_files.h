@@ -1,0 +1,52 @@
+// One export: writes the formats asked for into a folder and proves level 1.
+#ifndef SERVICES_EXPORTER_EXPORT_FILES_H_
+#define SERVICES_EXPORTER_EXPORT_FILES_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "proto/onegrid/v1/export.pb.h"
+#include "services/exporter/importer.h"
+
+namespace onegrid::exporter {
+
+// Local inputs of an export.
+struct ExportInputs {
+  std::string base;            // on-grid GGUF
+  std::string folded;          // folded checkpoint; empty if there is none
+  std::string adapter;         // adapter safetensors
+  std::string adapter_config;  // adapter_config.json
+  std::string base_name;       // "gemma3-270m"
+  std::vector<v1::ExportFormat> formats;  // empty: all
+};
+
+// One written format: files relative to `folder`.
+struct WrittenFormat {
+  v1::ExportFormat format;
+  std::string folder;
+  std::vector<std::string> files;
+};
+
+struct ExportOutputs {
+  std::vector<WrittenFormat> formats;
+  v1::EquivalenceReport equivalence;
+};
+
+// Writes below the existing folder `out`:
+//   GGUF                model.gguf
+//   COMPRESSED_TENSORS  compressed-tensors/
+//   LORA_GGUF           adapter.gguf
+//   PEFT                peft/
+// then re-reads all of it.
+//
+// Errors: FAILED_PRECONDITION (NOT_FOLDED) when a merged format is asked for
+// without a folded checkpoint; DATA_LOSS (EQUIVALENCE_FAILED); those of the
+// readers and writers.
+absl::StatusOr<ExportOutputs> ExportFiles(const ExportInputs& inputs,
+                                          const std::string& out,
+                                          const ProgressFn& progress);
+
+}  // namespace onegrid::exporter
+
+#endif  // SERVICES_EXPORTER_EXPORT_FILES_H_

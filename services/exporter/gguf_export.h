@@ -1,0 +1,30 @@
+// Writes a tuned model as GGUF files that llama.cpp loads.
+#ifndef SERVICES_EXPORTER_GGUF_EXPORT_H_
+#define SERVICES_EXPORTER_GGUF_EXPORT_H_
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "services/exporter/adapter.h"
+#include "services/exporter/grid_model.h"
+#include "services/exporter/importer.h"
+
+namespace onegrid::exporter {
+
+// Writes the base GGUF with the model's codes and scales in place of its own;
+// every other byte of tensor data and every metadata value is the base's.
+// Atomic. Errors: those of GridModel::Linear and of the writer.
+absl::Status WriteMergedGguf(const GridModel& grid, const std::string& path,
+                             const ProgressFn& progress);
+
+// Writes the adapter for llama.cpp: general.type "adapter", adapter.type
+// "lora", adapter.lora.alpha, and per linear N the F32 pair N.lora_a (ggml
+// dims [in, r]) and N.lora_b ([r, out]). llama.cpp scales B A x by alpha / r.
+// Atomic.
+absl::Status WriteLoraGguf(const GridModel& grid, const Adapter& adapter,
+                           const std::string& base_name,
+                           const std::string& path);
+
+}  // namespace onegrid::exporter
+
+#endif  // SERVICES_EXPORTER_GGUF_EXPORT_H_

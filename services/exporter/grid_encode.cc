@@ -1,0 +1,116 @@
+#include "services/exporter/grid_encode.h"
+
+#include <algorithm>
+#include <cmath>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/quant/ggml_types.h"
+#include "kernels/quant/q4_0.h"
+#include "services/common/error_info.h"
+#include "services/model/tensor_ops.h"
+
+namespace onegrid::exporter {
+namespace {
+
+using quant::Int4Matrix;
+using quant::kGroup;
+
+// Encodes w [rows, cols] in up to `threads` slices of whole rows.
+absl::StatusOr<Int4Matrix> EncodeRows(absl::Span<const float> w, int64_t rows,
+                                      int64_t cols, int threads) {
+  const int64_t slices = std::clamp<int64_t>(threads, 1, rows);
+  std::vector<absl::StatusOr<Int4Matrix>> parts(slices, Int4Matrix{});
+  std::vector<std::thread> workers;
+  const auto encode = [&](int64_t slice) {
+    const int64_t begin = rows * slice / slices;
+    const int64_t end = rows * (slice + 1) / slices;
+    parts[slice] = quant::EncodeInt4G32(
+        w.subspan(begin * cols, (end - begin) * cols), end - begin, cols);
+  };
+  for (int64_t i = 1; i < slices; ++i) workers.emplace_back(encode, i);
+  encode(0);
+  for (std::thread& worker : workers) worker.join();
+  Int4Matrix whole{rows, cols, {}, {}};
+  whole.codes.reserve(rows * cols);
+  whole.scales.reserve(rows * cols / kGroup);
+  for (absl::StatusOr<Int4Matrix>& part : parts) {
+    RETURN_IF_ERROR(part.status());
+    whole.codes.insert(whole.codes.end(), part->codes.begin(),
+                       part->codes.end());
+    whole.scales.insert(whole.scales.end(), part->scales.begin(),
+                        part->scales.end());
+  }
+  return whole;
+}
+
+// Copies the groups of `source` that the grid allows over those of `target`.
+// A negative scale becomes positive by negating the codes, if none is -8.
+void KeepGridGroups(const Int4Matrix& source, Int4Matrix& target) {
+  for (size_t g = 0; g < source.scales.size(); ++g) {
+    const float scale = source.scales[g];
+    if (!quant::IsDualExact(std::fabs(scale))) continue;
+    const auto begin = source.codes.begin() + g * kGroup;
+    const auto end = begin + kGroup;
+    if (scale < 0 && std::find(begin, end, -8) != end) continue;
+    const int sign = scale < 0 ? -1 : 1;
+    std::transform(begin, end, target.codes.begin() + g * kGroup,
+                   [sign](int8_t code) { return sign * code; });
+    target.scales[g] = std::fabs(scale);
+  }
+}
+
+void Measure(absl::Span<const float> w, GridEncoding& encoding) {
+  const Int4Matrix& matrix = encoding.matrix;
+  encoding.groups = static_cast<int64_t>(matrix.scales.size());
+  for (int64_t g = 0; g < encoding.groups; ++g) {
+    bool same = true;
+    for (int i = 0; i < kGroup; ++i) {
+      const float value = w[g * kGroup + i];
+      const float coded =
+          static_cast<float>(matrix.codes[g * kGroup + i]) * matrix.scales[g];
+      same = same && coded == value;
+      const double error = static_cast<double>(coded) - value;
+      encoding.error_squares += error * error;
+      encoding.weight_squares += static_cast<double>(value) * value;
+    }
+    encoding.groups_kept += same ? 1 : 0;
+  }
+}
+
+}  // namespace
+
+absl::Status CheckFinite(absl::string_view name,
+                         absl::Span<const float> values) {
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (std::isfinite(values[i])) continue;
+    return common::MakeError(
+        absl::StatusCode::kInvalidArgument, "UNSUPPORTED_TENSOR",
+        absl::StrCat("tensor ", name, " has a value that is not finite, at ",
+                     "element ", i),
+        {{"tensor", std::string(name)}});
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<GridEncoding> EncodeOnGrid(const model::GgufFile::Tensor& tensor,
+                                          int threads) {
+  ASSIGN_OR_RETURN(const std::vector<float> values,
+                   model::DequantizeTensor(tensor));
+  RETURN_IF_ERROR(CheckFinite(tensor.name, values));
+  GridEncoding encoding;
+  ASSIGN_OR_RETURN(encoding.matrix,
+                   EncodeRows(values, tensor.rows(), tensor.cols(), threads));
+  if (tensor.type == quant::GgmlType::kQ4_0) {
+    ASSIGN_OR_RETURN(
+        const Int4Matrix source,
+        quant::UnpackQ4_0(tensor.data, tensor.rows(), tensor.cols()));
+    KeepGridGroups(source, encoding.matrix);
+  }
+  Measure(values, encoding);
+  return encoding;
+}
+
+}  // namespace onegrid::exporter

@@ -1,0 +1,40 @@
+// Encodes one source tensor on the int4_g32 grid and says what that changed.
+#ifndef SERVICES_EXPORTER_GRID_ENCODE_H_
+#define SERVICES_EXPORTER_GRID_ENCODE_H_
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "kernels/quant/int4_g32.h"
+#include "services/model/gguf_reader.h"
+
+namespace onegrid::exporter {
+
+struct GridEncoding {
+  quant::Int4Matrix matrix;  // [rows, cols] of the tensor
+  int64_t groups = 0;
+  // Groups whose values the grid holds without any change.
+  int64_t groups_kept = 0;
+  // Sums over the tensor of (w' - w)^2 and w^2.
+  double error_squares = 0;
+  double weight_squares = 0;
+};
+
+// Puts `tensor` (2 dimensions, any type kernels/quant decodes) on the grid
+// with up to `threads` threads. A Q4_0 group that has a dual-exact scale and
+// can have a positive one keeps its codes and scale; other groups get
+// quant::EncodeInt4G32's.
+// INVALID_ARGUMENT: rows not a multiple of the group, a value not finite.
+absl::StatusOr<GridEncoding> EncodeOnGrid(const model::GgufFile::Tensor& tensor,
+                                          int threads);
+
+// INVALID_ARGUMENT, naming tensor and index, if a value is NaN or infinite.
+absl::Status CheckFinite(absl::string_view name,
+                         absl::Span<const float> values);
+
+}  // namespace onegrid::exporter
+
+#endif  // SERVICES_EXPORTER_GRID_ENCODE_H_

@@ -1,0 +1,20 @@
+// A fingerprint of the tokenizer in a GGUF.
+#ifndef SERVICES_EXPORTER_TOKENIZER_DIGEST_H_
+#define SERVICES_EXPORTER_TOKENIZER_DIGEST_H_
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "services/model/gguf_reader.h"
+
+namespace onegrid::exporter {
+
+// Lower-case hex SHA-256 over the vocabulary in id order: for each token its
+// length (u64), its bytes, its score (f32) and its type (i32), little-endian.
+// Errors: INVALID_ARGUMENT or NOT_FOUND when the file has no such arrays or
+// they differ in length.
+absl::StatusOr<std::string> TokenizerDigest(const model::GgufFile& file);
+
+}  // namespace onegrid::exporter
+
+#endif  // SERVICES_EXPORTER_TOKENIZER_DIGEST_H_
