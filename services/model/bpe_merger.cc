@@ -70,8 +70,7 @@ void BpeMerger::Encode(absl::string_view text,
   std::vector<Symbol> symbols;
   for (absl::string_view rest = escaped; !rest.empty();) {
     const int index = static_cast<int>(symbols.size());
-    const absl::string_view character =
-        rest.substr(0, CharacterBytes(rest[0]));
+    const absl::string_view character = rest.substr(0, CharacterBytes(rest[0]));
     symbols.push_back({character, index - 1, index + 1});
     rest.remove_prefix(character.size());
   }
@@ -85,8 +84,7 @@ void BpeMerger::Encode(absl::string_view text,
     const auto found =
         ids_.find(absl::string_view(symbols[left].text.data(), bytes));
     if (found == ids_.end()) return;
-    pairs.push(
-        {vocabulary_.tokens[found->second].score, left, right, bytes});
+    pairs.push({vocabulary_.tokens[found->second].score, left, right, bytes});
   };
   for (size_t i = 1; i < symbols.size(); ++i) {
     consider(static_cast<int>(i) - 1, static_cast<int>(i));

@@ -1,0 +1,171 @@
+#include "services/model/hf_tokenizer.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "nlohmann/json.hpp"
+#include "services/common/error_info.h"
+#include "services/model/sentencepiece_model.h"
+
+namespace onegrid::model {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string Quoted(absl::string_view text) {
+  // `replace` because a token may be a part of a character.
+  return nlohmann::json(std::string(text))
+      .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+bool IsCharacterStart(char c) { return (static_cast<uint8_t>(c) >> 6) != 2; }
+
+bool IsControl(const Vocabulary& vocabulary, int64_t id) {
+  const TokenType type = vocabulary.tokens[id].type;
+  return type == TokenType::kControl || type == TokenType::kUnknown ||
+         id == vocabulary.unknown_id;
+}
+
+std::string AddedTokensJson(const Vocabulary& vocabulary) {
+  std::string out = "[";
+  for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
+    const bool control = IsControl(vocabulary, id);
+    const VocabularyToken& token = vocabulary.tokens[id];
+    if (!control && token.type != TokenType::kUserDefined) continue;
+    absl::StrAppend(&out, out.size() > 1 ? ",\n" : "\n", "{\"id\":", id,
+                    ",\"content\":", Quoted(token.text),
+                    ",\"single_word\":false,\"lstrip\":false,"
+                    "\"rstrip\":false,\"normalized\":false,\"special\":",
+                    control ? "true}" : "false}");
+  }
+  return out + "]";
+}
+
+std::string VocabJson(const Vocabulary& vocabulary) {
+  std::string out = "{";
+  for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
+    absl::StrAppend(&out, id > 0 ? ",\n" : "\n",
+                    Quoted(vocabulary.tokens[id].text), ":", id);
+  }
+  return out + "}";
+}
+
+// Each way to make a normal token of two, in the order in which SentencePiece
+// would merge: best score first.
+std::string MergesJson(const Vocabulary& vocabulary) {
+  absl::flat_hash_set<absl::string_view> normal;
+  std::vector<int32_t> order;
+  for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
+    if (vocabulary.tokens[id].type != TokenType::kNormal) continue;
+    normal.insert(vocabulary.tokens[id].text);
+    order.push_back(static_cast<int32_t>(id));
+  }
+  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+    return vocabulary.tokens[a].score > vocabulary.tokens[b].score;
+  });
+  std::string out = "[";
+  for (const int32_t id : order) {
+    const absl::string_view text = vocabulary.tokens[id].text;
+    for (size_t cut = 1; cut < text.size(); ++cut) {
+      if (!IsCharacterStart(text[cut]) ||
+          !normal.contains(text.substr(0, cut)) ||
+          !normal.contains(text.substr(cut))) {
+        continue;
+      }
+      absl::StrAppend(&out, out.size() > 1 ? ",\n[" : "\n[",
+                      Quoted(text.substr(0, cut)), ",",
+                      Quoted(text.substr(cut)), "]");
+    }
+  }
+  return out + "]";
+}
+
+std::string TokenizerJson(const Vocabulary& vocabulary) {
+  const std::string bos = vocabulary.tokens[vocabulary.bos_id].text;
+  const Json bos_item = {{"SpecialToken", {{"id", bos}, {"type_id", 0}}}};
+  const auto sequence = [](const char* id, int type_id) {
+    return Json{{"Sequence", {{"id", id}, {"type_id", type_id}}}};
+  };
+  const Json bos_second = {{"SpecialToken", {{"id", bos}, {"type_id", 1}}}};
+  const Json post_processor = {
+      {"type", "TemplateProcessing"},
+      {"single", Json::array({bos_item, sequence("A", 0)})},
+      {"pair",
+       Json::array({bos_item, sequence("A", 0), bos_second, sequence("B", 1)})},
+      {"special_tokens",
+       {{bos,
+         {{"id", bos},
+          {"ids", Json::array({vocabulary.bos_id})},
+          {"tokens", Json::array({bos})}}}}},
+  };
+  const Json space_to_escape = {{"type", "Replace"},
+                                {"pattern", {{"String", " "}}},
+                                {"content", EscapeSpaces(" ")}};
+  const Json escape_to_space = {{"type", "Replace"},
+                                {"pattern", {{"String", EscapeSpaces(" ")}}},
+                                {"content", " "}};
+  const Json decoder = {
+      {"type", "Sequence"},
+      {"decoders", Json::array({escape_to_space, Json{{"type", "ByteFallback"}},
+                                Json{{"type", "Fuse"}}})},
+  };
+  return absl::StrCat(
+      "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\n"
+      "\"added_tokens\":",
+      AddedTokensJson(vocabulary), ",\n\"normalizer\":", space_to_escape.dump(),
+      ",\n\"pre_tokenizer\":null,\n\"post_processor\":", post_processor.dump(),
+      ",\n\"decoder\":", decoder.dump(),
+      ",\n\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":",
+      Quoted(vocabulary.tokens[vocabulary.unknown_id].text),
+      ",\"continuing_subword_prefix\":null,\"end_of_word_suffix\":null,"
+      "\"fuse_unk\":true,\"byte_fallback\":true,\"ignore_merges\":false,\n"
+      "\"vocab\":",
+      VocabJson(vocabulary), ",\n\"merges\":", MergesJson(vocabulary), "}}\n");
+}
+
+absl::StatusOr<std::string> TokenizerConfigJson(const Vocabulary& vocabulary,
+                                                const GgufFile& file) {
+  const auto text = [&](int32_t id) { return vocabulary.tokens[id].text; };
+  Json config = {
+      {"tokenizer_class", "GemmaTokenizer"},
+      {"add_bos_token", true},
+      {"add_eos_token", false},
+      {"bos_token", text(vocabulary.bos_id)},
+      {"eos_token", text(vocabulary.eos_id)},
+      {"unk_token", text(vocabulary.unknown_id)},
+      {"pad_token", text(vocabulary.pad_id)},
+      {"clean_up_tokenization_spaces", false},
+      {"spaces_between_special_tokens", false},
+  };
+  if (file.Has("gemma3.context_length")) {
+    ASSIGN_OR_RETURN(const uint32_t length,
+                     file.GetU32("gemma3.context_length"));
+    config["model_max_length"] = length;
+  }
+  if (file.Has("tokenizer.chat_template")) {
+    ASSIGN_OR_RETURN(const std::string chat_template,
+                     file.GetString("tokenizer.chat_template"));
+    config["chat_template"] = chat_template;
+  }
+  return config.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace
+
+absl::StatusOr<std::map<std::string, std::string>> HfTokenizerFiles(
+    const GgufFile& file) {
+  ASSIGN_OR_RETURN(const Vocabulary vocabulary, VocabularyFromGguf(file));
+  std::map<std::string, std::string> files;
+  ASSIGN_OR_RETURN(files["tokenizer_config.json"],
+                   TokenizerConfigJson(vocabulary, file));
+  files["tokenizer.json"] = TokenizerJson(vocabulary);
+  files["tokenizer.model"] =
+      SerializeModelProto(vocabulary, ModelProtoUse::kPublished);
+  return files;
+}
+
+}  // namespace onegrid::model
