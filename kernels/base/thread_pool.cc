@@ -63,9 +63,9 @@ void ThreadPool::ParallelFor(int64_t n, int64_t grain, Body body) {
     ranges_ = ranges;
     ranges_done_.store(0, std::memory_order_relaxed);
     ++loop_;
-    ticket_.store((static_cast<uint64_t>(loop_) << 32) |
-                      static_cast<uint64_t>(ranges),
-                  std::memory_order_release);
+    ticket_.store(
+        (static_cast<uint64_t>(loop_) << 32) | static_cast<uint64_t>(ranges),
+        std::memory_order_release);
     wake_.fetch_add(1, std::memory_order_acq_rel);
     wake_.notify_all();
     TakeRanges(0);

@@ -63,19 +63,19 @@ absl::StatusOr<PackedInt4Linear> PackedInt4Linear::FromQ4_0(
   const int64_t tile_bytes = View(packed).tile_bytes();
   uint8_t* tiles = packed.tiles_.data();
   const int64_t tile_count = View(packed).tile_count();
-  pool.ParallelFor(
-      tile_count, pool.GrainFor(tile_count),
-      [&](int64_t begin, int64_t end, int) {
-        for (int64_t row = begin * kTileRows;
-             row < std::min(n, end * kTileRows); ++row) {
-          uint8_t* tile = tiles + row / kTileRows * tile_bytes;
-          for (int64_t g = 0; g < groups; ++g) {
-            PackBlock(blocks.data() + (row * groups + g) * kBlockBytes,
-                      static_cast<int>(row % kTileRows),
-                      tile + g * kInt4GroupBytes);
-          }
-        }
-      });
+  pool.ParallelFor(tile_count, pool.GrainFor(tile_count),
+                   [&](int64_t begin, int64_t end, int) {
+                     for (int64_t row = begin * kTileRows;
+                          row < std::min(n, end * kTileRows); ++row) {
+                       uint8_t* tile = tiles + row / kTileRows * tile_bytes;
+                       for (int64_t g = 0; g < groups; ++g) {
+                         PackBlock(
+                             blocks.data() + (row * groups + g) * kBlockBytes,
+                             static_cast<int>(row % kTileRows),
+                             tile + g * kInt4GroupBytes);
+                       }
+                     }
+                   });
   return packed;
 }
 

@@ -57,24 +57,23 @@ absl::StatusOr<PackedInt8Linear> PackedInt8Linear::FromQ8_0(
   const int64_t tile_bytes = View(packed).tile_bytes();
   uint8_t* tiles = packed.tiles_.data();
   const int64_t tile_count = View(packed).tile_count();
-  pool.ParallelFor(
-      tile_count, pool.GrainFor(tile_count),
-      [&](int64_t begin, int64_t end, int) {
-        for (int64_t row = begin * kTileRows;
-             row < std::min(n, end * kTileRows); ++row) {
-          uint8_t* tile = tiles + row / kTileRows * tile_bytes;
-          for (int64_t g = 0; g < groups; ++g) {
-            PackBlock(blocks.data() + (row * groups + g) * kBlockBytes,
-                      static_cast<int>(row % kTileRows),
-                      tile + g * kInt8GroupBytes);
-          }
-        }
-      });
+  pool.ParallelFor(tile_count, pool.GrainFor(tile_count),
+                   [&](int64_t begin, int64_t end, int) {
+                     for (int64_t row = begin * kTileRows;
+                          row < std::min(n, end * kTileRows); ++row) {
+                       uint8_t* tile = tiles + row / kTileRows * tile_bytes;
+                       for (int64_t g = 0; g < groups; ++g) {
+                         PackBlock(
+                             blocks.data() + (row * groups + g) * kBlockBytes,
+                             static_cast<int>(row % kTileRows),
+                             tile + g * kInt8GroupBytes);
+                       }
+                     }
+                   });
   return packed;
 }
 
-void PackedInt8Linear::DequantizeRow(int64_t row,
-                                     absl::Span<float> out) const {
+void PackedInt8Linear::DequantizeRow(int64_t row, absl::Span<float> out) const {
   KERNELS_CHECK(row >= 0 && row < n_);
   KERNELS_CHECK(out.size() == static_cast<size_t>(k_));
   const int64_t r = row % kTileRows;

@@ -12,8 +12,8 @@ namespace onegrid::cpu {
 namespace {
 
 kernels::ThreadPool& Pool() {
-  static auto* pool =
-      new kernels::ThreadPool(static_cast<int>(std::thread::hardware_concurrency()));
+  static auto* pool = new kernels::ThreadPool(
+      static_cast<int>(std::thread::hardware_concurrency()));
   return *pool;
 }
 
@@ -42,9 +42,9 @@ std::vector<float> Activations(int64_t m, int64_t k) {
 
 void Report(benchmark::State& state, int64_t m, int64_t n, int64_t k,
             int64_t bytes) {
-  state.counters["GOPS"] = benchmark::Counter(
-      2e-9 * static_cast<double>(m * n * k),
-      benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["GOPS"] =
+      benchmark::Counter(2e-9 * static_cast<double>(m * n * k),
+                         benchmark::Counter::kIsIterationInvariantRate);
   state.counters["weight_GB/s"] =
       benchmark::Counter(1e-9 * static_cast<double>(bytes),
                          benchmark::Counter::kIsIterationInvariantRate);
@@ -93,8 +93,8 @@ void Quantize(benchmark::State& state, kernels::Isa isa) {
 // The linear layers of Gemma 3 270M and a larger one.
 void LayerShapes(benchmark::internal::Benchmark* b) {
   for (int64_t m : {1, 4, 8, 128, 512}) {
-    for (auto [n, k] : {std::pair<int64_t, int64_t>{2048, 640}, {640, 2048},
-                        {8192, 2048}}) {
+    for (auto [n, k] :
+         {std::pair<int64_t, int64_t>{2048, 640}, {640, 2048}, {8192, 2048}}) {
       b->Args({m, n, k});
     }
   }
@@ -105,15 +105,26 @@ BENCHMARK_CAPTURE(Int4, avx512_vnni, kernels::Isa::kAvx512Vnni)
     ->Apply(LayerShapes);
 BENCHMARK_CAPTURE(Int4, avx2, kernels::Isa::kAvx2)->Apply(LayerShapes);
 BENCHMARK_CAPTURE(Int4F32, avx512, kernels::Isa::kAvx512Vnni)
-    ->Args({1, 2048, 640})->Args({512, 2048, 640})->UseRealTime();
+    ->Args({1, 2048, 640})
+    ->Args({512, 2048, 640})
+    ->UseRealTime();
 BENCHMARK_CAPTURE(Int4F32, avx2, kernels::Isa::kAvx2)
-    ->Args({1, 2048, 640})->Args({512, 2048, 640})->UseRealTime();
+    ->Args({1, 2048, 640})
+    ->Args({512, 2048, 640})
+    ->UseRealTime();
 BENCHMARK_CAPTURE(Head, avx512_vnni, kernels::Isa::kAvx512Vnni)
-    ->Args({1, 262144, 640})->Args({8, 262144, 640})->UseRealTime();
+    ->Args({1, 262144, 640})
+    ->Args({8, 262144, 640})
+    ->UseRealTime();
 BENCHMARK_CAPTURE(Head, avx2, kernels::Isa::kAvx2)
-    ->Args({1, 262144, 640})->Args({8, 262144, 640})->UseRealTime();
+    ->Args({1, 262144, 640})
+    ->Args({8, 262144, 640})
+    ->UseRealTime();
 BENCHMARK_CAPTURE(Quantize, avx512, kernels::Isa::kAvx512Vnni)
-    ->Args({1, 640})->Args({512, 640})->Args({512, 2048})->UseRealTime();
+    ->Args({1, 640})
+    ->Args({512, 640})
+    ->Args({512, 2048})
+    ->UseRealTime();
 
 }  // namespace
 }  // namespace onegrid::cpu

@@ -23,8 +23,8 @@ inline float MaxLane(__m256 x) {
 }
 
 inline int32_t SumLanes(__m256i x) {
-  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(x),
-                            _mm256_extracti128_si256(x, 1));
+  __m128i s =
+      _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
   s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
   s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
   return _mm_cvtsi128_si32(s);
@@ -48,13 +48,11 @@ void QuantizeRow(const float* x, int64_t groups, int row, int rows,
     }
     const int64_t at = g * rows + row;
     // The packs work within 128-bit halves; the permutation restores order.
-    const __m256i packed =
-        _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]),
-                           _mm256_packs_epi32(q[2], q[3]));
-    _mm256_storeu_si256(
-        reinterpret_cast<__m256i*>(codes + at * kLinearGroup),
-        _mm256_permutevar8x32_epi32(packed,
-                                    _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+    const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]),
+                                              _mm256_packs_epi32(q[2], q[3]));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes + at * kLinearGroup),
+                        _mm256_permutevar8x32_epi32(
+                            packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
     scales[at] = amax / 127.0f;
     offsets[at] = -8 * SumLanes(_mm256_add_epi32(_mm256_add_epi32(q[0], q[1]),
                                                  _mm256_add_epi32(q[2], q[3])));
@@ -83,8 +81,9 @@ inline void AddGroup(const __m256i* dot, const uint8_t* weight_scales,
   const __m256 weight = HalfScales(weight_scales);
 #pragma GCC unroll 4
   for (int m = 0; m < kRows; ++m) {
-    total[m] = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(dot[m]), weight),
-                               _mm256_set1_ps(scales[m]), total[m]);
+    total[m] =
+        _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(dot[m]), weight),
+                        _mm256_set1_ps(scales[m]), total[m]);
   }
 }
 
@@ -122,8 +121,8 @@ void Int4Rows(const ActivationPanel& panel, int first, const uint8_t* tile,
 #pragma GCC unroll 4
       for (int m = 0; m < kRows; ++m) {
         const int8_t* row = codes + m * kLinearGroup + 8 * j;
-        pairs[m] = _mm256_add_epi16(pairs[m],
-                                    _mm256_maddubs_epi16(low, Quad(row)));
+        pairs[m] =
+            _mm256_add_epi16(pairs[m], _mm256_maddubs_epi16(low, Quad(row)));
         pairs[m] = _mm256_add_epi16(pairs[m],
                                     _mm256_maddubs_epi16(high, Quad(row + 4)));
       }
@@ -163,8 +162,8 @@ void Int8Rows(const ActivationPanel& panel, int first, const uint8_t* tile,
       const __m256i magnitude = _mm256_abs_epi8(weights);
 #pragma GCC unroll 4
       for (int m = 0; m < kRows; ++m) {
-        const __m256i a = _mm256_sign_epi8(
-            Quad(codes + m * kLinearGroup + 4 * j), weights);
+        const __m256i a =
+            _mm256_sign_epi8(Quad(codes + m * kLinearGroup + 4 * j), weights);
         dot[m] = _mm256_add_epi32(
             dot[m],
             _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, a), ones));
@@ -207,8 +206,8 @@ void Int8Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
 
 // Byte b of each 32-bit lane, less `bias`, times scale.
 inline __m256 ExpandByte(__m256i lanes, int b, int bias, __m256 scale) {
-  const __m256i byte = _mm256_and_si256(_mm256_srli_epi32(lanes, 8 * b),
-                                        _mm256_set1_epi32(255));
+  const __m256i byte =
+      _mm256_and_si256(_mm256_srli_epi32(lanes, 8 * b), _mm256_set1_epi32(255));
   const __m256i code = _mm256_sub_epi32(byte, _mm256_set1_epi32(bias));
   return _mm256_mul_ps(_mm256_cvtepi32_ps(code), scale);
 }

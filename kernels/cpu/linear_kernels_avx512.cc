@@ -12,9 +12,10 @@ void QuantizeRow(const float* x, int64_t groups, int row, int rows,
   for (int64_t g = 0; g < groups; ++g) {
     const __m512 a = _mm512_loadu_ps(x + g * kLinearGroup);
     const __m512 b = _mm512_loadu_ps(x + g * kLinearGroup + 16);
-    const float amax = _mm512_reduce_max_ps(
-        _mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
-    const __m512 inverse = _mm512_set1_ps(amax > kSmallestAmax ? 127.0f / amax : 0.0f);
+    const float amax =
+        _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
+    const __m512 inverse =
+        _mm512_set1_ps(amax > kSmallestAmax ? 127.0f / amax : 0.0f);
     const __m512i qa = _mm512_cvtps_epi32(_mm512_mul_ps(a, inverse));
     const __m512i qb = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
     const int64_t at = g * rows + row;
@@ -45,8 +46,9 @@ inline void AddGroup(const __m512i* dot, const uint8_t* weight_scales,
   const __m512 weight = HalfScales(weight_scales);
 #pragma GCC unroll 12
   for (int m = 0; m < kRows; ++m) {
-    total[m] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(dot[m]), weight),
-                               _mm512_set1_ps(scales[m]), total[m]);
+    total[m] =
+        _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(dot[m]), weight),
+                        _mm512_set1_ps(scales[m]), total[m]);
   }
 }
 
@@ -105,8 +107,8 @@ void Int8Rows(const ActivationPanel& panel, const uint8_t* tile, float* out,
 #pragma GCC unroll 12
     for (int m = 0; m < kRows; ++m) {
       // The bias is 128 here: 16 times that of int4.
-      dot[m] = _mm512_slli_epi32(
-          _mm512_set1_epi32(panel.offsets[g * kRows + m]), 4);
+      dot[m] =
+          _mm512_slli_epi32(_mm512_set1_epi32(panel.offsets[g * kRows + m]), 4);
     }
 #pragma GCC unroll 8
     for (int j = 0; j < 8; ++j) {
@@ -130,8 +132,8 @@ using TileFunction = void (*)(const ActivationPanel&, const uint8_t*, float*,
 void Int4Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
               int64_t out_stride) {
   static constexpr TileFunction kByRows[kPanelRows] = {
-      Int4Rows<1>, Int4Rows<2>, Int4Rows<3>,  Int4Rows<4>,
-      Int4Rows<5>, Int4Rows<6>, Int4Rows<7>,  Int4Rows<8>,
+      Int4Rows<1>, Int4Rows<2>,  Int4Rows<3>,  Int4Rows<4>,
+      Int4Rows<5>, Int4Rows<6>,  Int4Rows<7>,  Int4Rows<8>,
       Int4Rows<9>, Int4Rows<10>, Int4Rows<11>, Int4Rows<12>};
   kByRows[panel.rows - 1](panel, tile, out, out_stride);
 }
@@ -139,16 +141,16 @@ void Int4Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
 void Int8Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
               int64_t out_stride) {
   static constexpr TileFunction kByRows[kPanelRows] = {
-      Int8Rows<1>, Int8Rows<2>, Int8Rows<3>,  Int8Rows<4>,
-      Int8Rows<5>, Int8Rows<6>, Int8Rows<7>,  Int8Rows<8>,
+      Int8Rows<1>, Int8Rows<2>,  Int8Rows<3>,  Int8Rows<4>,
+      Int8Rows<5>, Int8Rows<6>,  Int8Rows<7>,  Int8Rows<8>,
       Int8Rows<9>, Int8Rows<10>, Int8Rows<11>, Int8Rows<12>};
   kByRows[panel.rows - 1](panel, tile, out, out_stride);
 }
 
 // Byte b of each 32-bit lane, less `bias`, times scale.
 inline __m512 ExpandByte(__m512i lanes, int b, int bias, __m512 scale) {
-  const __m512i byte = _mm512_and_si512(_mm512_srli_epi32(lanes, 8 * b),
-                                        _mm512_set1_epi32(255));
+  const __m512i byte =
+      _mm512_and_si512(_mm512_srli_epi32(lanes, 8 * b), _mm512_set1_epi32(255));
   const __m512i code = _mm512_sub_epi32(byte, _mm512_set1_epi32(bias));
   return _mm512_mul_ps(_mm512_cvtepi32_ps(code), scale);
 }

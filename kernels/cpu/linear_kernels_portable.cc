@@ -114,8 +114,8 @@ void F32Tile(const float* x, int64_t x_stride, int64_t rows, const float* w,
 }  // namespace
 
 const LinearKernels kLinearKernelsPortable = {
-    QuantizeRow,         Tile<Int4Format>,   Tile<Int8Format>,
-    Expand<Int4Format>,  Expand<Int8Format>, F32Tile,
+    QuantizeRow,        Tile<Int4Format>,   Tile<Int8Format>,
+    Expand<Int4Format>, Expand<Int8Format>, F32Tile,
 };
 
 const LinearKernels& LinearKernelsFor(kernels::Isa isa) {

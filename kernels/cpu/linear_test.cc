@@ -88,9 +88,9 @@ std::pair<double, double> Exact(const QuantizedActivations& x, const Matrix& w,
     for (int64_t k = 32 * g; k < 32 * g + 32; ++k) {
       dot += x.CodeAt(m, k) * w.codes[static_cast<size_t>(n * w.cols + k)];
     }
-    const double term =
-        static_cast<double>(dot) *
-        w.scales[static_cast<size_t>(n * w.cols / 32 + g)] * x.ScaleAt(m, g);
+    const double term = static_cast<double>(dot) *
+                        w.scales[static_cast<size_t>(n * w.cols / 32 + g)] *
+                        x.ScaleAt(m, g);
     sum += term;
     magnitude += std::fabs(term);
   }
@@ -109,8 +109,7 @@ double WorstExcess(const QuantizedActivations& x, const Matrix& w,
       const auto [sum, magnitude] = Exact(x, w, m, n);
       const double error =
           std::fabs(out[static_cast<size_t>(m * w.rows + n)] - sum);
-      const double bound =
-          static_cast<double>(x.groups() + 3) * kU * magnitude;
+      const double bound = static_cast<double>(x.groups() + 3) * kU * magnitude;
       worst = std::max(worst, error - bound);
     }
   }
@@ -269,10 +268,12 @@ TEST_P(LinearTest, FloatModeMatchesReference) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Isas, LinearTest,
-    testing::Values(Isa::kReference, Isa::kAvx2, Isa::kAvx512Vnni),
-    [](const auto& info) { return kernels::IsaName(info.param); });
+INSTANTIATE_TEST_SUITE_P(Isas, LinearTest,
+                         testing::Values(Isa::kReference, Isa::kAvx2,
+                                         Isa::kAvx512Vnni),
+                         [](const auto& info) {
+                           return kernels::IsaName(info.param);
+                         });
 
 TEST(PackedInt8LinearTest, RowsAreThoseOfTheFile) {
   ThreadPool pool(2);
@@ -294,8 +295,12 @@ TEST(PackedInt8LinearTest, RowsAreThoseOfTheFile) {
 TEST(PackedLinearTest, WrongSizesAreInvalidArguments) {
   ThreadPool pool(1);
   const std::vector<uint8_t> blocks(1000);
-  for (auto [n, k] : {std::pair<int64_t, int64_t>{0, 32}, {1, 0}, {1, 33},
-                      {1, 32}, {-1, 32}, {int64_t{1} << 60, 32}}) {
+  for (auto [n, k] : {std::pair<int64_t, int64_t>{0, 32},
+                      {1, 0},
+                      {1, 33},
+                      {1, 32},
+                      {-1, 32},
+                      {int64_t{1} << 60, 32}}) {
     EXPECT_EQ(PackedInt4Linear::FromQ4_0(blocks, n, k, pool).status().code(),
               absl::StatusCode::kInvalidArgument);
     EXPECT_EQ(PackedInt8Linear::FromQ8_0(blocks, n, k, pool).status().code(),

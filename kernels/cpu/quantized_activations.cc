@@ -34,8 +34,7 @@ ActivationPanel QuantizedActivations::Panel(int64_t p) const {
 int8_t QuantizedActivations::CodeAt(int64_t row, int64_t k) const {
   const int64_t p = PanelOf(row);
   const ActivationPanel panel = Panel(p);
-  const int64_t at =
-      (k / kLinearGroup) * panel.rows + (row - PanelFirstRow(p));
+  const int64_t at = (k / kLinearGroup) * panel.rows + (row - PanelFirstRow(p));
   return panel.codes[at * kLinearGroup + k % kLinearGroup];
 }
 
@@ -66,7 +65,8 @@ void QuantizeActivations(absl::Span<const float> x, int64_t m, int64_t k,
   const LinearKernels& run = LinearKernelsFor(isa);
   // Below this a loop over threads costs more than it saves.
   constexpr int64_t kMinFloatsPerRange = 16384;
-  const int64_t min_grain = (kMinFloatsPerRange + k - 1) / std::max(k, int64_t{1});
+  const int64_t min_grain =
+      (kMinFloatsPerRange + k - 1) / std::max(k, int64_t{1});
   pool.ParallelFor(
       m, std::max(pool.GrainFor(m), min_grain),
       [&](int64_t begin, int64_t end, int) {

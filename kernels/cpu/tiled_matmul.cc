@@ -30,8 +30,8 @@ void TiledMatmul(const QuantizedActivations& x, const TiledWeights& weights,
   KERNELS_CHECK(x.k() == weights.k);
   if (x.m() == 0) return;
   const int64_t tiles = weights.tile_count();
-  const int64_t panels_per_chunk = std::max<int64_t>(
-      1, kActivationBytes / (weights.k * kPanelRows));
+  const int64_t panels_per_chunk =
+      std::max<int64_t>(1, kActivationBytes / (weights.k * kPanelRows));
   const int64_t chunks = (x.panels() - 1) / panels_per_chunk + 1;
   const auto body = [&](int64_t begin, int64_t end, int) {
     for (int64_t item = begin; item < end; ++item) {

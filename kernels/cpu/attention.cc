@@ -1,0 +1,318 @@
+#include "kernels/cpu/attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <type_traits>
+#include <vector>
+
+#include "kernels/base/aligned_buffer.h"
+#include "kernels/base/check.h"
+#include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/linear_kernels.h"
+#include "kernels/cpu/vector_kernels.h"
+
+namespace onegrid::cpu {
+namespace {
+
+// Lower than any score.
+constexpr float kLowestScore = -3.0e38f;
+// Fewest pages worth a part of their own when one block's keys are split.
+constexpr int64_t kMinPagesPerPart = 2;
+
+// Up to kBlockQueryRows (query, head) rows of one item that read one key/value
+// head, and the keys they see. Row r is query r / group, head r % group of the
+// key/value head's group of query heads.
+struct Block {
+  int64_t item;
+  int64_t kv_head;
+  int64_t first_row;
+  int rows;
+  int64_t first_page;
+  int64_t end_page;
+  int64_t parts;
+  int64_t first_part;
+};
+
+// One part of a block's keys.
+struct Part {
+  int64_t block;
+  int64_t first_page;
+  int64_t end_page;
+};
+
+// Softmax state of a block's rows: running maximum, sum of exponentials and
+// weighted sum of values [rows][d].
+struct Partial {
+  float max[kBlockQueryRows];
+  float sum[kBlockQueryRows];
+  float values[kBlockQueryRows * kMaxHeadDim];
+};
+
+// The queries of a block, as the cache's score kernel wants them.
+struct Int8Queries {
+  alignas(64) int8_t codes[2 * kBlockQueryRows * kMaxHeadDim];
+  int32_t sums[2 * kBlockQueryRows];
+  float scales[kBlockQueryRows];
+};
+
+struct F32Queries {
+  alignas(64) float q[kBlockQueryRows * kMaxHeadDim];
+};
+
+template <typename Cache>
+class Attention {
+ public:
+  Attention(absl::Span<const AttendItem<Cache>> items,
+            const AttendOptions& options, kernels::Isa isa)
+      : items_(items),
+        options_(options),
+        d_(items[0].cache->layout().head_dim),
+        kv_heads_(items[0].cache->layout().kv_heads),
+        group_(options.heads / kv_heads_),
+        linear_(LinearKernelsFor(isa)),
+        vectors_(VectorKernelsFor(isa)),
+        kernels_(AttentionKernelsFor(isa)) {
+    KERNELS_CHECK(options.heads == group_ * kv_heads_);
+  }
+
+  void Run(kernels::ThreadPool& pool) {
+    Plan(pool.size());
+    const bool split = parts_.size() > blocks_.size();
+    kernels::AlignedBuffer<Partial> partials(split ? parts_.size() : 0);
+    pool.ParallelFor(
+        static_cast<int64_t>(parts_.size()), 1,
+        [&](int64_t begin, int64_t end, int) {
+          Partial own;
+          for (int64_t i = begin; i < end; ++i) {
+            const Part& part = parts_[static_cast<size_t>(i)];
+            const Block& block = blocks_[static_cast<size_t>(part.block)];
+            if (block.parts > 1) {
+              RunPart(block, part, &partials[static_cast<size_t>(i)]);
+            } else {
+              RunPart(block, part, &own);
+              Merge(block, &own);
+            }
+          }
+        });
+    for (const Block& block : blocks_) {
+      if (block.parts > 1) {
+        Merge(block, &partials[static_cast<size_t>(block.first_part)]);
+      }
+    }
+  }
+
+ private:
+  using Queries = std::conditional_t<std::is_same_v<Cache, KvInt8>, Int8Queries,
+                                     F32Queries>;
+
+  const AttendItem<Cache>& ItemOf(const Block& block) const {
+    return items_[static_cast<size_t>(block.item)];
+  }
+  int64_t Position(const Block& block, int64_t r) const {
+    return ItemOf(block).first_pos + (block.first_row + r) / group_;
+  }
+  int64_t FirstKey(int64_t position) const {
+    if (options_.window <= 0) return 0;
+    return std::max<int64_t>(0, position - options_.window + 1);
+  }
+  // Offset of row r in q and out.
+  int64_t RowOffset(const Block& block, int64_t r) const {
+    const int64_t row = block.first_row + r;
+    const int64_t head = block.kv_head * group_ + row % group_;
+    return (row / group_ * options_.heads + head) * d_;
+  }
+
+  // Cuts the work into blocks, and blocks into parts if they are fewer than
+  // the threads.
+  void Plan(int threads) {
+    for (size_t i = 0; i < items_.size(); ++i) {
+      const AttendItem<Cache>& item = items_[i];
+      KERNELS_CHECK(item.cache->layout().head_dim == d_);
+      KERNELS_CHECK(item.cache->layout().kv_heads == kv_heads_);
+      KERNELS_CHECK(item.first_pos >= 0 &&
+                    item.first_pos + item.m <= item.cache->length());
+      for (int64_t head = 0; head < kv_heads_; ++head) {
+        const int64_t rows = item.m * group_;
+        for (int64_t row = 0; row < rows; row += kBlockQueryRows) {
+          Block block = {};
+          block.item = static_cast<int64_t>(i);
+          block.kv_head = head;
+          block.first_row = row;
+          block.rows =
+              static_cast<int>(std::min<int64_t>(kBlockQueryRows, rows - row));
+          block.first_page = FirstKey(Position(block, 0)) / kPageTokens;
+          block.end_page = Position(block, block.rows - 1) / kPageTokens + 1;
+          blocks_.push_back(block);
+        }
+      }
+    }
+    const int64_t wanted =
+        blocks_.empty() ? 1
+                        : (threads + static_cast<int64_t>(blocks_.size()) - 1) /
+                              static_cast<int64_t>(blocks_.size());
+    for (size_t i = 0; i < blocks_.size(); ++i) {
+      Block& block = blocks_[i];
+      const int64_t pages = block.end_page - block.first_page;
+      block.parts = std::clamp<int64_t>(pages / kMinPagesPerPart, 1, wanted);
+      block.first_part = static_cast<int64_t>(parts_.size());
+      for (int64_t p = 0; p < block.parts; ++p) {
+        parts_.push_back({static_cast<int64_t>(i),
+                          block.first_page + p * pages / block.parts,
+                          block.first_page + (p + 1) * pages / block.parts});
+      }
+    }
+  }
+
+  // Rows of panel p when `rows` are spread evenly over panels of kQueryRows.
+  static int PanelRows(int rows, int p) {
+    if (rows <= kQueryRows) return p == 0 ? rows : 0;
+    return p == 0 ? (rows + 1) / 2 : rows / 2;
+  }
+
+  QueryPanel Panel(Int8Queries* queries, int rows, int p) const {
+    const int first = p == 0 ? 0 : PanelRows(rows, 0);
+    return {queries->codes + 2 * first * d_, queries->sums + 2 * first,
+            queries->scales + first, PanelRows(rows, p)};
+  }
+
+  void Load(const Block& block, Int8Queries* queries) const {
+    alignas(64) float rotated[kMaxHeadDim];
+    for (int p = 0, r = 0; p < 2; ++p) {
+      const QueryPanel panel = Panel(queries, block.rows, p);
+      for (int i = 0; i < panel.rows; ++i, ++r) {
+        std::memcpy(rotated, ItemOf(block).q + RowOffset(block, r),
+                    static_cast<size_t>(d_) * sizeof(float));
+        vectors_.hadamard(rotated, d_);
+        kernels_.quantize_query(rotated, d_, options_.scale, i, panel);
+      }
+    }
+  }
+
+  void Load(const Block& block, F32Queries* queries) const {
+    for (int r = 0; r < block.rows; ++r) {
+      vectors_.scale(ItemOf(block).q + RowOffset(block, r), options_.scale, d_,
+                     queries->q + r * d_);
+    }
+  }
+
+  // scores[r * kPageTokens + t] for the 16 keys t of one tile.
+  void Scores(const Block& block, Int8Queries* queries, int64_t page,
+              int64_t tile, float* scores) const {
+    const KvInt8& cache = *ItemOf(block).cache;
+    for (int p = 0, first = 0; p < 2; ++p) {
+      const QueryPanel panel = Panel(queries, block.rows, p);
+      if (panel.rows == 0) break;
+      kernels_.scores_int8(
+          panel, d_, cache.KeyTile(page, block.kv_head, tile),
+          cache.KeyScales(page, block.kv_head) + tile * kKeyTile,
+          scores + first * kPageTokens, kPageTokens);
+      first += panel.rows;
+    }
+  }
+
+  void Scores(const Block& block, F32Queries* queries, int64_t page,
+              int64_t tile, float* scores) const {
+    linear_.f32_tile(queries->q, d_, block.rows,
+                     ItemOf(block).cache->KeyTile(page, block.kv_head, tile),
+                     d_, false, scores, kPageTokens);
+  }
+
+  // Adds keys [first, last) of a page, weighted by `weights`, to `values`.
+  void AddValues(const Block& block, int64_t page, int64_t first, int64_t last,
+                 const float* weights, float* values) const {
+    const Cache& cache = *ItemOf(block).cache;
+    const auto* v = cache.Values(page, block.kv_head) + first * d_;
+    if constexpr (std::is_same_v<Cache, KvInt8>) {
+      const float* scales =
+          cache.ValueScales(page, block.kv_head) + first * (d_ / kLinearGroup);
+      kernels_.add_values_int8(weights + first, kPageTokens, block.rows, v,
+                               scales, last - first, d_, values);
+    } else {
+      kernels_.add_values_f32(weights + first, kPageTokens, block.rows, v,
+                              last - first, d_, values);
+    }
+  }
+
+  void RunPart(const Block& block, const Part& part, Partial* state) const {
+    Queries queries;
+    Load(block, &queries);
+    std::fill_n(state->max, block.rows, kLowestScore);
+    std::fill_n(state->sum, block.rows, 0.0f);
+    std::fill_n(state->values, block.rows * d_, 0.0f);
+    const int64_t first_key = FirstKey(Position(block, 0));
+    const int64_t end_key = Position(block, block.rows - 1) + 1;
+    alignas(64) float scores[kBlockQueryRows * kPageTokens];
+    for (int64_t page = part.first_page; page < part.end_page; ++page) {
+      const int64_t start = page * kPageTokens;
+      const int64_t first = std::max<int64_t>(0, first_key - start);
+      const int64_t last = std::min(kPageTokens, end_key - start);
+      for (int64_t tile = first / kKeyTile; tile * kKeyTile < last; ++tile) {
+        Scores(block, &queries, page, tile, scores + tile * kKeyTile);
+      }
+      for (int r = 0; r < block.rows; ++r) {
+        const int64_t position = Position(block, r);
+        const float correction = kernels_.softmax_step(
+            scores + r * kPageTokens,
+            std::max<int64_t>(0, FirstKey(position) - start),
+            std::min(kPageTokens, position + 1 - start), state->max + r,
+            state->sum + r);
+        if (correction != 1.0f) {
+          float* values = state->values + r * d_;
+          vectors_.scale(values, correction, d_, values);
+        }
+      }
+      AddValues(block, page, first, last, scores, state->values);
+    }
+  }
+
+  // Joins the partial results of all parts and writes the block's rows.
+  void Merge(const Block& block, Partial* parts) const {
+    for (int r = 0; r < block.rows; ++r) {
+      float max = kLowestScore;
+      for (int64_t p = 0; p < block.parts; ++p) {
+        max = std::max(max, parts[p].max[r]);
+      }
+      float* values = parts[0].values + r * d_;
+      float sum = 0;
+      for (int64_t p = 0; p < block.parts; ++p) {
+        const float weight = std::exp(parts[p].max[r] - max);
+        sum += weight * parts[p].sum[r];
+        float* from = parts[p].values + r * d_;
+        if (weight != 1.0f) vectors_.scale(from, weight, d_, from);
+        if (p > 0) vectors_.add(values, from, d_, values);
+      }
+      vectors_.scale(values, 1.0f / sum, d_,
+                     ItemOf(block).out + RowOffset(block, r));
+    }
+  }
+
+  absl::Span<const AttendItem<Cache>> items_;
+  AttendOptions options_;
+  int64_t d_;
+  int64_t kv_heads_;
+  int64_t group_;
+  const LinearKernels& linear_;
+  const VectorKernels& vectors_;
+  const AttentionKernels& kernels_;
+  std::vector<Block> blocks_;
+  std::vector<Part> parts_;
+};
+
+}  // namespace
+
+void Attend(absl::Span<const AttendItem<KvInt8>> items,
+            const AttendOptions& options, kernels::ThreadPool& pool,
+            kernels::Isa isa) {
+  if (items.empty()) return;
+  Attention<KvInt8>(items, options, isa).Run(pool);
+}
+
+void Attend(absl::Span<const AttendItem<KvF32>> items,
+            const AttendOptions& options, kernels::ThreadPool& pool,
+            kernels::Isa isa) {
+  if (items.empty()) return;
+  Attention<KvF32>(items, options, isa).Run(pool);
+}
+
+}  // namespace onegrid::cpu

@@ -1,0 +1,49 @@
+#ifndef KERNELS_CPU_ATTENTION_H_
+#define KERNELS_CPU_ATTENTION_H_
+
+#include <cstdint>
+
+#include "absl/types/span.h"
+#include "kernels/base/cpu_features.h"
+#include "kernels/base/thread_pool.h"
+#include "kernels/cpu/kv_cache.h"
+
+namespace onegrid::cpu {
+
+// The queries of one sequence: q and out are [m, heads, head_dim]; row t stands
+// at first_pos + t, which the cache already holds.
+template <typename Cache>
+struct AttendItem {
+  const Cache* cache;
+  const float* q;
+  int64_t m;
+  int64_t first_pos;  // first_pos + m <= cache->length()
+  float* out;
+};
+
+struct AttendOptions {
+  int64_t heads;   // A multiple of the caches' kv_heads.
+  int64_t window;  // Keys a query sees, itself included; 0: all before it.
+  float scale;     // Factor on q . k.
+};
+
+// Query head h reads key/value head h / (heads / kv_heads); the query at
+// position p sees keys max(0, p - window + 1) .. p.
+//
+// Attention of one layer for several sequences in one parallel loop: blocks of
+// queries that share a key/value head, and parts of the keys where there are
+// fewer blocks than threads. Softmax runs online, page by page, so the scratch
+// does not grow with the context. All caches have the same heads and head_dim.
+// Int8: rotated queries are split into two int8 terms (15 bits), so all loss of
+// precision is that of the cache; scores are integer dot products, the rest is
+// f32.
+void Attend(absl::Span<const AttendItem<KvInt8>> items,
+            const AttendOptions& options, kernels::ThreadPool& pool,
+            kernels::Isa isa = kernels::BestIsa());
+void Attend(absl::Span<const AttendItem<KvF32>> items,
+            const AttendOptions& options, kernels::ThreadPool& pool,
+            kernels::Isa isa = kernels::BestIsa());
+
+}  // namespace onegrid::cpu
+
+#endif  // KERNELS_CPU_ATTENTION_H_

@@ -1,0 +1,65 @@
+#ifndef KERNELS_CPU_ATTENTION_KERNELS_H_
+#define KERNELS_CPU_ATTENTION_KERNELS_H_
+
+#include <cstdint>
+
+#include "kernels/base/cpu_features.h"
+
+// The inner loops of attention over one page of one key/value head, one set for
+// each instruction set. Plain data and declarations only: see linear_kernels.h.
+
+namespace onegrid::cpu {
+
+// Keys of one key tile.
+inline constexpr int kKeyTile = 16;
+// Query rows of one panel; each has two rows of int8 codes.
+inline constexpr int kQueryRows = 6;
+// Query rows that one block of attention works on: two panels.
+inline constexpr int kBlockQueryRows = 2 * kQueryRows;
+// What the second int8 term of a query counts: 1/254 of a step, so that it
+// covers the +-1/2 step that rounding leaves.
+inline constexpr float kLowTermSteps = 254.0f;
+
+// Up to kQueryRows queries as int8: row 2r of codes is the high term of query
+// r, row 2r + 1 the low term. codes [head_dim / 32][2 * rows][32]; sums [2 *
+// rows] of each row's codes; scales [rows].
+struct QueryPanel {
+  int8_t* codes;
+  int32_t* sums;
+  float* scales;
+  int rows;
+};
+
+struct AttentionKernels {
+  // One rotated key x [d] to codes and its scale, max |x| / 127.
+  void (*quantize_key)(const float* x, int64_t d, int8_t* codes, float* scale);
+  // Query x [d] into row r of the panel; its scale takes `factor` in.
+  void (*quantize_query)(const float* x, int64_t d, float factor, int r,
+                         const QueryPanel& panel);
+  // scores[r * stride + t] = q_r . k_t for the 16 keys of a tile.
+  void (*scores_int8)(const QueryPanel& panel, int64_t d, const uint8_t* keys,
+                      const float* key_scales, float* scores, int64_t stride);
+  // One page of a row's online softmax. Scores [0, 64) become exp(score - max)
+  // inside [begin, end) and 0 outside. *max and *sum are updated; what was
+  // summed before must be multiplied by the result.
+  float (*softmax_step)(float* scores, int64_t begin, int64_t end, float* max,
+                        float* sum);
+  // sums[r * d + i] += sum over t < tokens of p[r * stride + t] * v[t][i].
+  void (*add_values_int8)(const float* p, int64_t stride, int rows,
+                          const int8_t* v, const float* v_scales,
+                          int64_t tokens, int64_t d, float* sums);
+  void (*add_values_f32)(const float* p, int64_t stride, int rows,
+                         const float* v, int64_t tokens, int64_t d,
+                         float* sums);
+};
+
+extern const AttentionKernels kAttentionKernelsPortable;
+extern const AttentionKernels kAttentionKernelsAvx2;
+extern const AttentionKernels kAttentionKernelsAvx512;
+
+// The set for isa, which the processor must support.
+const AttentionKernels& AttentionKernelsFor(kernels::Isa isa);
+
+}  // namespace onegrid::cpu
+
+#endif  // KERNELS_CPU_ATTENTION_KERNELS_H_

@@ -1,0 +1,190 @@
+#ifndef KERNELS_CPU_ATTENTION_KERNELS_INL_H_
+#define KERNELS_CPU_ATTENTION_KERNELS_INL_H_
+
+// The ops of attention_kernels.h on the vectors of a simd_*.h, which is
+// included first. Everything is local to the including file.
+
+#include <cstdint>
+
+#include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/vector_math_inl.h"
+
+namespace onegrid::cpu {
+namespace {
+
+// Keys of a page.
+inline constexpr int64_t kPageKeys = 64;
+// Below this a row becomes zero: 127 / amax would leave the range of a float.
+inline constexpr float kSmallestRow = 1e-30f;
+// Lower than any score.
+inline constexpr float kLowestScore = -3.0e38f;
+
+inline float LargestMagnitude(const float* x, int64_t d) {
+  F largest = Set(0);
+  for (int64_t i = 0; i < d; i += kLanes)
+    largest = Max(largest, Abs(Load(x + i)));
+  return MaxLane(largest);
+}
+
+void QuantizeKey(const float* x, int64_t d, int8_t* codes, float* scale) {
+  const float amax = LargestMagnitude(x, d);
+  const F inverse = Set(amax > kSmallestRow ? 127.0f / amax : 0.0f);
+  for (int64_t i = 0; i < d; i += kLanes)
+    ToInt8(Load(x + i) * inverse, codes + i);
+  *scale = amax / 127.0f;
+}
+
+// Rounded to an integer, nearest even; |x| < 2^22.
+inline F Round(F x) { return (x + Set(0x1.8p23f)) - Set(0x1.8p23f); }
+
+void QuantizeQuery(const float* x, int64_t d, float factor, int r,
+                   const QueryPanel& panel) {
+  const float amax = LargestMagnitude(x, d);
+  const F inverse = Set(amax > kSmallestRow ? 127.0f / amax : 0.0f);
+  F high_sum = Set(0), low_sum = Set(0);
+  for (int64_t i = 0; i < d; i += kLanes) {
+    const F y = Load(x + i) * inverse;
+    const F high = Round(y);
+    const F low = Round((y - high) * Set(kLowTermSteps));
+    int8_t* to = panel.codes + (i / 32 * 2 * panel.rows + 2 * r) * 32 + i % 32;
+    ToInt8(high, to);
+    ToInt8(low, to + 32);
+    high_sum += high;
+    low_sum += low;
+  }
+  // Integers below 2^24: exact.
+  panel.sums[2 * r] = static_cast<int32_t>(SumLanes(high_sum));
+  panel.sums[2 * r + 1] = static_cast<int32_t>(SumLanes(low_sum));
+  panel.scales[r] = amax / 127.0f * factor;
+}
+
+template <int kRows>
+void ScoresInt8Rows(const QueryPanel& panel, int64_t d, const uint8_t* keys,
+                    const float* key_scales, float* scores, int64_t stride) {
+  alignas(64) int32_t dots[2 * kRows * kKeyTile];
+  TileDots<2 * kRows>(panel.codes, panel.sums, d / 32, keys, dots);
+  for (int r = 0; r < kRows; ++r) {
+    const int32_t* high = dots + 2 * r * kKeyTile;
+    const F scale = Set(panel.scales[r]);
+    for (int t = 0; t < kKeyTile; t += kLanes) {
+      I h, l;
+      __builtin_memcpy(&h, high + t, sizeof(h));
+      __builtin_memcpy(&l, high + kKeyTile + t, sizeof(l));
+      const F dot = __builtin_convertvector(h, F) +
+                    __builtin_convertvector(l, F) * Set(1.0f / kLowTermSteps);
+      Store(scores + r * stride + t, dot * (Load(key_scales + t) * scale));
+    }
+  }
+}
+
+void ScoresInt8(const QueryPanel& panel, int64_t d, const uint8_t* keys,
+                const float* key_scales, float* scores, int64_t stride) {
+  using Function = void (*)(const QueryPanel&, int64_t, const uint8_t*,
+                            const float*, float*, int64_t);
+  static constexpr Function kByRows[kQueryRows] = {
+      ScoresInt8Rows<1>, ScoresInt8Rows<2>, ScoresInt8Rows<3>,
+      ScoresInt8Rows<4>, ScoresInt8Rows<5>, ScoresInt8Rows<6>};
+  kByRows[panel.rows - 1](panel, d, keys, key_scales, scores, stride);
+}
+
+float SoftmaxStep(float* scores, int64_t begin, int64_t end, float* max,
+                  float* sum) {
+  if (begin >= end) {
+    for (int64_t t = 0; t < kPageKeys; ++t) scores[t] = 0;
+    return 1.0f;
+  }
+  for (int64_t t = 0; t < begin; ++t) scores[t] = kLowestScore;
+  for (int64_t t = end; t < kPageKeys; ++t) scores[t] = kLowestScore;
+  F largest = Set(*max);
+  for (int64_t t = 0; t < kPageKeys; t += kLanes) {
+    largest = Max(largest, Load(scores + t));
+  }
+  const float new_max = MaxLane(largest);
+  for (int64_t t = 0; t < kPageKeys; t += kLanes) {
+    Store(scores + t, Exp(Load(scores + t) - Set(new_max)));
+  }
+  // Exp has a smallest result; what is masked must count nothing at all.
+  for (int64_t t = 0; t < begin; ++t) scores[t] = 0;
+  for (int64_t t = end; t < kPageKeys; ++t) scores[t] = 0;
+  F total = Set(0);
+  for (int64_t t = 0; t < kPageKeys; t += kLanes) total += Load(scores + t);
+  float correction = 1.0f;
+  if (new_max > *max) {
+    float lanes[kLanes];
+    Store(lanes, Exp(Set(*max - new_max)));
+    correction = lanes[0];
+  }
+  *max = new_max;
+  *sum = *sum * correction + SumLanes(total);
+  return correction;
+}
+
+// kLanes values of token t from column i on.
+struct Int8Values {
+  const int8_t* v;
+  const float* scales;
+  int64_t d;
+  F At(int64_t t, int64_t i) const {
+    return FromInt8(v + t * d + i) * Set(scales[(t * d + i) / 32]);
+  }
+};
+
+struct F32Values {
+  const float* v;
+  int64_t d;
+  F At(int64_t t, int64_t i) const { return Load(v + t * d + i); }
+};
+
+template <int kRows, typename Values>
+inline void AddValuesRows(const float* p, int64_t stride, Values values,
+                          int64_t tokens, int64_t d, float* sums) {
+  for (int64_t i = 0; i < d; i += kLanes) {
+    F sum[kRows];
+#pragma GCC unroll 12
+    for (int r = 0; r < kRows; ++r) sum[r] = Load(sums + r * d + i);
+    for (int64_t t = 0; t < tokens; ++t) {
+      const F v = values.At(t, i);
+#pragma GCC unroll 12
+      for (int r = 0; r < kRows; ++r) sum[r] += Set(p[r * stride + t]) * v;
+    }
+#pragma GCC unroll 12
+    for (int r = 0; r < kRows; ++r) Store(sums + r * d + i, sum[r]);
+  }
+}
+
+// Blocks of 12, 4 and 1 rows.
+template <typename Values>
+inline void AddValues(const float* p, int64_t stride, int rows, Values values,
+                      int64_t tokens, int64_t d, float* sums) {
+  int r = 0;
+  for (; r + 12 <= rows; r += 12) {
+    AddValuesRows<12>(p + r * stride, stride, values, tokens, d, sums + r * d);
+  }
+  for (; r + 4 <= rows; r += 4) {
+    AddValuesRows<4>(p + r * stride, stride, values, tokens, d, sums + r * d);
+  }
+  for (; r < rows; ++r) {
+    AddValuesRows<1>(p + r * stride, stride, values, tokens, d, sums + r * d);
+  }
+}
+
+void AddValuesInt8(const float* p, int64_t stride, int rows, const int8_t* v,
+                   const float* v_scales, int64_t tokens, int64_t d,
+                   float* sums) {
+  AddValues(p, stride, rows, Int8Values{v, v_scales, d}, tokens, d, sums);
+}
+
+void AddValuesF32(const float* p, int64_t stride, int rows, const float* v,
+                  int64_t tokens, int64_t d, float* sums) {
+  AddValues(p, stride, rows, F32Values{v, d}, tokens, d, sums);
+}
+
+inline constexpr AttentionKernels kLocalAttentionKernels = {
+    QuantizeKey, QuantizeQuery, ScoresInt8,
+    SoftmaxStep, AddValuesInt8, AddValuesF32,
+};
+
+}  // namespace
+}  // namespace onegrid::cpu
+
+#endif  // KERNELS_CPU_ATTENTION_KERNELS_INL_H_

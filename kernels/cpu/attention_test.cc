@@ -1,0 +1,312 @@
+// Tests of attention over both caches, on every instruction set that the
+// machine running the test has.
+#include "kernels/cpu/attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <random>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "kernels/base/cpu_features.h"
+#include "kernels/base/thread_pool.h"
+#include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/kv_cache.h"
+#include "kernels/reference/ops.h"
+
+namespace onegrid::cpu {
+namespace {
+
+using kernels::Isa;
+using kernels::ThreadPool;
+using reference::AttentionShape;
+
+// Unit roundoff of float.
+constexpr double kU = 0x1p-24;
+
+std::vector<float> RandomFloats(int64_t count, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> x(static_cast<size_t>(count));
+  for (float& value : x) value = normal(random);
+  return x;
+}
+
+// Decode and prefill, page edges, windows below, at and above a page, grouped
+// heads, blocks of queries that do not fill a block, several key/value heads.
+std::vector<AttentionShape> Shapes() {
+  std::vector<AttentionShape> shapes;
+  for (int64_t keys : {1, 3, 63, 64, 65, 129, 300}) {
+    shapes.push_back({1, keys, 4, 1, 64, keys - 1, 0, 0.125});
+  }
+  for (int64_t window : {1, 2, 31, 64, 100}) {
+    shapes.push_back({7, 170, 4, 1, 32, 163, window, 0.25});
+  }
+  for (int64_t queries : {2, 3, 4, 5, 13}) {
+    shapes.push_back({queries, 131, 3, 1, 32, 131 - queries, 0, 0.2});
+  }
+  shapes.push_back({33, 33, 4, 2, 128, 0, 0, 0.09});
+  shapes.push_back({5, 80, 2, 2, 512, 70, 48, 0.04});
+  shapes.push_back({9, 70, 4, 1, 256, 61, 0, 0.0625});
+  return shapes;
+}
+
+struct Inputs {
+  explicit Inputs(const AttentionShape& s)
+      : q(RandomFloats(s.queries * s.heads * s.head_dim, 1)),
+        k(RandomFloats(s.keys * s.kv_heads * s.head_dim, 2)),
+        v(RandomFloats(s.keys * s.kv_heads * s.head_dim, 3)) {}
+  std::vector<float> q, k, v;
+};
+
+// The largest sum over one row of |q_i| |k_i| (times scale), over all pairs, is
+// at most the product of the two rows' norms.
+double LargestScore(const AttentionShape& s, const std::vector<float>& q,
+                    const std::vector<float>& k) {
+  const auto norm = [&](const std::vector<float>& x) {
+    double largest = 0;
+    for (size_t row = 0; row < x.size(); row += s.head_dim) {
+      double sum = 0;
+      for (int64_t i = 0; i < s.head_dim; ++i) {
+        sum += double{x[row + i]} * double{x[row + i]};
+      }
+      largest = std::max(largest, std::sqrt(sum));
+    }
+    return largest;
+  };
+  return norm(q) * norm(k) * s.scale;
+}
+
+// An output is an average of values. If scores err by at most e, weights err by
+// a factor within exp(+-2e) after normalization, so the output by 2e * 2 max|v|
+// at most; summing n weighted values in floats adds 2 (n + 8) u max|v|, where
+// the 8 covers exp, corrections from page to page and the division.
+double Bound(const AttentionShape& s, double score_error,
+             const std::vector<float>& v) {
+  double largest = 0;
+  for (float x : v) largest = std::max(largest, std::fabs(double{x}));
+  return largest * (4 * score_error +
+                    2 * static_cast<double>(s.keys + 8 + s.keys / 16) * kU);
+}
+
+double LargestDifference(const std::vector<float>& a,
+                         const std::vector<float>& b) {
+  EXPECT_EQ(a.size(), b.size());
+  double largest = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const double difference = std::fabs(double{a[i]} - double{b[i]});
+    if (!(difference <= largest)) largest = difference;  // Keeps a NaN.
+  }
+  return largest;
+}
+
+// Appends in two steps, so that a step starts inside a page.
+template <typename Cache, typename... Extra>
+Cache Filled(const AttentionShape& s, const Inputs& in, ThreadPool& pool,
+             Extra... isa) {
+  Cache cache(KvLayout{s.head_dim, s.kv_heads, s.keys});
+  const int64_t first = s.keys / 3;
+  const int64_t row = s.kv_heads * s.head_dim;
+  cache.Append(in.k.data(), in.v.data(), first, pool, isa...);
+  cache.Append(in.k.data() + first * row, in.v.data() + first * row,
+               s.keys - first, pool, isa...);
+  return cache;
+}
+
+template <typename Cache>
+std::vector<float> RunAttend(const AttentionShape& s, const Cache& cache,
+                             const std::vector<float>& q, ThreadPool& pool,
+                             Isa isa) {
+  std::vector<float> out(q.size(), -1.0f);
+  const AttendItem<Cache> item = {&cache, q.data(), s.queries, s.first_pos,
+                                  out.data()};
+  Attend({&item, 1}, {s.heads, s.window, static_cast<float>(s.scale)}, pool,
+         isa);
+  return out;
+}
+
+// What the cache holds, as floats: keys still rotated.
+struct Dequantized {
+  Dequantized(const AttentionShape& s, const KvInt8& cache) {
+    for (int64_t t = 0; t < s.keys; ++t) {
+      for (int64_t head = 0; head < s.kv_heads; ++head) {
+        const int64_t page = t / kPageTokens, at = t % kPageTokens;
+        const uint8_t* tile = cache.KeyTile(page, head, at / kKeyTile);
+        for (int64_t i = 0; i < s.head_dim; ++i) {
+          const int code = tile[i / 4 * 64 + at % kKeyTile * 4 + i % 4] - 128;
+          k.push_back(static_cast<float>(code) *
+                      cache.KeyScales(page, head)[at]);
+          const int64_t place = at * s.head_dim + i;
+          v.push_back(static_cast<float>(cache.Values(page, head)[place]) *
+                      cache.ValueScales(page, head)[place / 32]);
+        }
+      }
+    }
+  }
+  std::vector<float> k, v;
+};
+
+class AttentionTest : public testing::TestWithParam<Isa> {
+ protected:
+  void SetUp() override {
+    if (!kernels::IsaSupported(GetParam())) GTEST_SKIP() << "no such processor";
+  }
+};
+
+TEST_P(AttentionTest, F32MatchesReference) {
+  for (int threads : {1, 3}) {
+    ThreadPool pool(threads);
+    for (const AttentionShape& s : Shapes()) {
+      const Inputs in(s);
+      const auto cache = Filled<KvF32>(s, in, pool);
+      const auto out = RunAttend(s, cache, in.q, pool, GetParam());
+      // d products and sums, the scaled query and exp's argument.
+      const double score_error = static_cast<double>(s.head_dim + 4) * kU *
+                                 LargestScore(s, in.q, in.k);
+      EXPECT_LE(
+          LargestDifference(out, reference::Attention(s, in.q, in.k, in.v)),
+          Bound(s, score_error, in.v))
+          << s.queries << " queries, " << s.keys << " keys, window "
+          << s.window;
+    }
+  }
+}
+
+// The 15-bit queries are within 1/508 of a step of amax / 127.
+double QueryError(const AttentionShape& s, const std::vector<float>& q,
+                  const std::vector<float>& k) {
+  double q_max = 0, k_sum = 0;
+  for (float x : q) q_max = std::max(q_max, std::fabs(double{x}));
+  for (size_t row = 0; row < k.size(); row += s.head_dim) {
+    double sum = 0;
+    for (int64_t i = 0; i < s.head_dim; ++i) sum += std::fabs(k[row + i]);
+    k_sum = std::max(k_sum, sum);
+  }
+  return q_max / 127 / 508 * k_sum * s.scale;
+}
+
+TEST_P(AttentionTest, Int8MatchesReferenceOnWhatTheCacheHolds) {
+  for (int threads : {1, 3}) {
+    ThreadPool pool(threads);
+    for (const AttentionShape& s : Shapes()) {
+      const Inputs in(s);
+      const auto cache = Filled<KvInt8>(s, in, pool, GetParam());
+      const auto out = RunAttend(s, cache, in.q, pool, GetParam());
+      const Dequantized held(s, cache);
+      const auto rotated =
+          reference::Hadamard(in.q, s.queries * s.heads, s.head_dim);
+      // Integer dot products are exact; rotating costs log2 d roundings.
+      const double score_error = QueryError(s, rotated, held.k) +
+                                 24 * kU * LargestScore(s, rotated, held.k);
+      EXPECT_LE(LargestDifference(
+                    out, reference::Attention(s, rotated, held.k, held.v)),
+                Bound(s, score_error, held.v))
+          << s.queries << " queries, " << s.keys << " keys, window "
+          << s.window;
+    }
+  }
+}
+
+TEST_P(AttentionTest, OneStepInOneValueExceedsTheBound) {
+  ThreadPool pool(1);
+  const AttentionShape s = {1, 4, 2, 1, 64, 3, 0, 0.125};
+  const Inputs in(s);
+  const auto cache = Filled<KvInt8>(s, in, pool, GetParam());
+  const auto out = RunAttend(s, cache, in.q, pool, GetParam());
+  Dequantized held(s, cache);
+  const auto rotated = reference::Hadamard(in.q, s.heads, s.head_dim);
+  const double score_error = QueryError(s, rotated, held.k) +
+                             24 * kU * LargestScore(s, rotated, held.k);
+  for (int64_t t = 0; t < s.keys; ++t) {
+    held.v[static_cast<size_t>(t * s.head_dim + 63)] +=
+        cache.ValueScales(0, 0)[t * 2 + 1];
+  }
+  EXPECT_GT(
+      LargestDifference(out, reference::Attention(s, rotated, held.k, held.v)),
+      Bound(s, score_error, held.v));
+}
+
+TEST_P(AttentionTest, CacheHoldsRotatedKeysAndValuesWithinHalfAStep) {
+  ThreadPool pool(2);
+  const AttentionShape s = {1, 150, 2, 2, 128, 149, 0, 1.0};
+  const Inputs in(s);
+  const auto cache = Filled<KvInt8>(s, in, pool, GetParam());
+  const Dequantized held(s, cache);
+  const auto rotated =
+      reference::Hadamard(in.k, s.keys * s.kv_heads, s.head_dim);
+  for (size_t i = 0; i < rotated.size(); ++i) {
+    const int64_t row = static_cast<int64_t>(i) / s.head_dim;
+    const int64_t t = row / s.kv_heads, head = row % s.kv_heads;
+    const int64_t page = t / kPageTokens, at = t % kPageTokens;
+    // Half a step, plus a few roundings of a code of up to 127.
+    const float k_step = cache.KeyScales(page, head)[at];
+    EXPECT_NEAR(held.k[i], rotated[i], k_step * (0.5 + 127 * 16 * kU));
+    const int64_t group = static_cast<int64_t>(i) % s.head_dim / 32;
+    const float v_step =
+        cache.ValueScales(page, head)[at * (s.head_dim / 32) + group];
+    EXPECT_NEAR(held.v[i], in.v[i], v_step * (0.5 + 127 * 4 * kU));
+  }
+}
+
+TEST_P(AttentionTest, SeveralSequencesAtOnceEqualOneByOne) {
+  ThreadPool pool(3);
+  std::vector<AttentionShape> shapes;
+  for (int64_t keys : {5, 64, 200}) {
+    shapes.push_back({1, keys, 4, 1, 64, keys - 1, 128, 0.125});
+  }
+  std::vector<KvInt8> caches;
+  std::vector<Inputs> inputs;
+  std::vector<std::vector<float>> outs;
+  std::vector<AttendItem<KvInt8>> items;
+  for (const AttentionShape& s : shapes) {
+    inputs.emplace_back(s);
+    caches.push_back(Filled<KvInt8>(s, inputs.back(), pool, GetParam()));
+    outs.emplace_back(inputs.back().q.size());
+  }
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    items.push_back({&caches[i], inputs[i].q.data(), 1, shapes[i].first_pos,
+                     outs[i].data()});
+  }
+  Attend(items, {4, 128, 0.125f}, pool, GetParam());
+  ThreadPool one(1);
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    EXPECT_EQ(outs[i],
+              RunAttend(shapes[i], caches[i], inputs[i].q, one, GetParam()));
+  }
+}
+
+TEST_P(AttentionTest, ReleasedPagesAreNotReadUnderAWindow) {
+  ThreadPool pool(1);
+  const AttentionShape s = {2, 300, 2, 1, 32, 298, 60, 0.2};
+  const Inputs in(s);
+  auto cache = Filled<KvInt8>(s, in, pool, GetParam());
+  const auto before = RunAttend(s, cache, in.q, pool, GetParam());
+  const int64_t bytes = cache.bytes();
+  cache.ReleaseBefore(298 - 60 + 1);
+  EXPECT_EQ(cache.bytes(), bytes / 5 * 2);
+  EXPECT_EQ(RunAttend(s, cache, in.q, pool, GetParam()), before);
+}
+
+TEST_P(AttentionTest, TruncatedTokensAreReplacedByNewOnes) {
+  ThreadPool pool(1);
+  const AttentionShape s = {1, 100, 2, 1, 32, 99, 0, 0.2};
+  const Inputs in(s);
+  auto cache = Filled<KvInt8>(s, in, pool, GetParam());
+  const auto before = RunAttend(s, cache, in.q, pool, GetParam());
+  cache.Truncate(40);
+  EXPECT_EQ(cache.length(), 40);
+  cache.Append(in.k.data() + 40 * 32, in.v.data() + 40 * 32, 60, pool,
+               GetParam());
+  EXPECT_EQ(RunAttend(s, cache, in.q, pool, GetParam()), before);
+}
+
+INSTANTIATE_TEST_SUITE_P(Isas, AttentionTest,
+                         testing::Values(Isa::kReference, Isa::kAvx2,
+                                         Isa::kAvx512Vnni),
+                         [](const auto& info) {
+                           return kernels::IsaName(info.param);
+                         });
+
+}  // namespace
+}  // namespace onegrid::cpu

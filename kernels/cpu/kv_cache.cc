@@ -1,0 +1,167 @@
+#include "kernels/cpu/kv_cache.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/base/check.h"
+#include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/linear_kernels.h"
+#include "kernels/cpu/vector_kernels.h"
+
+namespace onegrid::cpu {
+namespace {
+
+constexpr int64_t kTiles = kPageTokens / kKeyTile;
+constexpr int64_t kValueGroup = kLinearGroup;
+
+int64_t Int8HeadBytes(int64_t d) {
+  return 2 * kPageTokens * d +
+         kPageTokens * (1 + d / kValueGroup) * int64_t{sizeof(float)};
+}
+
+// Fewer floats than this are not worth a loop over threads.
+int64_t TokenGrain(const KvLayout& layout, int64_t tokens,
+                   const kernels::ThreadPool& pool) {
+  return std::max(pool.GrainFor(tokens),
+                  1 + 8192 / (layout.head_dim * layout.kv_heads));
+}
+
+}  // namespace
+
+KvPages::KvPages(const KvLayout& layout, int64_t head_bytes)
+    : layout_(layout), head_bytes_(head_bytes) {
+  const int64_t d = layout.head_dim;
+  KERNELS_CHECK(d >= 32 && d <= kMaxHeadDim && (d & (d - 1)) == 0);
+  KERNELS_CHECK(layout.kv_heads > 0 && layout.capacity_tokens > 0);
+}
+
+int64_t KvPages::bytes() const {
+  int64_t total = 0;
+  for (const auto& page : pages_) total += static_cast<int64_t>(page.size());
+  return total;
+}
+
+void KvPages::ReleaseBefore(int64_t position) {
+  const int64_t last = std::min(position, length_) / kPageTokens;
+  for (int64_t page = last - 1; page >= 0; --page) {
+    auto& buffer = pages_[static_cast<size_t>(page)];
+    if (buffer.empty()) break;  // Those before it were released earlier.
+    buffer = kernels::AlignedBuffer<uint8_t>();
+  }
+}
+
+void KvPages::Truncate(int64_t length) {
+  KERNELS_CHECK(length >= 0 && length <= length_);
+  length_ = length;
+  const int64_t pages = (length + kPageTokens - 1) / kPageTokens;
+  pages_.resize(static_cast<size_t>(pages));
+  // A token cannot be appended to a page that was released.
+  KERNELS_CHECK(length % kPageTokens == 0 || !pages_.back().empty());
+}
+
+void KvPages::Extend(int64_t tokens) {
+  KERNELS_CHECK(tokens >= 0 && length_ + tokens <= layout_.capacity_tokens);
+  length_ += tokens;
+  const size_t pages =
+      static_cast<size_t>((length_ + kPageTokens - 1) / kPageTokens);
+  while (pages_.size() < pages) {
+    pages_.emplace_back(static_cast<size_t>(layout_.kv_heads * head_bytes_));
+  }
+}
+
+KvInt8::KvInt8(const KvLayout& layout)
+    : KvPages(layout, Int8HeadBytes(layout.head_dim)) {}
+
+const uint8_t* KvInt8::KeyTile(int64_t page, int64_t head, int64_t tile) const {
+  return Head(page, head) + tile * kKeyTile * layout().head_dim;
+}
+
+const int8_t* KvInt8::Values(int64_t page, int64_t head) const {
+  return reinterpret_cast<const int8_t*>(KeyTile(page, head, kTiles));
+}
+
+const float* KvInt8::KeyScales(int64_t page, int64_t head) const {
+  return reinterpret_cast<const float*>(Head(page, head) +
+                                        2 * kPageTokens * layout().head_dim);
+}
+
+const float* KvInt8::ValueScales(int64_t page, int64_t head) const {
+  return KeyScales(page, head) + kPageTokens;
+}
+
+void KvInt8::Append(const float* k, const float* v, int64_t tokens,
+                    kernels::ThreadPool& pool, kernels::Isa isa) {
+  const LinearKernels& linear = LinearKernelsFor(isa);
+  const VectorKernels& vectors = VectorKernelsFor(isa);
+  const AttentionKernels& attention = AttentionKernelsFor(isa);
+  const int64_t first = length();
+  const int64_t d = layout().head_dim;
+  const int64_t heads = layout().kv_heads;
+  Extend(tokens);
+  const auto append = [&](int64_t token, int64_t head) {
+    const int64_t t = (first + token) % kPageTokens;
+    uint8_t* keys = MutableHead((first + token) / kPageTokens, head);
+    auto* values = reinterpret_cast<int8_t*>(keys + kPageTokens * d);
+    auto* key_scales = reinterpret_cast<float*>(keys + 2 * kPageTokens * d);
+    float* value_scales = key_scales + kPageTokens;
+    const int64_t row = (token * heads + head) * d;
+    alignas(64) float rotated[kMaxHeadDim];
+    alignas(64) int8_t codes[kMaxHeadDim];
+    std::memcpy(rotated, k + row, static_cast<size_t>(d) * sizeof(float));
+    vectors.hadamard(rotated, d);
+    attention.quantize_key(rotated, d, codes, key_scales + t);
+    uint8_t* column = keys + t / kKeyTile * kKeyTile * d + t % kKeyTile * 4;
+    for (int64_t i = 0; i < d; ++i) {
+      column[i / 4 * 4 * kKeyTile + i % 4] =
+          static_cast<uint8_t>(codes[i] + 128);
+    }
+    int32_t offsets[kMaxHeadDim / kValueGroup];
+    linear.quantize_row(v + row, d / kValueGroup, 0, 1, values + t * d,
+                        value_scales + t * (d / kValueGroup), offsets);
+  };
+  pool.ParallelFor(tokens, TokenGrain(layout(), tokens, pool),
+                   [&](int64_t begin, int64_t end, int) {
+                     for (int64_t token = begin; token < end; ++token) {
+                       for (int64_t head = 0; head < heads; ++head) {
+                         append(token, head);
+                       }
+                     }
+                   });
+}
+
+KvF32::KvF32(const KvLayout& layout)
+    : KvPages(layout,
+              2 * kPageTokens * layout.head_dim * int64_t{sizeof(float)}) {}
+
+const float* KvF32::KeyTile(int64_t page, int64_t head, int64_t tile) const {
+  return reinterpret_cast<const float*>(Head(page, head)) +
+         tile * kKeyTile * layout().head_dim;
+}
+
+const float* KvF32::Values(int64_t page, int64_t head) const {
+  return KeyTile(page, head, kTiles);
+}
+
+void KvF32::Append(const float* k, const float* v, int64_t tokens,
+                   kernels::ThreadPool& pool) {
+  const int64_t first = length();
+  const int64_t d = layout().head_dim;
+  const int64_t heads = layout().kv_heads;
+  Extend(tokens);
+  pool.ParallelFor(
+      tokens, TokenGrain(layout(), tokens, pool),
+      [&](int64_t begin, int64_t end, int) {
+        for (int64_t row = begin * heads; row < end * heads; ++row) {
+          const int64_t position = first + row / heads;
+          const int64_t t = position % kPageTokens;
+          auto* keys = reinterpret_cast<float*>(
+              MutableHead(position / kPageTokens, row % heads));
+          float* column = keys + t / kKeyTile * kKeyTile * d + t % kKeyTile;
+          for (int64_t i = 0; i < d; ++i) column[i * kKeyTile] = k[row * d + i];
+          std::memcpy(keys + (kPageTokens + t) * d, v + row * d,
+                      static_cast<size_t>(d) * sizeof(float));
+        }
+      });
+}
+
+}  // namespace onegrid::cpu

@@ -1,0 +1,100 @@
+#ifndef KERNELS_CPU_KV_CACHE_H_
+#define KERNELS_CPU_KV_CACHE_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/base/aligned_buffer.h"
+#include "kernels/base/cpu_features.h"
+#include "kernels/base/thread_pool.h"
+
+namespace onegrid::cpu {
+
+// Tokens of one page of keys and values.
+inline constexpr int64_t kPageTokens = 64;
+// The largest head that attention takes.
+inline constexpr int64_t kMaxHeadDim = 512;
+
+struct KvLayout {
+  int64_t head_dim;  // A power of two, 32 to kMaxHeadDim.
+  int64_t kv_heads;
+  int64_t capacity_tokens;  // The most tokens that may be appended.
+};
+
+// Pages of one layer and one sequence. Memory grows by a page of 64 tokens at a
+// time and shrinks when a sliding window has moved past a page.
+// Reading is thread-safe; anything else needs exclusive access.
+class KvPages {
+ public:
+  // head_bytes: bytes of one page for one head.
+  KvPages(const KvLayout& layout, int64_t head_bytes);
+
+  const KvLayout& layout() const { return layout_; }
+  // Tokens appended, released ones included: the next token's position.
+  int64_t length() const { return length_; }
+  // Bytes held now.
+  int64_t bytes() const;
+
+  // Frees the pages whose tokens all stand before `position`; attention must
+  // not read them again.
+  void ReleaseBefore(int64_t position);
+  // Forgets the tokens from `length` on, 0 <= length <= length(). The page of
+  // token length - 1 must not have been released, unless length ends a page.
+  void Truncate(int64_t length);
+
+  const uint8_t* Head(int64_t page, int64_t head) const {
+    return pages_[static_cast<size_t>(page)].data() + head * head_bytes_;
+  }
+
+ protected:
+  uint8_t* MutableHead(int64_t page, int64_t head) {
+    return pages_[static_cast<size_t>(page)].data() + head * head_bytes_;
+  }
+  // Makes room for `tokens` more and counts them.
+  void Extend(int64_t tokens);
+
+ private:
+  KvLayout layout_;
+  int64_t head_bytes_;
+  int64_t length_ = 0;
+  std::vector<kernels::AlignedBuffer<uint8_t>> pages_;
+};
+
+// Keys rotated by the orthonormal Hadamard matrix, then int8 with one f32 scale
+// per token and head; values int8 in groups of 32 with f32 scales.
+// A page of one head holds
+//   keys [4 tiles][head_dim / 4][16 tokens][4] as code + 128,
+//   values [64 tokens][head_dim],
+//   key scales [64], value scales [64][head_dim / 32].
+class KvInt8 : public KvPages {
+ public:
+  explicit KvInt8(const KvLayout& layout);
+
+  // Appends k, v [tokens, kv_heads, head_dim].
+  // length() + tokens <= capacity_tokens.
+  void Append(const float* k, const float* v, int64_t tokens,
+              kernels::ThreadPool& pool, kernels::Isa isa = kernels::BestIsa());
+
+  const uint8_t* KeyTile(int64_t page, int64_t head, int64_t tile) const;
+  const float* KeyScales(int64_t page, int64_t head) const;
+  const int8_t* Values(int64_t page, int64_t head) const;
+  const float* ValueScales(int64_t page, int64_t head) const;
+};
+
+// Keys and values as they are. A page of one head holds
+//   keys [4 tiles][head_dim][16 tokens], values [64 tokens][head_dim].
+class KvF32 : public KvPages {
+ public:
+  explicit KvF32(const KvLayout& layout);
+
+  // As in KvInt8.
+  void Append(const float* k, const float* v, int64_t tokens,
+              kernels::ThreadPool& pool);
+
+  const float* KeyTile(int64_t page, int64_t head, int64_t tile) const;
+  const float* Values(int64_t page, int64_t head) const;
+};
+
+}  // namespace onegrid::cpu
+
+#endif  // KERNELS_CPU_KV_CACHE_H_

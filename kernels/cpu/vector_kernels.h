@@ -1,0 +1,40 @@
+#ifndef KERNELS_CPU_VECTOR_KERNELS_H_
+#define KERNELS_CPU_VECTOR_KERNELS_H_
+
+#include <cstdint>
+
+#include "kernels/base/cpu_features.h"
+
+// The inner loops of norm, activation, rope and rotation, one set for each
+// instruction set. Plain data and declarations only: see linear_kernels.h.
+
+namespace onegrid::cpu {
+
+struct VectorKernels {
+  // out = x / sqrt(mean(x^2) + eps) * weight (+ out if add), all [k].
+  void (*rms_norm)(const float* x, const float* weight, int64_t k, float eps,
+                   bool add, float* out);
+  // out = gelu_tanh(gate) * up.
+  void (*gelu_mul)(const float* gate, const float* up, int64_t count,
+                   float* out);
+  // out = a + b.
+  void (*add)(const float* a, const float* b, int64_t count, float* out);
+  // out = x * factor.
+  void (*scale)(const float* x, float factor, int64_t count, float* out);
+  // Rotates x[i] with x[i + half] by cosines[i], sines[i], i < half.
+  void (*rope)(const float* cosines, const float* sines, int64_t half,
+               float* x);
+  // Orthonormal Hadamard transform in place; d a power of two, >= 16.
+  void (*hadamard)(float* x, int64_t d);
+};
+
+extern const VectorKernels kVectorKernelsPortable;
+extern const VectorKernels kVectorKernelsAvx2;
+extern const VectorKernels kVectorKernelsAvx512;
+
+// The set for isa, which the processor must support.
+const VectorKernels& VectorKernelsFor(kernels::Isa isa);
+
+}  // namespace onegrid::cpu
+
+#endif  // KERNELS_CPU_VECTOR_KERNELS_H_

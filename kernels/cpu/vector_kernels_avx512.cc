@@ -1,0 +1,9 @@
+#include "kernels/cpu/simd_avx512.h"
+// After the vectors it works on.
+#include "kernels/cpu/vector_kernels_inl.h"
+
+namespace onegrid::cpu {
+
+const VectorKernels kVectorKernelsAvx512 = kLocalVectorKernels;
+
+}  // namespace onegrid::cpu

@@ -1,0 +1,130 @@
+#ifndef KERNELS_CPU_VECTOR_KERNELS_INL_H_
+#define KERNELS_CPU_VECTOR_KERNELS_INL_H_
+
+// The ops of vector_kernels.h on the vectors of a simd_*.h, which is included
+// first. Everything is local to the including file.
+
+#include <cstdint>
+
+#include "kernels/cpu/vector_kernels.h"
+#include "kernels/cpu/vector_math_inl.h"
+
+namespace onegrid::cpu {
+namespace {
+
+// Loads and stores the first `count` lanes, 0 < count < kLanes.
+inline F LoadSome(const float* p, int64_t count) {
+  float lanes[kLanes] = {};
+  for (int64_t i = 0; i < count; ++i) lanes[i] = p[i];
+  return Load(lanes);
+}
+
+inline void StoreSome(float* p, F x, int64_t count) {
+  float lanes[kLanes];
+  Store(lanes, x);
+  for (int64_t i = 0; i < count; ++i) p[i] = lanes[i];
+}
+
+// out[i] = op(a[i], b[i]).
+template <typename Op>
+inline void Map(const float* a, const float* b, int64_t count, float* out,
+                Op op) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    Store(out + i, op(Load(a + i), Load(b + i)));
+  }
+  if (i < count) {
+    StoreSome(out + i,
+              op(LoadSome(a + i, count - i), LoadSome(b + i, count - i)),
+              count - i);
+  }
+}
+
+void GeluMulRow(const float* gate, const float* up, int64_t count, float* out) {
+  Map(gate, up, count, out, [](F g, F u) { return GeluTanh(g) * u; });
+}
+
+void AddRow(const float* a, const float* b, int64_t count, float* out) {
+  Map(a, b, count, out, [](F x, F y) { return x + y; });
+}
+
+void ScaleRow(const float* x, float factor, int64_t count, float* out) {
+  Map(x, x, count, out, [factor](F a, F) { return a * Set(factor); });
+}
+
+void RmsNormRow(const float* x, const float* weight, int64_t k, float eps,
+                bool add, float* out) {
+  F sum = Set(0);
+  int64_t i = 0;
+  for (; i + kLanes <= k; i += kLanes) sum += Load(x + i) * Load(x + i);
+  if (i < k) sum += LoadSome(x + i, k - i) * LoadSome(x + i, k - i);
+  const float mean = SumLanes(sum) / static_cast<float>(k);
+  const F factor = Set(1.0f / __builtin_sqrtf(mean + eps));
+  i = 0;
+  for (; i + kLanes <= k; i += kLanes) {
+    const F y = Load(x + i) * factor * Load(weight + i);
+    Store(out + i, add ? Load(out + i) + y : y);
+  }
+  if (i < k) {
+    const F y = LoadSome(x + i, k - i) * factor * LoadSome(weight + i, k - i);
+    StoreSome(out + i, add ? LoadSome(out + i, k - i) + y : y, k - i);
+  }
+}
+
+void RopeRow(const float* cosines, const float* sines, int64_t half, float* x) {
+  int64_t i = 0;
+  for (; i + kLanes <= half; i += kLanes) {
+    const F a = Load(x + i), b = Load(x + half + i);
+    const F c = Load(cosines + i), s = Load(sines + i);
+    Store(x + i, a * c - b * s);
+    Store(x + half + i, a * s + b * c);
+  }
+  for (; i < half; ++i) {
+    const float a = x[i], b = x[half + i];
+    x[i] = a * cosines[i] - b * sines[i];
+    x[half + i] = a * sines[i] + b * cosines[i];
+  }
+}
+
+// One stage within vectors: lane i becomes lane (i ^ step) plus or minus
+// itself, minus where i has the bit.
+template <int kStep>
+inline F Butterfly(F x) {
+  I partner;
+  F sign;
+  for (int i = 0; i < kLanes; ++i) {
+    partner[i] = i ^ kStep;
+    sign[i] = (i & kStep) != 0 ? -1.0f : 1.0f;
+  }
+  return __builtin_shuffle(x, partner) + x * sign;
+}
+
+void HadamardRow(float* x, int64_t d) {
+  const F factor = Set(1.0f / __builtin_sqrtf(static_cast<float>(d)));
+  for (int64_t i = 0; i < d; i += kLanes) {
+    F v = Load(x + i) * factor;
+    v = Butterfly<1>(v);
+    v = Butterfly<2>(v);
+    if constexpr (kLanes >= 8) v = Butterfly<4>(v);
+    if constexpr (kLanes >= 16) v = Butterfly<8>(v);
+    Store(x + i, v);
+  }
+  for (int64_t step = kLanes; step < d; step *= 2) {
+    for (int64_t base = 0; base < d; base += 2 * step) {
+      for (int64_t i = base; i < base + step; i += kLanes) {
+        const F a = Load(x + i), b = Load(x + i + step);
+        Store(x + i, a + b);
+        Store(x + i + step, a - b);
+      }
+    }
+  }
+}
+
+inline constexpr VectorKernels kLocalVectorKernels = {
+    RmsNormRow, GeluMulRow, AddRow, ScaleRow, RopeRow, HadamardRow,
+};
+
+}  // namespace
+}  // namespace onegrid::cpu
+
+#endif  // KERNELS_CPU_VECTOR_KERNELS_INL_H_
