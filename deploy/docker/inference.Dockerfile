@@ -1,0 +1,16 @@
+# The inference service alone, as user 65532, with the libraries it links.
+ARG BUILDER=onegrid-builder
+FROM ${BUILDER} AS builder
+
+FROM debian:bookworm-slim
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends \
+      libabsl20220623 \
+      libgrpc++1.51 \
+      libprotobuf32 \
+      libsentencepiece0 \
+      libssl3 \
+ && rm -rf /var/lib/apt/lists/*
+COPY --from=builder /out/inference /usr/local/bin/inference
+USER 65532:65532
+ENTRYPOINT ["/usr/local/bin/inference"]
