@@ -4,11 +4,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/base/float_types.h"
 #include "kernels/quant/ct_int4.h"
 #include "nlohmann/json.hpp"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
+#include "services/model/hf_tokenizer.h"
 #include "services/model/safetensors.h"
 #include "services/model/tensor_ops.h"
 
@@ -60,18 +60,12 @@ absl::Status AddLinear(const quant::Int4Matrix& matrix, const LinearSpec& spec,
                        SafetensorsWriter& writer) {
   ASSIGN_OR_RETURN(const std::vector<int32_t> words,
                    quant::PackCtInt4(matrix.codes, matrix.rows, matrix.cols));
-  std::vector<uint16_t> scales;
-  scales.reserve(matrix.scales.size());
-  // GridModel::Linear has checked that each scale is exact in bf16.
-  for (const float scale : matrix.scales) {
-    scales.push_back(kernels::FloatToBf16(scale));
-  }
   const std::vector<int64_t> shape = {spec.out, spec.in};
   RETURN_IF_ERROR(writer.Add(absl::StrCat(spec.hf_name, ".weight_packed"),
                              "I32", {spec.out, spec.in / 8}, BytesOf(words)));
-  RETURN_IF_ERROR(writer.Add(absl::StrCat(spec.hf_name, ".weight_scale"),
-                             "BF16", {spec.out, spec.in / quant::kGroup},
-                             BytesOf(scales)));
+  RETURN_IF_ERROR(writer.Add(absl::StrCat(spec.hf_name, ".weight_scale"), "F32",
+                             {spec.out, spec.in / quant::kGroup},
+                             BytesOf(matrix.scales)));
   return writer.Add(absl::StrCat(spec.hf_name, ".weight_shape"), "I64", {2},
                     BytesOf(shape));
 }
@@ -123,6 +117,13 @@ absl::StatusOr<std::vector<std::string>> WriteCompressedTensors(
                               GenerationConfig(grid.config())));
   std::vector<std::string> files = {"model.safetensors", "config.json",
                                     "generation_config.json"};
+  ASSIGN_OR_RETURN(const auto tokenizer_files,
+                   model::HfTokenizerFiles(grid.base()));
+  for (const auto& [name, contents] : tokenizer_files) {
+    RETURN_IF_ERROR(
+        common::WriteFileAtomic(absl::StrCat(folder, "/", name), contents));
+    files.push_back(name);
+  }
   return files;
 }
 

@@ -15,9 +15,11 @@ namespace onegrid::exporter {
 
 // Writes into the existing `folder` and returns the names of the files made:
 //   model.safetensors  per linear X: X.weight_packed I32 [out, in / 8],
-//       X.weight_scale BF16 [out, in / 32], X.weight_shape I64 [2]; the
+//       X.weight_scale F32 [out, in / 32], X.weight_shape I64 [2]; the
 //       embedding F32 (its Q8_0 values fit no 16-bit type); norms F32, minus
-//       the 1 that the architecture's forward adds
+//       the 1 that the architecture's forward adds. The scales would fit
+//       BF16, but a loader that dequantizes while it loads multiplies in the
+//       scale's type, and code * scale has up to 11 significant bits
 //   config.json        with quantization_config; dtype float32, in which
 //       code * scale is exact
 //   generation_config.json and the tokenizer's files.

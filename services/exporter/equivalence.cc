@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/base/float_types.h"
 #include "kernels/quant/ct_int4.h"
 #include "kernels/quant/q4_0.h"
 #include "services/common/error_info.h"
@@ -121,7 +120,7 @@ absl::StatusOr<Int4Matrix> CtLinear(const SafetensorsFile& file,
   }
   const int64_t groups = spec.in / quant::kGroup;
   const int64_t dims[2] = {spec.out, spec.in};
-  if (packed->dtype != "I32" || scale->dtype != "BF16" ||
+  if (packed->dtype != "I32" || scale->dtype != "F32" ||
       shape->dtype != "I64" ||
       scale->shape != std::vector<int64_t>{spec.out, groups} ||
       packed->shape != std::vector<int64_t>{spec.out, spec.in / 8} ||
@@ -134,11 +133,7 @@ absl::StatusOr<Int4Matrix> CtLinear(const SafetensorsFile& file,
   Int4Matrix matrix{spec.out, spec.in, {}, {}};
   ASSIGN_OR_RETURN(matrix.codes, quant::UnpackCtInt4(words, spec.out, spec.in));
   matrix.scales.resize(spec.out * groups);
-  for (size_t g = 0; g < matrix.scales.size(); ++g) {
-    uint16_t bits;
-    std::memcpy(&bits, scale->data.data() + g * sizeof(bits), sizeof(bits));
-    matrix.scales[g] = kernels::Bf16ToFloat(bits);
-  }
+  std::memcpy(matrix.scales.data(), scale->data.data(), scale->data.size());
   return matrix;
 }
 
