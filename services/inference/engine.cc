@@ -1,0 +1,217 @@
+#include "services/inference/engine.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/cpu/elementwise.h"
+#include "services/common/error_info.h"
+
+namespace onegrid::inference {
+namespace {
+
+absl::Status Invalid(absl::string_view message) {
+  return common::MakeError(absl::StatusCode::kInvalidArgument,
+                           "INVALID_REQUEST", message);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(
+    const Gemma3Weights& weights, const EngineOptions& options,
+    kernels::ThreadPool& pool) {
+  if (options.max_sequences < 1 || options.max_context < 1) {
+    return Invalid(absl::StrCat("max_sequences is ", options.max_sequences,
+                                " and max_context ", options.max_context,
+                                ", expected 1 or more"));
+  }
+  if (options.max_context > weights.config.context_length) {
+    return Invalid(absl::StrCat("max_context is ", options.max_context,
+                                ", the model's is ",
+                                weights.config.context_length));
+  }
+  if (options.max_step_tokens < options.max_sequences) {
+    return Invalid(absl::StrCat("max_step_tokens is ", options.max_step_tokens,
+                                ", below max_sequences ",
+                                options.max_sequences));
+  }
+  return std::unique_ptr<Engine>(new Engine(weights, options, pool));
+}
+
+Engine::Engine(const Gemma3Weights& weights, const EngineOptions& options,
+               kernels::ThreadPool& pool)
+    : weights_(weights),
+      options_(options),
+      pool_(pool),
+      cache_(weights.config, options.numerics, options.max_sequences,
+             options.max_context),
+      input_(options.numerics, pool),
+      angles_global_(weights.config.head_dim, weights.config.rope_theta_global,
+                     weights.config.rope_scaling_factor),
+      angles_local_(weights.config.head_dim, weights.config.rope_theta_local,
+                    /*position_scale=*/1) {
+  const model::Gemma3Config& c = weights.config;
+  const size_t m = options.max_step_tokens;
+  const auto floats = [](size_t n) { return kernels::AlignedBuffer<float>(n); };
+  x_ = floats(m * c.hidden);
+  normed_ = floats(m * c.hidden);
+  q_ = floats(m * c.heads * c.head_dim);
+  k_ = floats(m * c.kv_heads * c.head_dim);
+  v_ = floats(m * c.kv_heads * c.head_dim);
+  attended_ = floats(m * c.heads * c.head_dim);
+  branch_ = floats(m * c.hidden);
+  gate_ = floats(m * c.ff);
+  up_ = floats(m * c.ff);
+  outputs_ = floats(m * c.hidden);
+  logits_ = floats(size_t{kMaxLogitRows} * c.vocab_size);
+}
+
+absl::Status Engine::Check(absl::Span<const Chunk> chunks) const {
+  std::vector<bool> used(options_.max_sequences, false);
+  int64_t total = 0;
+  for (const Chunk& chunk : chunks) {
+    if (chunk.slot < 0 || chunk.slot >= options_.max_sequences ||
+        used[chunk.slot]) {
+      return Invalid(absl::StrCat("slot ", chunk.slot,
+                                  " is unknown or used twice in a step"));
+    }
+    used[chunk.slot] = true;
+    const int64_t tokens =
+        length(chunk.slot) + static_cast<int64_t>(chunk.tokens.size());
+    if (chunk.tokens.empty() || tokens > options_.max_context) {
+      return Invalid(absl::StrCat("a chunk would make a sequence of ", tokens,
+                                  " tokens, at most ", options_.max_context));
+    }
+    for (int32_t token : chunk.tokens) {
+      if (token < 0 || token >= config().vocab_size) {
+        return Invalid(absl::StrCat("token id ", token,
+                                    " is outside the vocabulary of ",
+                                    config().vocab_size));
+      }
+    }
+    total += chunk.tokens.size();
+  }
+  if (total > options_.max_step_tokens) {
+    return Invalid(absl::StrCat("a step of ", total, " tokens, at most ",
+                                options_.max_step_tokens));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Engine::Forward(absl::Span<const Chunk> chunks) {
+  const absl::Status status = Check(chunks);
+  if (!status.ok()) return status;
+  Embed(chunks);
+  SetPositions(chunks);
+  for (int layer = 0; layer < config().layers; ++layer) {
+    Attention(layer);
+    FeedForward(layer);
+  }
+  cache_.Advance(chunk_rows_);
+  KeepOutputs(chunks);
+  return absl::OkStatus();
+}
+
+void Engine::SetPositions(absl::Span<const Chunk> chunks) {
+  chunk_rows_.clear();
+  std::vector<int32_t> positions;
+  for (const Chunk& chunk : chunks) {
+    const int count = static_cast<int>(chunk.tokens.size());
+    chunk_rows_.push_back({chunk.slot, count});
+    for (int i = 0; i < count; ++i) {
+      positions.push_back(length(chunk.slot) + i);
+    }
+  }
+  rows_ = static_cast<int>(positions.size());
+  angles_global_.SetPositions(positions, pool_);
+  angles_local_.SetPositions(positions, pool_);
+}
+
+void Engine::Embed(absl::Span<const Chunk> chunks) {
+  const int64_t hidden = config().hidden;
+  const float scale = std::sqrt(static_cast<float>(hidden));
+  float* row = x_.data();
+  for (const Chunk& chunk : chunks) {
+    for (int32_t token : chunk.tokens) {
+      weights_.embedding.DequantizeRow(token, absl::MakeSpan(row, hidden));
+      for (int64_t i = 0; i < hidden; ++i) row[i] *= scale;
+      row += hidden;
+    }
+  }
+}
+
+void Engine::Attention(int layer) {
+  const model::Gemma3Config& c = config();
+  const LayerWeights& w = weights_.layers[layer];
+  const kernels::Isa isa = options_.numerics.isa;
+  const float eps = static_cast<float>(c.rms_eps);
+  const int64_t m = rows_;
+  cpu::RmsNorm(x_.data(), w.attn_norm.data(), m, c.hidden, eps, normed_.data(),
+               pool_, isa);
+  input_.Set(normed_.data(), m, c.hidden);
+  input_.Multiply(w.q, q_.data());
+  input_.Multiply(w.k, k_.data());
+  input_.Multiply(w.v, v_.data());
+  cpu::RmsNorm(q_.data(), w.q_norm.data(), m * c.heads, c.head_dim, eps,
+               q_.data(), pool_, isa);
+  cpu::RmsNorm(k_.data(), w.k_norm.data(), m * c.kv_heads, c.head_dim, eps,
+               k_.data(), pool_, isa);
+  const cpu::RopeAngles& angles =
+      c.IsGlobalLayer(layer) ? angles_global_ : angles_local_;
+  cpu::RopeNeox(angles, c.heads, q_.data(), pool_, isa);
+  cpu::RopeNeox(angles, c.kv_heads, k_.data(), pool_, isa);
+  cache_.AppendAndAttend(layer, chunk_rows_, q_.data(), k_.data(), v_.data(),
+                         attended_.data(), pool_);
+  input_.Set(attended_.data(), m, c.heads * c.head_dim);
+  input_.Multiply(w.o, branch_.data());
+  cpu::RmsNormAdd(branch_.data(), w.post_attn_norm.data(), m, c.hidden, eps,
+                  x_.data(), pool_, isa);
+}
+
+void Engine::FeedForward(int layer) {
+  const model::Gemma3Config& c = config();
+  const LayerWeights& w = weights_.layers[layer];
+  const kernels::Isa isa = options_.numerics.isa;
+  const float eps = static_cast<float>(c.rms_eps);
+  const int64_t m = rows_;
+  cpu::RmsNorm(x_.data(), w.ffn_norm.data(), m, c.hidden, eps, normed_.data(),
+               pool_, isa);
+  input_.Set(normed_.data(), m, c.hidden);
+  input_.Multiply(w.gate, gate_.data());
+  input_.Multiply(w.up, up_.data());
+  cpu::GeluMul(gate_.data(), up_.data(), m * c.ff, gate_.data(), pool_, isa);
+  input_.Set(gate_.data(), m, c.ff);
+  input_.Multiply(w.down, branch_.data());
+  cpu::RmsNormAdd(branch_.data(), w.post_ffw_norm.data(), m, c.hidden, eps,
+                  x_.data(), pool_, isa);
+}
+
+void Engine::KeepOutputs(absl::Span<const Chunk> chunks) {
+  const model::Gemma3Config& c = config();
+  // Wanted rows move to the front of x_, which the next step overwrites.
+  output_rows_ = 0;
+  int64_t row = 0;
+  for (const Chunk& chunk : chunks) {
+    const int count = static_cast<int>(chunk.tokens.size());
+    for (int i = std::max(chunk.first_output, 0); i < count; ++i) {
+      std::memmove(x_.data() + output_rows_ * c.hidden,
+                   x_.data() + (row + i) * c.hidden, c.hidden * sizeof(float));
+      ++output_rows_;
+    }
+    row += count;
+  }
+  if (output_rows_ == 0) return;
+  cpu::RmsNorm(x_.data(), weights_.output_norm.data(), output_rows_, c.hidden,
+               static_cast<float>(c.rms_eps), outputs_.data(), pool_,
+               options_.numerics.isa);
+}
+
+absl::Span<float> Engine::Logits(int first, int count) {
+  const model::Gemma3Config& c = config();
+  input_.Set(outputs_.data() + int64_t{first} * c.hidden, count, c.hidden);
+  input_.Multiply(weights_.embedding, logits_.data());
+  return absl::MakeSpan(logits_.data(), int64_t{count} * c.vocab_size);
+}
+
+}  // namespace onegrid::inference

@@ -1,0 +1,116 @@
+// The forward pass of Gemma 3 on quantized weights, for several sequences at
+// once, with their key/value caches.
+#ifndef SERVICES_INFERENCE_ENGINE_H_
+#define SERVICES_INFERENCE_ENGINE_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "kernels/base/aligned_buffer.h"
+#include "kernels/base/thread_pool.h"
+#include "kernels/cpu/rope.h"
+#include "services/inference/gemma3_weights.h"
+#include "services/inference/kv_cache.h"
+#include "services/inference/linear_input.h"
+#include "services/inference/numerics.h"
+#include "services/model/gemma3_config.h"
+
+namespace onegrid::inference {
+
+struct EngineOptions {
+  Numerics numerics;
+  int max_sequences = 8;      // key/value caches held at once
+  int max_context = 4096;     // tokens of one sequence
+  int max_step_tokens = 256;  // tokens of one Forward over all sequences
+};
+
+// Tokens to append to one sequence in one Forward.
+struct Chunk {
+  int slot;                          // 0..max_sequences-1
+  absl::Span<const int32_t> tokens;  // at least one
+  int first_output;  // rows first_output..end are kept for Logits;
+                     // tokens.size() keeps none
+};
+
+// Each row's result depends only on its own sequence, never on what else is in
+// the step or on how its prompt was cut into chunks.
+// Thread-compatible: one thread calls, the pool works.
+class Engine {
+ public:
+  // Rows one call of Logits may ask for; bounds its memory.
+  static constexpr int kMaxLogitRows = 32;
+
+  // `weights` and `pool` must outlive the engine.
+  // InvalidArgument: a limit below 1 or a context beyond the model's.
+  static absl::StatusOr<std::unique_ptr<Engine>> Create(
+      const Gemma3Weights& weights, const EngineOptions& options,
+      kernels::ThreadPool& pool);
+
+  // Runs all chunks, at most one per slot, max_step_tokens in all. Output rows
+  // are numbered in chunk order. On error no sequence has changed.
+  // InvalidArgument: a limit or the vocabulary exceeded.
+  absl::Status Forward(absl::Span<const Chunk> chunks);
+
+  // Number of output rows of the last Forward.
+  int output_rows() const { return output_rows_; }
+
+  // Logits of output rows first .. first+count-1: [count, vocabulary]. Valid
+  // and writable until the next call. count <= kMaxLogitRows.
+  absl::Span<float> Logits(int first, int count);
+
+  // Tokens the slot's sequence holds.
+  int length(int slot) const { return cache_.length(slot); }
+  // Empties the slot's sequence.
+  void Reset(int slot) { cache_.Reset(slot); }
+
+  const model::Gemma3Config& config() const { return weights_.config; }
+  const EngineOptions& options() const { return options_; }
+  // The most bytes all caches together can take.
+  int64_t kv_bytes_max() const {
+    return cache_.bytes_max(options_.max_step_tokens);
+  }
+
+ private:
+  Engine(const Gemma3Weights& weights, const EngineOptions& options,
+         kernels::ThreadPool& pool);
+
+  absl::Status Check(absl::Span<const Chunk> chunks) const;
+  void Embed(absl::Span<const Chunk> chunks);
+  void SetPositions(absl::Span<const Chunk> chunks);
+  void Attention(int layer);
+  void FeedForward(int layer);
+  void KeepOutputs(absl::Span<const Chunk> chunks);
+
+  const Gemma3Weights& weights_;
+  const EngineOptions options_;
+  kernels::ThreadPool& pool_;
+  KvCache cache_;
+  LinearInput input_;
+  cpu::RopeAngles angles_global_;
+  cpu::RopeAngles angles_local_;
+
+  // Of this step.
+  std::vector<KvRows> chunk_rows_;
+  int rows_ = 0;  // its tokens, M below
+  int output_rows_ = 0;
+  // Work space, sized for max_step_tokens rows.
+  kernels::AlignedBuffer<float> x_;         // [M, hidden] residual stream
+  kernels::AlignedBuffer<float> normed_;    // [M, hidden]
+  kernels::AlignedBuffer<float> q_;         // [M, heads, head_dim]
+  kernels::AlignedBuffer<float> k_;         // [M, kv_heads, head_dim]
+  kernels::AlignedBuffer<float> v_;         // [M, kv_heads, head_dim]
+  kernels::AlignedBuffer<float> attended_;  // [M, heads, head_dim]
+  kernels::AlignedBuffer<float> branch_;    // [M, hidden]
+  kernels::AlignedBuffer<float> gate_;      // [M, ff]
+  kernels::AlignedBuffer<float> up_;        // [M, ff]
+  kernels::AlignedBuffer<float> outputs_;   // [M, hidden], final norm applied
+  kernels::AlignedBuffer<float> logits_;    // [kMaxLogitRows, vocabulary]
+};
+
+}  // namespace onegrid::inference
+
+#endif  // SERVICES_INFERENCE_ENGINE_H_

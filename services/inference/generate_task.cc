@@ -1,0 +1,113 @@
+#include "services/inference/generate_task.h"
+
+#include <utility>
+
+#include "absl/time/clock.h"
+
+namespace onegrid::inference {
+
+GenerateTask::GenerateTask(GenerateOptions options, CallContext context,
+                           const model::Tokenizer& tokenizer)
+    : options_(std::move(options)),
+      context_(std::move(context)),
+      tokenizer_(tokenizer),
+      tokens_(options_.prompt),
+      sampler_(options_.sampler),
+      text_(options_.stop_strings),
+      created_(absl::Now()) {
+  for (int32_t token : tokens_) sampler_.Observe(token);
+  finished_.prompt_tokens = static_cast<int>(tokens_.size());
+}
+
+GenerationEvent GenerateTask::NextEvent() {
+  absl::MutexLock lock(&mu_);
+  mu_.Await(absl::Condition(
+      +[](std::deque<GenerationEvent>* events) { return !events->empty(); },
+      &events_));
+  GenerationEvent event = std::move(events_.front());
+  events_.pop_front();
+  return event;
+}
+
+void GenerateTask::Push(GenerationEvent event) {
+  absl::MutexLock lock(&mu_);
+  events_.push_back(std::move(event));
+}
+
+void GenerateTask::OnStart() {
+  started_ = absl::Now();
+  first_token_ = started_;
+  finished_.queue_time = started_ - created_;
+  Push(GenerationStarted{finished_.prompt_tokens});
+}
+
+void GenerateTask::OnLogits(int, absl::Span<float> logits) {
+  // The penalty changes the row, so what the log-probability needs of it is
+  // taken first.
+  const double log_sum = options_.logprobs ? LogSumExp(logits) : 0;
+  std::vector<float> original;
+  if (options_.logprobs && options_.sampler.repetition_penalty != 1) {
+    original.assign(logits.begin(), logits.end());
+  }
+  next_token_ = sampler_.Sample(logits);
+  if (!options_.logprobs) return;
+  const float logit =
+      original.empty() ? logits[next_token_] : original[next_token_];
+  next_logprob_ = static_cast<float>(logit - log_sum);
+}
+
+bool GenerateTask::IsEndToken(int32_t token) {
+  if (options_.stop_tokens.count(token) > 0) {
+    finished_.reason = EndReason::kStopToken;
+    finished_.stop_token = token;
+    return true;
+  }
+  if (!options_.ignore_eos && tokenizer_.IsEndOfGeneration(token)) {
+    finished_.reason = EndReason::kEndOfSequence;
+    return true;
+  }
+  return false;
+}
+
+bool GenerateTask::OnStepDone() {
+  if (finished_.completion_tokens == 0) first_token_ = absl::Now();
+  if (IsEndToken(next_token_)) return true;
+  tokens_.push_back(next_token_);
+  sampler_.Observe(next_token_);
+  ++finished_.completion_tokens;
+
+  GenerationDelta delta;
+  delta.text = text_.Append(tokenizer_.Piece(next_token_));
+  delta.tokens.push_back(next_token_);
+  if (options_.logprobs) delta.logprobs.push_back(next_logprob_);
+  Push(std::move(delta));
+
+  if (text_.stopped()) {
+    finished_.reason = EndReason::kStopString;
+    finished_.stop_string = text_.stop_string();
+    return true;
+  }
+  if (finished_.completion_tokens >= options_.max_tokens) {
+    finished_.reason = EndReason::kMaxTokens;
+    return true;
+  }
+  if (static_cast<int>(tokens_.size()) >= options_.max_context) {
+    finished_.reason = EndReason::kContextFull;
+    return true;
+  }
+  return false;
+}
+
+void GenerateTask::OnEnd(const absl::Status& status) {
+  if (!status.ok()) {
+    Push(status);
+    return;
+  }
+  std::string rest = text_.Finish();
+  if (!rest.empty()) Push(GenerationDelta{std::move(rest), {}, {}});
+  finished_.prefill_time = first_token_ - started_;
+  finished_.decode_time = absl::Now() - first_token_;
+  Push(finished_);
+}
+
+}  // namespace onegrid::inference

@@ -1,0 +1,55 @@
+// The logic of onegrid.v1.GenerationService, free of gRPC.
+#ifndef SERVICES_INFERENCE_GENERATION_SERVICE_H_
+#define SERVICES_INFERENCE_GENERATION_SERVICE_H_
+
+#include <memory>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "proto/onegrid/v1/generation.pb.h"
+#include "services/inference/call_context.h"
+#include "services/inference/scheduler.h"
+#include "services/inference/score_task.h"
+#include "services/model/tokenizer.h"
+
+namespace onegrid::inference {
+
+// Most tokens and candidates per position in ScoreTokens.
+inline constexpr int kMaxScoreWidth = 1024;
+
+// Checks requests, runs them through the scheduler, converts results. The
+// errors are those listed in generation.proto.
+// Thread-safe: each call blocks its own thread.
+class GenerationService {
+ public:
+  // All must outlive the service. `info` is what GetServerInfo returns.
+  GenerationService(const model::Tokenizer& tokenizer, Scheduler& scheduler,
+                    v1::ServerInfo info);
+
+  // Calls `write` for each message, in order, from the calling thread. Ends
+  // with Cancelled when `write` returns false.
+  absl::Status Generate(
+      const v1::GenerateRequest& request, const CallContext& context,
+      absl::FunctionRef<bool(const v1::GenerateResponse&)> write);
+
+  absl::StatusOr<v1::ScoreTokensResponse> ScoreTokens(
+      const v1::ScoreTokensRequest& request, const CallContext& context);
+
+  absl::StatusOr<v1::TokenizeResponse> Tokenize(
+      const v1::TokenizeRequest& request) const;
+
+  const v1::ServerInfo& info() const { return info_; }
+
+ private:
+  absl::StatusOr<ScoreOptions> ToScoreOptions(
+      const v1::ScoreTokensRequest& request) const;
+
+  const model::Tokenizer& tokenizer_;
+  Scheduler& scheduler_;
+  const v1::ServerInfo info_;
+};
+
+}  // namespace onegrid::inference
+
+#endif  // SERVICES_INFERENCE_GENERATION_SERVICE_H_

@@ -1,0 +1,96 @@
+// Serves one Gemma 3 GGUF over gRPC.
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "services/common/log.h"
+#include "services/common/server.h"
+#include "services/common/thread_count.h"
+#include "services/inference/generation_grpc.h"
+#include "services/inference/served_model.h"
+
+ABSL_FLAG(std::string, model, "", "GGUF file to serve.");
+ABSL_FLAG(std::string, artifact_sha256, "",
+          "Refuse to serve unless the file's SHA-256 is this one.");
+ABSL_FLAG(std::string, host, "127.0.0.1", "Address to listen on.");
+ABSL_FLAG(int, port, 0, "Port to listen on; 0 picks a free one.");
+ABSL_FLAG(std::string, port_file, "",
+          "File to write host:port to once serving.");
+ABSL_FLAG(std::string, activations, "int8",
+          "Precision of the linears' inputs: int8 or f32.");
+ABSL_FLAG(std::string, kv_cache, "int8",
+          "Precision of keys and values: int8 or f32.");
+ABSL_FLAG(std::string, isa, "auto",
+          "Instruction set: auto, avx512_vnni, avx2 or reference.");
+ABSL_FLAG(bool, allow_degraded, false,
+          "If the asked-for instruction set is missing, use the best one "
+          "there is and say so in GetServerInfo, instead of not starting.");
+ABSL_FLAG(int, threads, 0,
+          "Threads to compute with; 0 takes all this process may use.");
+ABSL_FLAG(int, max_sequences, 8, "Requests computed at once.");
+ABSL_FLAG(int, max_queue, 64, "Requests that may wait; more are refused.");
+ABSL_FLAG(int, max_context, 8192, "Most tokens of one sequence.");
+ABSL_FLAG(int, max_step_tokens, 256,
+          "Most tokens computed in one step over all requests.");
+ABSL_FLAG(int, drain_seconds, 20,
+          "On SIGTERM, how long calls in progress may go on.");
+
+namespace onegrid::inference {
+namespace {
+
+int Fail(const absl::Status& status) {
+  std::fprintf(stderr, "inference: %s\n",
+               std::string(status.message()).c_str());
+  return 1;
+}
+
+ServedModelOptions OptionsFromFlags() {
+  ServedModelOptions options;
+  options.model_path = absl::GetFlag(FLAGS_model);
+  options.artifact_sha256 = absl::GetFlag(FLAGS_artifact_sha256);
+  options.activations = absl::GetFlag(FLAGS_activations);
+  options.kv_cache = absl::GetFlag(FLAGS_kv_cache);
+  options.isa = absl::GetFlag(FLAGS_isa);
+  options.allow_degraded = absl::GetFlag(FLAGS_allow_degraded);
+  options.threads = common::ChooseThreadCount(absl::GetFlag(FLAGS_threads));
+  options.max_sequences = absl::GetFlag(FLAGS_max_sequences);
+  options.max_queue = absl::GetFlag(FLAGS_max_queue);
+  options.max_context = absl::GetFlag(FLAGS_max_context);
+  options.max_step_tokens = absl::GetFlag(FLAGS_max_step_tokens);
+  return options;
+}
+
+int Main(int argc, char** argv) {
+  absl::SetProgramUsageMessage(
+      "Serves one Gemma 3 GGUF over gRPC.\n"
+      "inference --model=FILE.gguf [--port=PORT]");
+  const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
+  if (rest.size() > 1) {
+    return Fail(absl::InvalidArgumentError(
+        absl::StrCat("unexpected argument ", rest[1])));
+  }
+  auto model = ServedModel::Load(OptionsFromFlags());
+  if (!model.ok()) return Fail(model.status());
+
+  GenerationGrpc service((*model)->service());
+  common::ServerOptions server;
+  server.host = absl::GetFlag(FLAGS_host);
+  server.port = absl::GetFlag(FLAGS_port);
+  server.port_file = absl::GetFlag(FLAGS_port_file);
+  server.drain_timeout = absl::Seconds(absl::GetFlag(FLAGS_drain_seconds));
+  common::ServerRunner runner(server);
+  runner.AddService(&service);
+  const absl::Status status = runner.RunUntilSignal();
+  return status.ok() ? 0 : Fail(status);
+}
+
+}  // namespace
+}  // namespace onegrid::inference
+
+int main(int argc, char** argv) { return onegrid::inference::Main(argc, argv); }

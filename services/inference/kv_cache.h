@@ -1,0 +1,80 @@
+// The keys and values of every sequence, in every layer.
+#ifndef SERVICES_INFERENCE_KV_CACHE_H_
+#define SERVICES_INFERENCE_KV_CACHE_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "kernels/base/thread_pool.h"
+#include "kernels/cpu/attention.h"
+#include "kernels/cpu/kv_cache.h"
+#include "services/inference/numerics.h"
+#include "services/model/gemma3_config.h"
+
+namespace onegrid::inference {
+
+// The rows of one sequence in a step.
+struct KvRows {
+  int slot;   // 0..slots-1
+  int count;  // new tokens, at the positions length(slot) and following
+};
+
+// One slot holds one sequence. Memory is taken page by page as sequences grow;
+// in sliding layers pages the window has passed are given back.
+// Thread-compatible.
+class KvCache {
+ public:
+  // Sequences of at most `max_context` tokens.
+  KvCache(const model::Gemma3Config& config, const Numerics& numerics,
+          int slots, int max_context);
+
+  int slots() const { return static_cast<int>(lengths_.size()); }
+  // Tokens the slot's sequence holds.
+  int length(int slot) const { return lengths_[slot]; }
+  // Empties the slot and gives its memory back.
+  void Reset(int slot);
+
+  // Adds k, v [M, kv_heads, head_dim] to `layer` and attends with q [M, heads,
+  // head_dim] to all that is there; out: [M, heads, head_dim]. M is the sum of
+  // the counts, each slot appears once.
+  void AppendAndAttend(int layer, absl::Span<const KvRows> rows, const float* q,
+                       const float* k, const float* v, float* out,
+                       kernels::ThreadPool& pool);
+
+  // Ends a step: the new tokens, appended to every layer by now, become part
+  // of their sequences.
+  void Advance(absl::Span<const KvRows> rows);
+
+  // Bytes held now, and the most that full sequences in all slots can take.
+  int64_t bytes() const;
+  int64_t bytes_max(int max_step_tokens) const;
+
+ private:
+  void Append(cpu::KvInt8& cache, const float* k, const float* v,
+              int64_t tokens, kernels::ThreadPool& pool) const;
+  void Append(cpu::KvF32& cache, const float* k, const float* v, int64_t tokens,
+              kernels::ThreadPool& pool) const;
+  template <typename Cache>
+  void Run(std::vector<Cache>& caches, int layer, absl::Span<const KvRows> rows,
+           const float* q, const float* k, const float* v, float* out,
+           kernels::ThreadPool& pool);
+  cpu::KvLayout Layout() const;
+  int64_t Index(int layer, int slot) const {
+    return int64_t{layer} * slots() + slot;
+  }
+  // 0 in global layers.
+  int64_t Window(int64_t layer) const;
+
+  const model::Gemma3Config config_;
+  const Numerics numerics_;
+  const int max_context_;
+  std::vector<int> lengths_;
+  // [layers, slots]; the one that is not in use is empty.
+  std::vector<cpu::KvInt8> int8_;
+  std::vector<cpu::KvF32> f32_;
+};
+
+}  // namespace onegrid::inference
+
+#endif  // SERVICES_INFERENCE_KV_CACHE_H_

@@ -1,0 +1,40 @@
+// The input of one or more linears, in the precision the engine computes in.
+#ifndef SERVICES_INFERENCE_LINEAR_INPUT_H_
+#define SERVICES_INFERENCE_LINEAR_INPUT_H_
+
+#include <cstdint>
+
+#include "kernels/base/thread_pool.h"
+#include "kernels/cpu/int4_linear.h"
+#include "kernels/cpu/int8_head.h"
+#include "kernels/cpu/quantized_activations.h"
+#include "services/inference/numerics.h"
+
+namespace onegrid::inference {
+
+// Quantizes once what several linears (q, k, v; gate, up) read.
+// Thread-compatible.
+class LinearInput {
+ public:
+  // `pool` must outlive this object.
+  LinearInput(const Numerics& numerics, kernels::ThreadPool& pool)
+      : numerics_(numerics), pool_(pool) {}
+
+  // x: [m, k], must stay unchanged until the last Multiply.
+  void Set(const float* x, int64_t m, int64_t k);
+
+  // out: [m, n] = x * w^T, w [n, k].
+  void Multiply(const cpu::PackedInt4Linear& w, float* out);
+  void Multiply(const cpu::PackedInt8Linear& w, float* out);
+
+ private:
+  const Numerics numerics_;
+  kernels::ThreadPool& pool_;
+  const float* x_ = nullptr;
+  int64_t m_ = 0;
+  cpu::QuantizedActivations quantized_;
+};
+
+}  // namespace onegrid::inference
+
+#endif  // SERVICES_INFERENCE_LINEAR_INPUT_H_

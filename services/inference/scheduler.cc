@@ -1,0 +1,215 @@
+#include "services/inference/scheduler.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/common/error_info.h"
+
+namespace onegrid::inference {
+
+Scheduler::Scheduler(Engine& engine, kernels::ThreadPool& pool,
+                     const SchedulerOptions& options)
+    : engine_(engine), pool_(pool), options_(options) {
+  for (int slot = engine.options().max_sequences - 1; slot >= 0; --slot) {
+    free_slots_.push_back(slot);
+  }
+  thread_ = std::thread([this] { Loop(); });
+}
+
+Scheduler::~Scheduler() {
+  {
+    absl::MutexLock lock(&mu_);
+    stopping_ = true;
+  }
+  thread_.join();
+}
+
+absl::Status Scheduler::Submit(std::shared_ptr<Task> task) {
+  absl::MutexLock lock(&mu_);
+  if (stopping_) {
+    return common::MakeError(absl::StatusCode::kUnavailable, "SERVER_DRAINING",
+                             "the server is stopping");
+  }
+  if (static_cast<int>(queue_.size()) >= options_.max_queue) {
+    return common::MakeError(absl::StatusCode::kResourceExhausted, "QUEUE_FULL",
+                             absl::StrCat("the queue holds its limit of ",
+                                          options_.max_queue, " requests"),
+                             {{"max_queue", absl::StrCat(options_.max_queue)}});
+  }
+  queue_.push_back(std::move(task));
+  return absl::OkStatus();
+}
+
+Scheduler::Load Scheduler::load() const {
+  absl::MutexLock lock(&mu_);
+  return {running_count_, static_cast<int>(queue_.size())};
+}
+
+void Scheduler::Loop() {
+  while (WaitForWork()) {
+    DropInterrupted();
+    StartQueued();
+    const std::vector<Chunk> chunks = PlanStep();
+    if (chunks.empty()) continue;
+    const absl::Status status = engine_.Forward(chunks);
+    if (!status.ok()) {
+      // What the tasks hold was validated on arrival, so this concerns the
+      // engine as a whole: nothing that runs can go on.
+      for (auto& running : running_) End(*running, status);
+      running_.clear();
+      continue;
+    }
+    DeliverLogits();
+    FinishStep();
+  }
+  const absl::Status stopped = common::MakeError(
+      absl::StatusCode::kUnavailable, "SERVER_DRAINING", "the server stopped");
+  for (auto& running : running_) End(*running, stopped);
+  std::deque<std::shared_ptr<Task>> waiting;
+  {
+    absl::MutexLock lock(&mu_);
+    waiting.swap(queue_);
+  }
+  for (const auto& task : waiting) task->OnEnd(stopped);
+}
+
+bool Scheduler::WaitForWork() {
+  absl::MutexLock lock(&mu_);
+  if (running_.empty()) {
+    mu_.Await(absl::Condition(
+        +[](Scheduler* s) ABSL_EXCLUSIVE_LOCKS_REQUIRED(s->mu_) {
+          return s->stopping_ || !s->queue_.empty();
+        },
+        this));
+  }
+  return !stopping_;
+}
+
+void Scheduler::DropInterrupted() {
+  for (auto& running : running_) {
+    const absl::Status status = running->task->Interrupted();
+    if (status.ok()) continue;
+    End(*running, status);
+    running.reset();
+  }
+  running_.erase(std::remove(running_.begin(), running_.end(), nullptr),
+                 running_.end());
+  // Only this thread takes tasks off the queue, so those of the copy stay.
+  std::vector<std::shared_ptr<Task>> waiting;
+  {
+    absl::MutexLock lock(&mu_);
+    waiting.assign(queue_.begin(), queue_.end());
+  }
+  for (const std::shared_ptr<Task>& task : waiting) {
+    const absl::Status status = task->Interrupted();
+    if (status.ok()) continue;
+    {
+      absl::MutexLock lock(&mu_);
+      queue_.erase(std::find(queue_.begin(), queue_.end(), task));
+    }
+    task->OnEnd(status);
+  }
+}
+
+void Scheduler::StartQueued() {
+  while (!free_slots_.empty()) {
+    std::shared_ptr<Task> task;
+    {
+      absl::MutexLock lock(&mu_);
+      if (queue_.empty()) return;
+      task = std::move(queue_.front());
+      queue_.pop_front();
+      ++running_count_;
+    }
+    auto running = std::make_unique<Running>();
+    running->slot = free_slots_.back();
+    free_slots_.pop_back();
+    task->OnStart();
+    running->task = std::move(task);
+    running_.push_back(std::move(running));
+  }
+}
+
+void Scheduler::AddChunk(Running& running, int count,
+                         std::vector<Chunk>* chunks) {
+  const absl::Span<const int32_t> tokens = running.task->tokens();
+  const int begin = running.fed;
+  const int end = begin + count;
+  const int first_output = std::clamp(running.task->first_output(), begin, end);
+  chunks->push_back(
+      {running.slot, tokens.subspan(begin, count), first_output - begin});
+  for (int i = first_output; i < end; ++i) outputs_.push_back({&running, i});
+  running.fed = end;
+}
+
+std::vector<Chunk> Scheduler::PlanStep() {
+  outputs_.clear();
+  std::vector<Chunk> chunks;
+  int budget = engine_.options().max_step_tokens;
+  const auto pending = [](const Running& running) {
+    return static_cast<int>(running.task->tokens().size()) - running.fed;
+  };
+  for (auto& running : running_) {
+    if (running->fed == 0 || pending(*running) != 1 || budget == 0) continue;
+    AddChunk(*running, 1, &chunks);
+    --budget;
+  }
+  int outputs_left = options_.max_step_outputs;
+  for (auto& running : running_) {
+    int count = std::min(pending(*running), budget);
+    // Rows before first_output cost no logits.
+    const int free_rows =
+        std::max(0, running->task->first_output() - running->fed);
+    count = std::min(count, free_rows + outputs_left);
+    if (count == 0) continue;
+    outputs_left -= std::max(0, count - free_rows);
+    budget -= count;
+    AddChunk(*running, count, &chunks);
+  }
+  return chunks;
+}
+
+void Scheduler::DeliverLogits() {
+  const int rows = static_cast<int>(outputs_.size());
+  for (int first = 0; first < rows; first += Engine::kMaxLogitRows) {
+    const int count = std::min(Engine::kMaxLogitRows, rows - first);
+    const absl::Span<float> logits = engine_.Logits(first, count);
+    const size_t vocab = logits.size() / count;
+    pool_.ParallelFor(count, 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) {
+        const Output& output = outputs_[first + i];
+        output.running->task->OnLogits(output.index,
+                                       logits.subspan(i * vocab, vocab));
+      }
+    });
+  }
+}
+
+void Scheduler::FinishStep() {
+  std::vector<Running*> stepped;
+  for (const Output& output : outputs_) {
+    if (stepped.empty() || stepped.back() != output.running) {
+      stepped.push_back(output.running);
+    }
+  }
+  for (Running* running : stepped) {
+    if (!running->task->OnStepDone()) continue;
+    End(*running, absl::OkStatus());
+    running_.erase(std::find_if(
+        running_.begin(), running_.end(),
+        [&](const auto& candidate) { return candidate.get() == running; }));
+  }
+}
+
+void Scheduler::End(Running& running, const absl::Status& status) {
+  engine_.Reset(running.slot);
+  free_slots_.push_back(running.slot);
+  {
+    absl::MutexLock lock(&mu_);
+    --running_count_;
+  }
+  running.task->OnEnd(status);
+}
+
+}  // namespace onegrid::inference

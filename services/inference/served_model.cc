@@ -1,0 +1,165 @@
+#include "services/inference/served_model.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "services/common/error_info.h"
+#include "services/common/files.h"
+#include "services/common/log.h"
+#include "services/model/gguf_reader.h"
+
+namespace onegrid::inference {
+namespace {
+
+constexpr char kVersion[] = "0.1.0";
+
+absl::Status InvalidFlag(absl::string_view flag, absl::string_view value,
+                         absl::string_view expected) {
+  return common::MakeError(
+      absl::StatusCode::kInvalidArgument, "INVALID_FLAG",
+      absl::StrCat("--", flag, " is \"", value, "\", expected ", expected),
+      {{"flag", std::string(flag)}});
+}
+
+absl::StatusOr<Precision> ParsePrecision(absl::string_view flag,
+                                         absl::string_view value) {
+  if (value == "int8") return Precision::kInt8;
+  if (value == "f32") return Precision::kF32;
+  return InvalidFlag(flag, value, "int8 or f32");
+}
+
+absl::StatusOr<kernels::Isa> ParseIsa(absl::string_view value) {
+  if (value == "auto") return kernels::BestIsa();
+  for (kernels::Isa isa : {kernels::Isa::kReference, kernels::Isa::kAvx2,
+                           kernels::Isa::kAvx512Vnni}) {
+    if (value == kernels::IsaName(isa)) return isa;
+  }
+  return InvalidFlag("isa", value, "auto, avx512_vnni, avx2 or reference");
+}
+
+std::string KernelPath(const Numerics& numerics) {
+  const char* isa = kernels::IsaName(numerics.isa);
+  if (numerics.activations == Precision::kF32) {
+    return absl::StrCat("decode and prefill: f32 x dequantized int4, ", isa);
+  }
+  return absl::StrCat("decode and prefill: int8 x int4 in groups of 32, ", isa);
+}
+
+v1::ServerInfo MakeInfo(const ServedModelOptions& options,
+                        const Numerics& numerics, const Engine& engine) {
+  v1::ServerInfo info;
+  info.set_architecture("gemma3");
+  info.set_weight_format("Q4_0 linears, Q8_0 embedding and head, F32 norms");
+  info.set_kv_cache(
+      numerics.kv_cache == Precision::kInt8
+          ? "int8 (K Hadamard-rotated, per token and head; V groups of 32)"
+          : "f32");
+  info.set_activations(
+      numerics.activations == Precision::kInt8 ? "int8 groups of 32" : "f32");
+  info.set_isa(kernels::IsaName(numerics.isa));
+  info.set_kernel_path(KernelPath(numerics));
+  info.set_threads(options.threads.threads);
+  info.set_thread_reason(options.threads.reason);
+  info.set_max_sequences(engine.options().max_sequences);
+  info.set_max_context(engine.options().max_context);
+  info.set_kv_bytes(engine.kv_bytes_max());
+  info.set_vocab_size(static_cast<int32_t>(engine.config().vocab_size));
+  info.set_version(kVersion);
+  return info;
+}
+
+absl::StatusOr<std::string> CheckDigest(const ServedModelOptions& options) {
+  ASSIGN_OR_RETURN(const std::string sha256,
+                   common::Sha256OfFile(options.model_path));
+  const std::string& wanted = options.artifact_sha256;
+  if (wanted.empty() || absl::AsciiStrToLower(wanted) == sha256) return sha256;
+  return common::MakeError(absl::StatusCode::kDataLoss, "DIGEST_MISMATCH",
+                           absl::StrCat(options.model_path, " has SHA-256 ",
+                                        sha256, ", expected ", wanted),
+                           {{"expected", wanted}, {"found", sha256}});
+}
+
+}  // namespace
+
+absl::StatusOr<Numerics> ChooseNumerics(const ServedModelOptions& options,
+                                        std::vector<std::string>* degraded) {
+  Numerics numerics;
+  ASSIGN_OR_RETURN(numerics.activations,
+                   ParsePrecision("activations", options.activations));
+  ASSIGN_OR_RETURN(numerics.kv_cache,
+                   ParsePrecision("kv_cache", options.kv_cache));
+  ASSIGN_OR_RETURN(numerics.isa, ParseIsa(options.isa));
+  if (kernels::IsaSupported(numerics.isa)) return numerics;
+  const std::string problem =
+      absl::StrCat("this processor lacks ", options.isa, ", its best is ",
+                   kernels::IsaName(kernels::BestIsa()));
+  if (!options.allow_degraded) {
+    return common::MakeError(absl::StatusCode::kFailedPrecondition,
+                             "ISA_NOT_SUPPORTED", problem,
+                             {{"isa", options.isa}});
+  }
+  degraded->push_back(problem);
+  numerics.isa = kernels::BestIsa();
+  return numerics;
+}
+
+absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
+    const ServedModelOptions& options) {
+  if (options.model_path.empty()) {
+    return InvalidFlag("model", "", "a GGUF file");
+  }
+  const absl::Time start = absl::Now();
+  std::vector<std::string> degraded;
+  ASSIGN_OR_RETURN(const Numerics numerics, ChooseNumerics(options, &degraded));
+  ASSIGN_OR_RETURN(const auto file, model::GgufFile::Open(options.model_path));
+  ASSIGN_OR_RETURN(const std::string sha256, CheckDigest(options));
+
+  std::unique_ptr<ServedModel> served(new ServedModel(options.threads.threads));
+  ASSIGN_OR_RETURN(Gemma3Weights weights,
+                   LoadGemma3Weights(*file, served->pool_));
+  served->weights_ = std::make_unique<Gemma3Weights>(std::move(weights));
+  ASSIGN_OR_RETURN(served->tokenizer_, model::Tokenizer::FromGguf(*file));
+  if (served->tokenizer_->vocab_size() > served->weights_->config.vocab_size) {
+    return common::MakeError(
+        absl::StatusCode::kDataLoss, "CORRUPT_FILE",
+        absl::StrCat(options.model_path, ": the tokenizer has ",
+                     served->tokenizer_->vocab_size(),
+                     " tokens, the embedding only ",
+                     served->weights_->config.vocab_size, " rows"));
+  }
+  EngineOptions engine;
+  engine.numerics = numerics;
+  engine.max_sequences = options.max_sequences;
+  engine.max_context = static_cast<int>(std::min<int64_t>(
+      options.max_context, served->weights_->config.context_length));
+  engine.max_step_tokens = options.max_step_tokens;
+  ASSIGN_OR_RETURN(served->engine_,
+                   Engine::Create(*served->weights_, engine, served->pool_));
+
+  v1::ServerInfo info = MakeInfo(options, numerics, *served->engine_);
+  info.set_artifact_sha256(sha256);
+  for (std::string& line : degraded) info.add_degraded(std::move(line));
+  SchedulerOptions scheduler;
+  scheduler.max_queue = options.max_queue;
+  served->scheduler_ =
+      std::make_unique<Scheduler>(*served->engine_, served->pool_, scheduler);
+  common::LogInfo(
+      "model_loaded",
+      {{"sha256", sha256},
+       {"isa", info.isa()},
+       {"threads", info.threads()},
+       {"thread_reason", info.thread_reason()},
+       {"activations", info.activations()},
+       {"kv_cache", info.kv_cache()},
+       {"weight_bytes", served->weights_->bytes()},
+       {"kv_bytes_max", info.kv_bytes()},
+       {"load_ms", absl::ToInt64Milliseconds(absl::Now() - start)}});
+  served->service_ = std::make_unique<GenerationService>(
+      *served->tokenizer_, *served->scheduler_, std::move(info));
+  return served;
+}
+
+}  // namespace onegrid::inference

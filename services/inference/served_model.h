@@ -1,0 +1,68 @@
+// From a file and options to a service that answers.
+#ifndef SERVICES_INFERENCE_SERVED_MODEL_H_
+#define SERVICES_INFERENCE_SERVED_MODEL_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "kernels/base/thread_pool.h"
+#include "services/common/thread_count.h"
+#include "services/inference/engine.h"
+#include "services/inference/gemma3_weights.h"
+#include "services/inference/generation_service.h"
+#include "services/inference/scheduler.h"
+#include "services/model/tokenizer.h"
+
+namespace onegrid::inference {
+
+struct ServedModelOptions {
+  std::string model_path;
+  std::string artifact_sha256;       // empty: whatever the file has
+  std::string activations = "int8";  // "int8", "f32"
+  std::string kv_cache = "int8";     // "int8", "f32"
+  std::string isa = "auto";  // "auto", "avx512_vnni", "avx2", "reference"
+  bool allow_degraded = false;
+  common::ThreadCount threads;
+  int max_sequences = 8;
+  int max_queue = 64;
+  int max_context = 8192;  // a shorter model context takes its place
+  int max_step_tokens = 256;
+};
+
+// Reads the three precision options. InvalidArgument (INVALID_FLAG): an unknown
+// word. FailedPrecondition (ISA_NOT_SUPPORTED): the processor lacks the
+// instruction set and allow_degraded is false; if true, the best one takes its
+// place and a sentence is added to `degraded`.
+absl::StatusOr<Numerics> ChooseNumerics(const ServedModelOptions& options,
+                                        std::vector<std::string>* degraded);
+
+// Owns everything between the file and the service. The file is not needed
+// once Load has returned.
+class ServedModel {
+ public:
+  // DataLoss (DIGEST_MISMATCH): the file is not the artifact named. Errors of
+  // ChooseNumerics, model::GgufFile, model::Tokenizer, LoadGemma3Weights and
+  // Engine::Create.
+  static absl::StatusOr<std::unique_ptr<ServedModel>> Load(
+      const ServedModelOptions& options);
+
+  GenerationService& service() { return *service_; }
+
+ private:
+  explicit ServedModel(int threads) : pool_(threads) {}
+
+  // In order of construction; destroyed in reverse.
+  kernels::ThreadPool pool_;
+  std::unique_ptr<model::Tokenizer> tokenizer_;
+  std::unique_ptr<Gemma3Weights> weights_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<Scheduler> scheduler_;
+  std::unique_ptr<GenerationService> service_;
+};
+
+}  // namespace onegrid::inference
+
+#endif  // SERVICES_INFERENCE_SERVED_MODEL_H_

@@ -1,0 +1,44 @@
+// One request as the scheduler sees it: tokens to feed, rows to look at.
+#ifndef SERVICES_INFERENCE_TASK_H_
+#define SERVICES_INFERENCE_TASK_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+
+namespace onegrid::inference {
+
+// All calls come from the scheduler's thread, except OnLogits, which may be
+// called for different rows at once from several.
+class Task {
+ public:
+  virtual ~Task() = default;
+
+  // Every token of the sequence so far. Only grows.
+  virtual absl::Span<const int32_t> tokens() const = 0;
+
+  // Index into tokens() of the first one whose logits are wanted; all after it
+  // are wanted too.
+  virtual int first_output() const = 0;
+
+  // Cancelled or DeadlineExceeded once nobody wants the result any more.
+  virtual absl::Status Interrupted() const = 0;
+
+  // The task left the queue; its first tokens run in the next step.
+  virtual void OnStart() = 0;
+
+  // logits: [vocabulary], those that follow tokens()[index]; may be changed.
+  virtual void OnLogits(int index, absl::Span<float> logits) = 0;
+
+  // Called once after a step's OnLogits calls for this task. True ends it.
+  virtual bool OnStepDone() = 0;
+
+  // Last call. Not OK: interrupted, or the engine failed.
+  virtual void OnEnd(const absl::Status& status) = 0;
+};
+
+}  // namespace onegrid::inference
+
+#endif  // SERVICES_INFERENCE_TASK_H_
