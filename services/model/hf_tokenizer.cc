@@ -163,8 +163,7 @@ absl::StatusOr<std::map<std::string, std::string>> HfTokenizerFiles(
   ASSIGN_OR_RETURN(files["tokenizer_config.json"],
                    TokenizerConfigJson(vocabulary, file));
   files["tokenizer.json"] = TokenizerJson(vocabulary);
-  files["tokenizer.model"] =
-      SerializeModelProto(vocabulary, ModelProtoUse::kPublished);
+  files["tokenizer.model"] = SerializeModelProto(vocabulary);
   return files;
 }
 

@@ -120,20 +120,12 @@ absl::Status CheckKind(const GgufFile& file) {
       {{"path", file.path()}, {"found", found}, {"supported", "llama"}});
 }
 
-std::string SerializePiece(const VocabularyToken& token, bool is_unknown,
-                           ModelProtoUse use) {
-  TokenType type = token.type;
-  std::string text = token.text;
-  if (is_unknown) {
-    // GGUF files call <unk> a control token; the library needs it by its role.
-    type = TokenType::kUnknown;
-  } else if (use == ModelProtoUse::kAfterSplitting) {
-    if (type != TokenType::kByte) type = TokenType::kNormal;
-  } else if (type == TokenType::kUserDefined) {
-    text = EscapeSpaces(text);
-  }
+std::string SerializePiece(const VocabularyToken& token, bool is_unknown) {
+  // GGUF files call <unk> a control token; the library needs it by its role.
+  const TokenType type = is_unknown ? TokenType::kUnknown : token.type;
   ProtoWriter piece;
-  piece.Bytes(1, text);
+  piece.Bytes(1, type == TokenType::kUserDefined ? EscapeSpaces(token.text)
+                                                 : token.text);
   piece.Float(2, token.score);
   piece.Varint(3, static_cast<uint64_t>(type));
   return piece.Take();
@@ -194,15 +186,14 @@ absl::StatusOr<Vocabulary> VocabularyFromGguf(const GgufFile& file) {
   return vocabulary;
 }
 
-std::string SerializeModelProto(const Vocabulary& vocabulary,
-                                ModelProtoUse use) {
+std::string SerializeModelProto(const Vocabulary& vocabulary) {
   const auto text = [&](int32_t id) -> const std::string& {
     return vocabulary.tokens[id].text;
   };
   ProtoWriter model;
   for (size_t i = 0; i < vocabulary.tokens.size(); ++i) {
     const bool is_unknown = static_cast<int32_t>(i) == vocabulary.unknown_id;
-    model.Bytes(1, SerializePiece(vocabulary.tokens[i], is_unknown, use));
+    model.Bytes(1, SerializePiece(vocabulary.tokens[i], is_unknown));
   }
   ProtoWriter trainer;
   trainer.Varint(3, 2);  // model_type = BPE

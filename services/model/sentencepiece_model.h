@@ -51,18 +51,10 @@ std::string EscapeSpaces(const std::string& text);
 std::string UnescapeSpaces(const std::string& text);
 
 // A serialized sentencepiece.ModelProto (sentencepiece_model.proto, proto2),
-// written field by field because the library's distribution package has no
-// generated header for it.
-//
-// kPublished: what the makers' tokenizer.model says; user-defined tokens match
-// anywhere in the text. For other tools.
-// kAfterSplitting: for text from which user-defined and control tokens were cut
-// out before. Every token but the bytes and the unknown one may then come out
-// of a merge and no text is matched in advance, as in llama.cpp
-// (llm_tokenizer_spm).
-enum class ModelProtoUse { kPublished, kAfterSplitting };
-std::string SerializeModelProto(const Vocabulary& vocabulary,
-                                ModelProtoUse use);
+// what the model's makers call tokenizer.model: user-defined tokens with their
+// spaces escaped, the unknown token by its role. Written field by field because
+// the SentencePiece library cannot be linked into a service (bpe_merger.h).
+std::string SerializeModelProto(const Vocabulary& vocabulary);
 
 }  // namespace onegrid::model
 

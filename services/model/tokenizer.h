@@ -17,9 +17,9 @@
 
 namespace onegrid::model {
 
-// Gemma 3's tokenizer, built from the metadata of a GGUF file: the
-// SentencePiece library merges, this class cuts out control and user-defined
-// tokens first. The ids equal llama.cpp's (tests/parity/tokenizer_parity.py).
+// Gemma 3's tokenizer, built from the metadata of a GGUF file: BpeMerger merges,
+// this class cuts out control and user-defined tokens first. The ids equal
+// llama.cpp's (tests/parity/tokenizer_parity.py).
 // Thread-safe.
 class Tokenizer {
  public:
