@@ -11,10 +11,12 @@
 namespace onegrid::cpu {
 namespace {
 
-kernels::ThreadPool& Pool() {
-  static auto* pool = new kernels::ThreadPool(
+// The last argument of every benchmark is the number of threads; 0: all.
+kernels::ThreadPool& Pool(const benchmark::State& state, int argument) {
+  static auto* one = new kernels::ThreadPool(1);
+  static auto* all = new kernels::ThreadPool(
       static_cast<int>(std::thread::hardware_concurrency()));
-  return *pool;
+  return state.range(argument) == 1 ? *one : *all;
 }
 
 // Blocks of `bytes` bytes whose f16 scale is 0.01.
@@ -53,32 +55,35 @@ void Report(benchmark::State& state, int64_t m, int64_t n, int64_t k,
 void Int4(benchmark::State& state, kernels::Isa isa) {
   if (!kernels::IsaSupported(isa)) return state.SkipWithError("unsupported");
   const int64_t m = state.range(0), n = state.range(1), k = state.range(2);
-  auto w = PackedInt4Linear::FromQ4_0(Blocks(n * k / 32, 18), n, k, Pool());
+  kernels::ThreadPool& pool = Pool(state, 3);
+  auto w = PackedInt4Linear::FromQ4_0(Blocks(n * k / 32, 18), n, k, pool);
   QuantizedActivations x;
-  QuantizeActivations(Activations(m, k), m, k, &x, Pool(), isa);
+  QuantizeActivations(Activations(m, k), m, k, &x, pool, isa);
   std::vector<float> out(static_cast<size_t>(m * n));
-  for (auto _ : state) Int4Linear(x, *w, out.data(), Pool(), isa);
+  for (auto _ : state) Int4Linear(x, *w, out.data(), pool, isa);
   Report(state, m, n, k, w->bytes());
 }
 
 void Int4F32(benchmark::State& state, kernels::Isa isa) {
   if (!kernels::IsaSupported(isa)) return state.SkipWithError("unsupported");
   const int64_t m = state.range(0), n = state.range(1), k = state.range(2);
-  auto w = PackedInt4Linear::FromQ4_0(Blocks(n * k / 32, 18), n, k, Pool());
+  kernels::ThreadPool& pool = Pool(state, 3);
+  auto w = PackedInt4Linear::FromQ4_0(Blocks(n * k / 32, 18), n, k, pool);
   const std::vector<float> x = Activations(m, k);
   std::vector<float> out(static_cast<size_t>(m * n));
-  for (auto _ : state) Int4LinearF32(x.data(), m, *w, out.data(), Pool(), isa);
+  for (auto _ : state) Int4LinearF32(x.data(), m, *w, out.data(), pool, isa);
   Report(state, m, n, k, w->bytes());
 }
 
 void Head(benchmark::State& state, kernels::Isa isa) {
   if (!kernels::IsaSupported(isa)) return state.SkipWithError("unsupported");
   const int64_t m = state.range(0), n = state.range(1), k = state.range(2);
-  auto w = PackedInt8Linear::FromQ8_0(Blocks(n * k / 32, 34), n, k, Pool());
+  kernels::ThreadPool& pool = Pool(state, 3);
+  auto w = PackedInt8Linear::FromQ8_0(Blocks(n * k / 32, 34), n, k, pool);
   QuantizedActivations x;
-  QuantizeActivations(Activations(m, k), m, k, &x, Pool(), isa);
+  QuantizeActivations(Activations(m, k), m, k, &x, pool, isa);
   std::vector<float> out(static_cast<size_t>(m * n));
-  for (auto _ : state) Int8Linear(x, *w, out.data(), Pool(), isa);
+  for (auto _ : state) Int8Linear(x, *w, out.data(), pool, isa);
   Report(state, m, n, k, w->bytes());
 }
 
@@ -87,44 +92,55 @@ void Quantize(benchmark::State& state, kernels::Isa isa) {
   const int64_t m = state.range(0), k = state.range(1);
   const std::vector<float> x = Activations(m, k);
   QuantizedActivations q;
-  for (auto _ : state) QuantizeActivations(x, m, k, &q, Pool(), isa);
+  for (auto _ : state) QuantizeActivations(x, m, k, &q, Pool(state, 2), isa);
+  state.counters["GB/s"] =
+      benchmark::Counter(4e-9 * static_cast<double>(m * k),
+                         benchmark::Counter::kIsIterationInvariantRate);
 }
 
-// The linear layers of Gemma 3 270M and a larger one.
-void LayerShapes(benchmark::internal::Benchmark* b) {
+using benchmark::internal::Benchmark;
+
+// The linear layers of Gemma 3 270M and of a larger model.
+void Shapes(Benchmark* b, int64_t threads) {
   for (int64_t m : {1, 4, 8, 128, 512}) {
-    for (auto [n, k] :
-         {std::pair<int64_t, int64_t>{2048, 640}, {640, 2048}, {8192, 2048}}) {
-      b->Args({m, n, k});
-    }
+    b->Args({m, 2048, 640, threads});
+    b->Args({m, 640, 2048, threads});
+    b->Args({m, 8192, 2048, threads});
   }
+}
+void HeadShapes(Benchmark* b, int64_t threads) {
+  b->Args({1, 262144, 640, threads})->Args({8, 262144, 640, threads});
+}
+
+// One thread is measured in processor time, which other processes disturb
+// least; all threads in elapsed time.
+void OneThread(Benchmark* b) { Shapes(b, 1); }
+void AllThreads(Benchmark* b) {
+  Shapes(b, 0);
+  b->UseRealTime();
+}
+void HeadOneThread(Benchmark* b) { HeadShapes(b, 1); }
+void HeadAllThreads(Benchmark* b) {
+  HeadShapes(b, 0);
   b->UseRealTime();
 }
 
-BENCHMARK_CAPTURE(Int4, avx512_vnni, kernels::Isa::kAvx512Vnni)
-    ->Apply(LayerShapes);
-BENCHMARK_CAPTURE(Int4, avx2, kernels::Isa::kAvx2)->Apply(LayerShapes);
-BENCHMARK_CAPTURE(Int4F32, avx512, kernels::Isa::kAvx512Vnni)
-    ->Args({1, 2048, 640})
-    ->Args({512, 2048, 640})
-    ->UseRealTime();
-BENCHMARK_CAPTURE(Int4F32, avx2, kernels::Isa::kAvx2)
-    ->Args({1, 2048, 640})
-    ->Args({512, 2048, 640})
-    ->UseRealTime();
-BENCHMARK_CAPTURE(Head, avx512_vnni, kernels::Isa::kAvx512Vnni)
-    ->Args({1, 262144, 640})
-    ->Args({8, 262144, 640})
-    ->UseRealTime();
-BENCHMARK_CAPTURE(Head, avx2, kernels::Isa::kAvx2)
-    ->Args({1, 262144, 640})
-    ->Args({8, 262144, 640})
-    ->UseRealTime();
-BENCHMARK_CAPTURE(Quantize, avx512, kernels::Isa::kAvx512Vnni)
-    ->Args({1, 640})
-    ->Args({512, 640})
-    ->Args({512, 2048})
-    ->UseRealTime();
+constexpr kernels::Isa kAvx512 = kernels::Isa::kAvx512Vnni;
+constexpr kernels::Isa kAvx2 = kernels::Isa::kAvx2;
+
+BENCHMARK_CAPTURE(Int4, avx512, kAvx512)->Apply(OneThread);
+BENCHMARK_CAPTURE(Int4, avx512, kAvx512)->Apply(AllThreads);
+BENCHMARK_CAPTURE(Int4, avx2, kAvx2)->Apply(OneThread);
+BENCHMARK_CAPTURE(Int4, avx2, kAvx2)->Apply(AllThreads);
+BENCHMARK_CAPTURE(Int4F32, avx512, kAvx512)->Apply(OneThread);
+BENCHMARK_CAPTURE(Int4F32, avx2, kAvx2)->Apply(OneThread);
+BENCHMARK_CAPTURE(Head, avx512, kAvx512)->Apply(HeadOneThread);
+BENCHMARK_CAPTURE(Head, avx512, kAvx512)->Apply(HeadAllThreads);
+BENCHMARK_CAPTURE(Head, avx2, kAvx2)->Apply(HeadOneThread);
+BENCHMARK_CAPTURE(Quantize, avx512, kAvx512)
+    ->Args({1, 640, 1})
+    ->Args({512, 2048, 1});
+BENCHMARK_CAPTURE(Quantize, avx2, kAvx2)->Args({512, 2048, 1});
 
 }  // namespace
 }  // namespace onegrid::cpu
