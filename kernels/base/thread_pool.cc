@@ -34,6 +34,8 @@ ThreadPool::~ThreadPool() {
   for (std::thread& thread : threads_) thread.join();
 }
 
+bool ThreadPool::InLoop() const { return running_pool == this; }
+
 int64_t ThreadPool::GrainFor(int64_t n) const {
   return std::max<int64_t>(1, n / (int64_t{4} * size()));
 }

@@ -41,6 +41,9 @@ class ThreadPool {
   // must not throw.
   void ParallelFor(int64_t n, int64_t grain, Body body);
 
+  // True on a thread that is running a range of this pool.
+  bool InLoop() const;
+
   // A grain that makes about four ranges per thread.
   int64_t GrainFor(int64_t n) const;
 

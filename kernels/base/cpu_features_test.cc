@@ -1,0 +1,31 @@
+#include "kernels/base/cpu_features.h"
+
+#include "gtest/gtest.h"
+
+namespace onegrid::kernels {
+namespace {
+
+// The compiler's own detection reads the same registers.
+TEST(CpuFeaturesTest, AgreesWithTheCompilersDetection) {
+  const CpuFeatures& cpu = GetCpuFeatures();
+  EXPECT_EQ(cpu.avx2, __builtin_cpu_supports("avx2") != 0);
+  EXPECT_EQ(cpu.fma, __builtin_cpu_supports("fma") != 0);
+  EXPECT_EQ(cpu.avx512f, __builtin_cpu_supports("avx512f") != 0);
+  EXPECT_EQ(cpu.avx512bw, __builtin_cpu_supports("avx512bw") != 0);
+  EXPECT_EQ(cpu.avx512vl, __builtin_cpu_supports("avx512vl") != 0);
+  EXPECT_EQ(cpu.avx512vnni, __builtin_cpu_supports("avx512vnni") != 0);
+  EXPECT_EQ(cpu.avx512bf16, __builtin_cpu_supports("avx512bf16") != 0);
+}
+
+TEST(CpuFeaturesTest, BestIsaIsSupportedAndNoneBetterIs) {
+  EXPECT_TRUE(IsaSupported(Isa::kReference));
+  EXPECT_TRUE(IsaSupported(BestIsa()));
+  for (Isa isa : {Isa::kReference, Isa::kAvx2, Isa::kAvx512Vnni}) {
+    if (static_cast<int>(isa) > static_cast<int>(BestIsa())) {
+      EXPECT_FALSE(IsaSupported(isa)) << IsaName(isa);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace onegrid::kernels
