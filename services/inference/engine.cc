@@ -26,6 +26,15 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(
                                 " and max_context ", options.max_context,
                                 ", expected 1 or more"));
   }
+  const int64_t head_dim = weights.config.head_dim;
+  if (head_dim < 32 || head_dim > cpu::kMaxHeadDim ||
+      (head_dim & (head_dim - 1)) != 0) {
+    return common::MakeError(
+        absl::StatusCode::kUnimplemented, "UNSUPPORTED_ARCHITECTURE",
+        absl::StrCat("the head size is ", head_dim,
+                     ", expected a power of two from 32 to ",
+                     cpu::kMaxHeadDim));
+  }
   if (options.max_context > weights.config.context_length) {
     return Invalid(absl::StrCat("max_context is ", options.max_context,
                                 ", the model's is ",

@@ -1,0 +1,281 @@
+// Goal: what a sequence computes depends on nothing but the sequence.
+// Method: a tiny random model; whole prompts against chunks, batches against
+// single sequences, and a naive float forward over kernels/reference as oracle.
+#include "services/inference/engine.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "kernels/reference/ops.h"
+#include "services/inference/tiny_model.h"
+#include "services/model/tensor_ops.h"
+
+namespace onegrid::inference {
+namespace {
+
+using Rows = std::vector<std::vector<float>>;  // [tokens][vocabulary]
+
+std::vector<int32_t> Tokens(int count, uint32_t seed) {
+  std::vector<int32_t> tokens = {kTinyBos};
+  while (static_cast<int>(tokens.size()) < count) {
+    seed = seed * 1664525u + 1013904223u;
+    tokens.push_back(static_cast<int32_t>((seed >> 8) % kTinyVocab));
+  }
+  return tokens;
+}
+
+class EngineTest : public testing::Test {
+ protected:
+  static constexpr int kStep = 64;
+
+  static void SetUpTestSuite() {
+    path_ = new std::string(testing::TempDir() + "/tiny_engine.gguf");
+    ASSERT_TRUE(WriteTinyModel(*path_).ok());
+    pool_ = new kernels::ThreadPool(2);
+    auto file = model::GgufFile::Open(*path_);
+    ASSERT_TRUE(file.ok()) << file.status();
+    auto weights = LoadGemma3Weights(**file, *pool_);
+    ASSERT_TRUE(weights.ok()) << weights.status();
+    file_ = std::move(*file).release();
+    weights_ = new Gemma3Weights(*std::move(weights));
+  }
+
+  static std::unique_ptr<Engine> Make(Precision activations,
+                                      Precision kv_cache) {
+    EngineOptions options;
+    options.numerics.activations = activations;
+    options.numerics.kv_cache = kv_cache;
+    options.max_sequences = 4;
+    options.max_context = kTinyContext;
+    options.max_step_tokens = kStep;
+    auto engine = Engine::Create(*weights_, options, *pool_);
+    EXPECT_TRUE(engine.ok()) << engine.status();
+    return *std::move(engine);
+  }
+
+  static void AppendRows(Engine& engine, Rows* rows) {
+    for (int i = 0; i < engine.output_rows(); ++i) {
+      const absl::Span<const float> row = engine.Logits(i, 1);
+      rows->emplace_back(row.begin(), row.end());
+    }
+  }
+
+  // Logits after every token, the tokens fed in chunks of at most `chunk`.
+  static Rows Run(Engine& engine, int slot, const std::vector<int32_t>& tokens,
+                  int chunk) {
+    engine.Reset(slot);
+    Rows rows;
+    for (size_t at = 0; at < tokens.size(); at += chunk) {
+      const absl::Span<const int32_t> part =
+          absl::MakeConstSpan(tokens).subspan(at, chunk);
+      EXPECT_TRUE(engine.Forward({Chunk{slot, part, 0}}).ok());
+      AppendRows(engine, &rows);
+    }
+    return rows;
+  }
+
+  static std::string* path_;
+  static kernels::ThreadPool* pool_;
+  static model::GgufFile* file_;
+  static Gemma3Weights* weights_;
+};
+
+std::string* EngineTest::path_ = nullptr;
+kernels::ThreadPool* EngineTest::pool_ = nullptr;
+model::GgufFile* EngineTest::file_ = nullptr;
+Gemma3Weights* EngineTest::weights_ = nullptr;
+
+double MaxDifference(const Rows& a, const Rows& b) {
+  EXPECT_EQ(a.size(), b.size());
+  double worst = 0;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    for (size_t j = 0; j < a[i].size(); ++j) {
+      worst = std::max<double>(worst, std::abs(a[i][j] - b[i][j]));
+    }
+  }
+  return worst;
+}
+
+// The model in its plainest form, from the file's dequantized tensors.
+class Oracle {
+ public:
+  Oracle(const model::GgufFile& file, const model::Gemma3Config& config)
+      : file_(file), c_(config) {}
+
+  Rows Run(const std::vector<int32_t>& tokens) {
+    const int64_t t = static_cast<int64_t>(tokens.size());
+    std::vector<int32_t> positions(t);
+    for (int64_t i = 0; i < t; ++i) positions[i] = static_cast<int32_t>(i);
+    const std::vector<float> embedding = Get("token_embd");
+    std::vector<float> x;
+    for (int32_t token : tokens) {
+      for (int64_t i = 0; i < c_.hidden; ++i) {
+        x.push_back(embedding[token * c_.hidden + i] *
+                    std::sqrt(static_cast<float>(c_.hidden)));
+      }
+    }
+    for (int layer = 0; layer < c_.layers; ++layer) {
+      prefix_ = "blk." + std::to_string(layer) + ".";
+      Layer(layer, t, positions, &x);
+    }
+    prefix_ = "";
+    x = Norm(x, "output_norm", t);
+    const std::vector<float> logits =
+        reference::MatMul(x, embedding, t, c_.vocab_size, c_.hidden);
+    Rows rows;
+    for (int64_t i = 0; i < t; ++i) {
+      rows.emplace_back(logits.begin() + i * c_.vocab_size,
+                        logits.begin() + (i + 1) * c_.vocab_size);
+    }
+    return rows;
+  }
+
+ private:
+  std::vector<float> Get(const std::string& name) {
+    const auto* tensor = file_.Find(prefix_ + name + ".weight");
+    return *model::DequantizeTensor(*tensor);
+  }
+  std::vector<float> Norm(const std::vector<float>& x, const char* name,
+                          int64_t rows) {
+    const std::vector<float> w = Get(name);
+    return reference::RmsNorm(x, w, rows, w.size(), c_.rms_eps);
+  }
+  std::vector<float> Linear(const std::vector<float>& x, const char* name,
+                            int64_t t) {
+    const std::vector<float> w = Get(name);
+    const int64_t k = x.size() / t;
+    return reference::MatMul(x, w, t, w.size() / k, k);
+  }
+  static void Add(const std::vector<float>& y, std::vector<float>* x) {
+    for (size_t i = 0; i < y.size(); ++i) (*x)[i] += y[i];
+  }
+
+  void Layer(int layer, int64_t t, const std::vector<int32_t>& positions,
+             std::vector<float>* x) {
+    const bool global = c_.IsGlobalLayer(layer);
+    const double theta = global ? c_.rope_theta_global : c_.rope_theta_local;
+    const std::vector<float> in = Norm(*x, "attn_norm", t);
+    std::vector<float> q = Linear(in, "attn_q", t);
+    std::vector<float> k = Linear(in, "attn_k", t);
+    q = Norm(q, "attn_q_norm", t * c_.heads);
+    k = Norm(k, "attn_k_norm", t * c_.kv_heads);
+    q = reference::RopeNeox(q, positions, c_.heads, c_.head_dim, theta, 1);
+    k = reference::RopeNeox(k, positions, c_.kv_heads, c_.head_dim, theta, 1);
+    const reference::AttentionShape shape{t,
+                                          t,
+                                          c_.heads,
+                                          c_.kv_heads,
+                                          c_.head_dim,
+                                          0,
+                                          global ? 0 : c_.sliding_window,
+                                          c_.attention_scale};
+    const std::vector<float> attended =
+        reference::Attention(shape, q, k, Linear(in, "attn_v", t));
+    Add(Norm(Linear(attended, "attn_output", t), "post_attention_norm", t), x);
+
+    const std::vector<float> m = Norm(*x, "ffn_norm", t);
+    std::vector<float> gate = reference::GeluTanh(Linear(m, "ffn_gate", t));
+    const std::vector<float> up = Linear(m, "ffn_up", t);
+    for (size_t i = 0; i < gate.size(); ++i) gate[i] *= up[i];
+    Add(Norm(Linear(gate, "ffn_down", t), "post_ffw_norm", t), x);
+  }
+
+  const model::GgufFile& file_;
+  const model::Gemma3Config& c_;
+  std::string prefix_;
+};
+
+TEST_F(EngineTest, FloatModeEqualsTheNaiveForwardBeyondTheWindow) {
+  const std::vector<int32_t> tokens = Tokens(5 * kTinyWindow, 7);
+  auto engine = Make(Precision::kF32, Precision::kF32);
+  const Rows ours = Run(*engine, 0, tokens, 24);
+  const Rows oracle = Oracle(*file_, weights_->config).Run(tokens);
+  // Logits are of order 10; f32 sums of up to 96 terms in 4 layers.
+  EXPECT_LT(MaxDifference(ours, oracle), 1e-3);
+}
+
+TEST_F(EngineTest, ChunksOfAnySizeGiveTheSameLogitsAsOneGo) {
+  const std::vector<int32_t> tokens = Tokens(60, 3);
+  for (Precision precision : {Precision::kInt8, Precision::kF32}) {
+    auto engine = Make(precision, precision);
+    const Rows whole = Run(*engine, 0, tokens, kStep);
+    for (int chunk : {1, 2, 7, 12, 13, 31}) {
+      // A difference of summation order in attention is all there may be.
+      EXPECT_LT(MaxDifference(Run(*engine, 1, tokens, chunk), whole), 1e-3)
+          << chunk;
+    }
+  }
+}
+
+TEST_F(EngineTest, ABatchOfSequencesEqualsEachAlone) {
+  auto engine = Make(Precision::kInt8, Precision::kInt8);
+  const std::vector<std::vector<int32_t>> prompts = {
+      Tokens(5, 1), Tokens(20, 2), Tokens(33, 3)};
+  std::vector<Rows> alone;
+  for (const auto& prompt : prompts) {
+    alone.push_back(Run(*engine, 3, prompt, kStep));
+  }
+  Rows together;
+  ASSERT_TRUE(engine
+                  ->Forward({Chunk{2, prompts[0], 0}, Chunk{0, prompts[1], 19},
+                             Chunk{1, prompts[2], 30}})
+                  .ok());
+  ASSERT_EQ(engine->output_rows(), 5 + 1 + 3);
+  AppendRows(*engine, &together);
+  Rows expected = alone[0];
+  expected.push_back(alone[1][19]);
+  expected.insert(expected.end(), alone[2].begin() + 30, alone[2].end());
+  EXPECT_LT(MaxDifference(together, expected), 1e-3);
+}
+
+TEST_F(EngineTest, Int8CacheIsCloseToTheFloatCache) {
+  const std::vector<int32_t> tokens = Tokens(60, 5);
+  auto f32 = Make(Precision::kF32, Precision::kF32);
+  auto int8 = Make(Precision::kF32, Precision::kInt8);
+  const Rows exact = Run(*f32, 0, tokens, kStep);
+  const Rows rounded = Run(*int8, 0, tokens, kStep);
+  double squares = 0, error = 0;
+  for (size_t i = 0; i < exact.size(); ++i) {
+    for (size_t j = 0; j < exact[i].size(); ++j) {
+      squares += exact[i][j] * exact[i][j];
+      error += std::pow(exact[i][j] - rounded[i][j], 2);
+    }
+  }
+  // int8 keeps about 0.4 % per element; the layers add up.
+  EXPECT_LT(std::sqrt(error / squares), 0.03);
+  EXPECT_GT(error, 0);
+}
+
+TEST_F(EngineTest, ResetForgetsTheSequence) {
+  auto engine = Make(Precision::kInt8, Precision::kInt8);
+  const Rows first = Run(*engine, 0, Tokens(30, 1), kStep);
+  Run(*engine, 0, Tokens(40, 2), kStep);
+  EXPECT_EQ(engine->length(0), 40);
+  EXPECT_EQ(MaxDifference(Run(*engine, 0, Tokens(30, 1), kStep), first), 0);
+}
+
+TEST_F(EngineTest, WhatDoesNotFitIsRefusedAndChangesNothing) {
+  auto engine = Make(Precision::kInt8, Precision::kInt8);
+  const std::vector<int32_t> tokens = Tokens(kStep, 1);
+  ASSERT_TRUE(engine->Forward({Chunk{0, tokens, kStep}}).ok());
+  EXPECT_EQ(engine->output_rows(), 0);
+  const std::vector<int32_t> unknown = {kTinyVocab};
+  const auto one = absl::MakeConstSpan(tokens).first(1);
+  EXPECT_FALSE(engine->Forward({Chunk{1, unknown, 0}}).ok());
+  EXPECT_FALSE(engine->Forward({Chunk{4, one, 0}}).ok());
+  EXPECT_FALSE(engine->Forward({Chunk{1, one, 0}, Chunk{1, one, 0}}).ok());
+  EXPECT_FALSE(engine->Forward({Chunk{1, tokens, 0}, Chunk{2, one, 0}}).ok());
+  for (int i = 1; i < kTinyContext / kStep; ++i) {
+    ASSERT_TRUE(engine->Forward({Chunk{0, tokens, kStep}}).ok());
+  }
+  EXPECT_FALSE(engine->Forward({Chunk{0, one, 0}}).ok());
+  EXPECT_EQ(engine->length(0), kTinyContext);
+  EXPECT_EQ(engine->length(1), 0);
+}
+
+}  // namespace
+}  // namespace onegrid::inference

@@ -1,0 +1,151 @@
+// One call of each kind over loopback.
+#include "services/inference/generation_grpc.h"
+
+#include <memory>
+#include <string>
+
+#include "grpcpp/grpcpp.h"
+#include "gtest/gtest.h"
+#include "proto/google/rpc/error_details.pb.h"
+#include "services/common/error_info.h"
+#include "services/common/grpc_status.h"
+#include "services/common/server.h"
+#include "services/inference/served_model.h"
+#include "services/inference/tiny_model.h"
+
+namespace onegrid::inference {
+namespace {
+
+class GenerationGrpcTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    const std::string path = testing::TempDir() + "/tiny_grpc.gguf";
+    ASSERT_TRUE(WriteTinyModel(path).ok());
+    ServedModelOptions options;
+    options.model_path = path;
+    options.threads = {1, "--threads"};
+    options.max_sequences = 1;
+    options.max_queue = 1;
+    auto served = ServedModel::Load(options);
+    ASSERT_TRUE(served.ok()) << served.status();
+    served_ = *std::move(served);
+    service_ = std::make_unique<GenerationGrpc>(served_->service());
+    runner_ = std::make_unique<common::ServerRunner>(common::ServerOptions());
+    runner_->AddService(service_.get());
+    ASSERT_TRUE(runner_->Start().ok());
+    stub_ = v1::GenerationService::NewStub(grpc::CreateChannel(
+        runner_->address(), grpc::InsecureChannelCredentials()));
+  }
+  void TearDown() override { runner_->Stop(); }
+
+  std::unique_ptr<ServedModel> served_;
+  std::unique_ptr<GenerationGrpc> service_;
+  std::unique_ptr<common::ServerRunner> runner_;
+  std::unique_ptr<v1::GenerationService::Stub> stub_;
+};
+
+TEST_F(GenerationGrpcTest, GenerateStreamsStartedDeltasFinished) {
+  grpc::ClientContext context;
+  v1::GenerateRequest request;
+  request.set_text("hello");
+  request.mutable_stopping()->set_max_tokens(5);
+  request.mutable_stopping()->set_ignore_eos(true);
+  auto reader = stub_->Generate(&context, request);
+  v1::GenerateResponse response;
+  ASSERT_TRUE(reader->Read(&response));
+  EXPECT_TRUE(response.has_started());
+  int tokens = 0;
+  while (reader->Read(&response) && response.has_delta()) {
+    tokens += response.delta().token_ids_size();
+  }
+  EXPECT_EQ(tokens, 5);
+  EXPECT_EQ(response.finished().completion_tokens(), 5);
+  EXPECT_TRUE(reader->Finish().ok());
+}
+
+TEST_F(GenerationGrpcTest, UnaryCallsAnswer) {
+  v1::TokenizeRequest tokenize;
+  tokenize.set_text("abc");
+  tokenize.set_add_bos(true);
+  v1::TokenizeResponse tokens;
+  grpc::ClientContext context1;
+  ASSERT_TRUE(stub_->Tokenize(&context1, tokenize, &tokens).ok());
+  ASSERT_EQ(tokens.token_ids_size(), 4);
+  EXPECT_EQ(tokens.token_ids(1), kTinyLetterA);
+
+  v1::ScoreTokensRequest score;
+  *score.mutable_token_ids() = tokens.token_ids();
+  v1::ScoreTokensResponse scores;
+  grpc::ClientContext context2;
+  ASSERT_TRUE(stub_->ScoreTokens(&context2, score, &scores).ok());
+  EXPECT_EQ(scores.logprobs_size(), 3);
+
+  v1::ServerInfo info;
+  grpc::ClientContext context3;
+  ASSERT_TRUE(
+      stub_->GetServerInfo(&context3, v1::GetServerInfoRequest(), &info).ok());
+  EXPECT_EQ(info.architecture(), "gemma3");
+}
+
+TEST_F(GenerationGrpcTest, ErrorsCarryErrorInfo) {
+  grpc::ClientContext context;
+  auto reader = stub_->Generate(&context, v1::GenerateRequest());
+  v1::GenerateResponse response;
+  EXPECT_FALSE(reader->Read(&response));
+  const absl::Status status = common::FromGrpc(reader->Finish());
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(common::ErrorReason(status), "INVALID_REQUEST");
+}
+
+TEST_F(GenerationGrpcTest, CancelledCallFreesTheOnlySlotAndFullQueueSaysRetry) {
+  v1::GenerateRequest request;
+  request.set_text("long");
+  request.mutable_stopping()->set_max_tokens(250);
+  request.mutable_stopping()->set_ignore_eos(true);
+  // One call runs, one waits, so a third is refused. A tiny model is fast:
+  // calls are added until one finds the queue full.
+  std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
+  std::vector<std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>>> calls;
+  grpc::Status refused;
+  for (int i = 0; i < 200 && refused.ok(); ++i) {
+    contexts.push_back(std::make_unique<grpc::ClientContext>());
+    calls.push_back(stub_->Generate(contexts.back().get(), request));
+    contexts.push_back(std::make_unique<grpc::ClientContext>());
+    calls.push_back(stub_->Generate(contexts.back().get(), request));
+    grpc::ClientContext context;
+    auto reader = stub_->Generate(&context, request);
+    v1::GenerateResponse response;
+    if (!reader->Read(&response)) refused = reader->Finish();
+    context.TryCancel();
+  }
+  ASSERT_EQ(refused.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  google::rpc::Status details;
+  ASSERT_TRUE(details.ParseFromString(refused.error_details()));
+  ASSERT_EQ(details.details_size(), 2);
+  google::rpc::RetryInfo retry;
+  ASSERT_TRUE(details.details(1).UnpackTo(&retry));
+  EXPECT_GT(retry.retry_delay().seconds(), 0);
+
+  for (auto& context : contexts) context->TryCancel();
+  for (auto& call : calls) {
+    v1::GenerateResponse response;
+    while (call->Read(&response)) {
+    }
+    call->Finish();
+  }
+  // The slot is free again as soon as the scheduler has seen the last cancel.
+  grpc::Status status;
+  for (int i = 0; i < 100; ++i) {
+    grpc::ClientContext context;
+    auto reader = stub_->Generate(&context, request);
+    v1::GenerateResponse response;
+    while (reader->Read(&response)) {
+    }
+    status = reader->Finish();
+    if (status.ok()) break;
+  }
+  EXPECT_TRUE(status.ok()) << status.error_message();
+}
+
+}  // namespace
+}  // namespace onegrid::inference

@@ -1,0 +1,348 @@
+// Goal: what callers of the service rely on, on a tiny random model.
+#include "services/inference/generation_service.h"
+
+#include <atomic>
+#include <cmath>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "services/common/error_info.h"
+#include "services/inference/served_model.h"
+#include "services/inference/tiny_model.h"
+
+namespace onegrid::inference {
+namespace {
+
+using ::testing::HasSubstr;
+
+struct Generated {
+  absl::Status status;
+  std::string text;
+  std::vector<int32_t> tokens;
+  std::vector<float> logprobs;
+  v1::Finished finished;
+  bool started = false;
+};
+
+v1::GenerateRequest Request(const std::string& text, int max_tokens) {
+  v1::GenerateRequest request;
+  request.set_text(text);
+  request.mutable_stopping()->set_max_tokens(max_tokens);
+  request.mutable_stopping()->set_ignore_eos(true);
+  return request;
+}
+
+Generated Generate(GenerationService& service,
+                   const v1::GenerateRequest& request,
+                   const CallContext& context = {}) {
+  Generated result;
+  result.status = service.Generate(
+      request, context, [&](const v1::GenerateResponse& response) {
+        if (response.has_started()) {
+          EXPECT_FALSE(result.started);
+          result.started = true;
+        } else if (response.has_delta()) {
+          const v1::Delta& delta = response.delta();
+          result.text += delta.text();
+          result.tokens.insert(result.tokens.end(), delta.token_ids().begin(),
+                               delta.token_ids().end());
+          result.logprobs.insert(result.logprobs.end(),
+                                 delta.logprobs().begin(),
+                                 delta.logprobs().end());
+        } else {
+          result.finished = response.finished();
+        }
+        return true;
+      });
+  return result;
+}
+
+class GenerationServiceTest : public testing::Test {
+ protected:
+  void Start(int max_sequences = 4, int max_queue = 8) {
+    // One file per test: tests of a suite may run in several processes.
+    const std::string path = absl::StrCat(
+        testing::TempDir(), "/",
+        testing::UnitTest::GetInstance()->current_test_info()->name(), ".gguf");
+    ASSERT_TRUE(WriteTinyModel(path).ok());
+    ServedModelOptions options;
+    options.model_path = path;
+    options.threads = {2, "--threads"};
+    options.max_sequences = max_sequences;
+    options.max_queue = max_queue;
+    options.max_step_tokens = 32;
+    auto served = ServedModel::Load(options);
+    ASSERT_TRUE(served.ok()) << served.status();
+    served_ = *std::move(served);
+  }
+  GenerationService& service() { return served_->service(); }
+
+  std::unique_ptr<ServedModel> served_;
+};
+
+TEST_F(GenerationServiceTest, GreedyIsRepeatableAndCountsTokens) {
+  Start();
+  const Generated a = Generate(service(), Request("hello", 20));
+  const Generated b = Generate(service(), Request("hello", 20));
+  ASSERT_TRUE(a.status.ok()) << a.status;
+  EXPECT_TRUE(a.started);
+  EXPECT_EQ(a.tokens, b.tokens);
+  EXPECT_EQ(a.tokens.size(), 20u);
+  EXPECT_EQ(a.finished.reason(), v1::MAX_TOKENS);
+  EXPECT_EQ(a.finished.prompt_tokens(), 6);  // BOS and five letters
+  EXPECT_EQ(a.finished.completion_tokens(), 20);
+}
+
+TEST_F(GenerationServiceTest, RequestsTogetherEqualEachAlone) {
+  Start();
+  std::vector<v1::GenerateRequest> requests;
+  for (int i = 0; i < 6; ++i) {
+    requests.push_back(Request(std::string(3 + 11 * i, 'a' + i), 30));
+    if (i % 2 == 1) {
+      requests.back().mutable_sampling()->set_temperature(1);
+      requests.back().mutable_sampling()->set_seed(i);
+    }
+  }
+  std::vector<Generated> alone, together(requests.size());
+  for (const auto& request : requests) {
+    alone.push_back(Generate(service(), request));
+  }
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    threads.emplace_back(
+        [&, i] { together[i] = Generate(service(), requests[i]); });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_EQ(together[i].tokens, alone[i].tokens) << i;
+    EXPECT_EQ(together[i].text, alone[i].text) << i;
+  }
+}
+
+TEST_F(GenerationServiceTest, SeedDecidesTheSample) {
+  Start();
+  v1::GenerateRequest request = Request("seed", 30);
+  request.mutable_sampling()->set_temperature(1.5);
+  request.mutable_sampling()->set_seed(5);
+  const Generated a = Generate(service(), request);
+  const Generated b = Generate(service(), request);
+  request.mutable_sampling()->set_seed(6);
+  const Generated c = Generate(service(), request);
+  EXPECT_EQ(a.tokens, b.tokens);
+  EXPECT_NE(a.tokens, c.tokens);
+}
+
+TEST_F(GenerationServiceTest, StopStringAndStopTokenEndTheOutputBeforeThem) {
+  Start();
+  const Generated free = Generate(service(), Request("stop", 40));
+  ASSERT_TRUE(free.status.ok());
+  v1::GenerateRequest request = Request("stop", 40);
+  request.mutable_stopping()->add_stop_token_ids(free.tokens[10]);
+  const Generated by_token = Generate(service(), request);
+  EXPECT_EQ(by_token.finished.reason(), v1::STOP_TOKEN);
+  EXPECT_EQ(by_token.finished.stop_token(), free.tokens[10]);
+  EXPECT_LE(by_token.tokens.size(), 10u);
+
+  // Any whole characters of the free text serve as a stop string.
+  ASSERT_GE(free.text.size(), 12u);
+  size_t at = 6;
+  while ((static_cast<uint8_t>(free.text[at]) & 0xC0) == 0x80) ++at;
+  const std::string stop = free.text.substr(at, 3);
+  request = Request("stop", 40);
+  request.mutable_stopping()->add_stop(stop);
+  const Generated by_text = Generate(service(), request);
+  if (by_text.finished.reason() == v1::STOP_STRING) {
+    EXPECT_EQ(by_text.text, free.text.substr(0, free.text.find(stop)));
+    EXPECT_EQ(by_text.finished.stop_string(), stop);
+  } else {
+    // The text held U+FFFD where the bytes did not: nothing may be cut.
+    EXPECT_EQ(by_text.text, free.text);
+  }
+}
+
+TEST_F(GenerationServiceTest, LogprobsEqualThoseOfScoreTokens) {
+  Start();
+  v1::GenerateRequest request = Request("score", 12);
+  request.set_logprobs(true);
+  request.mutable_sampling()->set_repetition_penalty(1.3);
+  const Generated generated = Generate(service(), request);
+  ASSERT_TRUE(generated.status.ok());
+  ASSERT_EQ(generated.logprobs.size(), 12u);
+
+  v1::TokenizeRequest tokenize;
+  tokenize.set_text("score");
+  tokenize.set_add_bos(true);
+  const auto prompt = service().Tokenize(tokenize);
+  ASSERT_TRUE(prompt.ok());
+  v1::ScoreTokensRequest score;
+  *score.mutable_token_ids() = prompt->token_ids();
+  score.mutable_token_ids()->Add(generated.tokens.begin(),
+                                 generated.tokens.end());
+  score.set_first_scored(prompt->token_ids_size());
+  score.set_top_n(4);
+  score.set_candidates_per_position(2);
+  for (int32_t token : generated.tokens) {
+    score.add_candidate_ids(token);
+    score.add_candidate_ids(0);
+  }
+  const auto scores = service().ScoreTokens(score, {});
+  ASSERT_TRUE(scores.ok()) << scores.status();
+  ASSERT_EQ(scores->logprobs_size(), 12);
+  ASSERT_EQ(scores->top_ids_size(), 48);
+  for (int i = 0; i < 12; ++i) {
+    EXPECT_NEAR(scores->logprobs(i), generated.logprobs[i], 1e-4) << i;
+    EXPECT_EQ(scores->candidate_logprobs(2 * i), scores->logprobs(i));
+    EXPECT_EQ(scores->argmax_ids(i), scores->top_ids(4 * i));
+    EXPECT_GE(scores->top_logprobs(4 * i), scores->top_logprobs(4 * i + 1));
+  }
+}
+
+TEST_F(GenerationServiceTest, LongInputsAreScoredInSteps) {
+  Start();
+  v1::ScoreTokensRequest request;
+  for (int i = 0; i < 200; ++i) {
+    request.add_token_ids(kTinyLetterA + i * 7 % 26);
+  }
+  request.set_top_n(kTinyVocab);
+  const auto scores = service().ScoreTokens(request, {});
+  ASSERT_TRUE(scores.ok()) << scores.status();
+  ASSERT_EQ(scores->logprobs_size(), 199);
+  for (int position = 0; position < 199; ++position) {
+    double sum = 0;
+    for (int i = 0; i < kTinyVocab; ++i) {
+      sum += std::exp(scores->top_logprobs(position * kTinyVocab + i));
+    }
+    EXPECT_NEAR(sum, 1, 1e-4);
+  }
+}
+
+TEST_F(GenerationServiceTest, FullQueueIsRefusedWithItsReason) {
+  Start(/*max_sequences=*/1, /*max_queue=*/1);
+  // The scheduler asks each waiting request whether it is still wanted; a
+  // request that does not answer stays in the queue and fills it.
+  absl::Notification asked, answer;
+  CallContext context;
+  context.cancelled = [&] {
+    if (!asked.HasBeenNotified()) asked.Notify();
+    answer.WaitForNotification();
+    return false;
+  };
+  Generated waiting;
+  std::thread thread(
+      [&] { waiting = Generate(service(), Request("waits", 5), context); });
+  asked.WaitForNotification();
+  const absl::Status refused =
+      Generate(service(), Request("one too many", 5)).status;
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(common::ErrorReason(refused), "QUEUE_FULL");
+  answer.Notify();
+  thread.join();
+  EXPECT_TRUE(waiting.status.ok()) << waiting.status;
+}
+
+TEST_F(GenerationServiceTest, CancelledCallEndsWithinOneStepAndFreesTheSlot) {
+  Start(/*max_sequences=*/1, /*max_queue=*/4);
+  std::atomic<int> questions{0};
+  CallContext context;
+  context.cancelled = [&] { return ++questions > 5; };
+  const Generated result = Generate(service(), Request("go", 200), context);
+  EXPECT_EQ(result.status.code(), absl::StatusCode::kCancelled);
+  // Asked once before each step.
+  EXPECT_LE(result.tokens.size(), 5u);
+  EXPECT_TRUE(Generate(service(), Request("free", 5)).status.ok());
+}
+
+TEST_F(GenerationServiceTest, PassedDeadlineEndsTheCall) {
+  Start(/*max_sequences=*/1);
+  CallContext context;
+  context.deadline = absl::Now() - absl::Seconds(1);
+  EXPECT_EQ(Generate(service(), Request("late", 5), context).status.code(),
+            absl::StatusCode::kDeadlineExceeded);
+  EXPECT_TRUE(Generate(service(), Request("free", 5)).status.ok());
+}
+
+TEST_F(GenerationServiceTest, ReaderThatGoesAwayEndsTheGeneration) {
+  Start(/*max_sequences=*/1);
+  int writes = 0;
+  const absl::Status status = service().Generate(
+      Request("gone", 200), {}, [&](const v1::GenerateResponse&) {
+        ++writes;
+        return writes < 3;
+      });
+  EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(writes, 3);
+  EXPECT_TRUE(Generate(service(), Request("next", 5)).status.ok());
+}
+
+TEST_F(GenerationServiceTest, OutputEndsWhereTheContextEnds) {
+  Start();
+  const Generated result =
+      Generate(service(), Request(std::string(250, 'x'), 100));
+  EXPECT_EQ(result.finished.reason(), v1::CONTEXT_FULL);
+  EXPECT_EQ(result.tokens.size(), kTinyContext - 251u);
+}
+
+TEST_F(GenerationServiceTest, BadRequestsAreRefusedByName) {
+  Start();
+  const auto refuse = [&](const v1::GenerateRequest& request,
+                          const std::string& part) {
+    const absl::Status status = Generate(service(), request).status;
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << part;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(part));
+    EXPECT_NE(common::ErrorReason(status), "");
+  };
+  refuse(v1::GenerateRequest(), "prompt");
+  refuse(Request("", 5), "text");
+  refuse(Request(std::string(kTinyContext, 'x'), 5), "context");
+  v1::GenerateRequest request;
+  request.mutable_token_ids()->add_ids(kTinyVocab);
+  refuse(request, "vocabulary");
+  request = Request("a", 5);
+  request.mutable_sampling()->set_top_p(2);
+  refuse(request, "top_p");
+  request = Request("a", -1);
+  refuse(request, "max_tokens");
+  request = Request("a", 5);
+  for (int i = 0; i < 17; ++i) request.mutable_stopping()->add_stop("s");
+  refuse(request, "stop");
+  request = Request("a", 5);
+  request.mutable_stopping()->add_stop_token_ids(-1);
+  refuse(request, "-1");
+
+  v1::ScoreTokensRequest score;
+  score.add_token_ids(5);
+  EXPECT_FALSE(service().ScoreTokens(score, {}).ok());
+  score.add_token_ids(6);
+  EXPECT_TRUE(service().ScoreTokens(score, {}).ok());
+  score.set_first_scored(2);
+  EXPECT_FALSE(service().ScoreTokens(score, {}).ok());
+  score.set_first_scored(1);
+  score.set_top_n(1025);
+  EXPECT_FALSE(service().ScoreTokens(score, {}).ok());
+  score.set_top_n(0);
+  score.set_candidates_per_position(3);
+  score.add_candidate_ids(1);
+  EXPECT_FALSE(service().ScoreTokens(score, {}).ok());
+}
+
+TEST_F(GenerationServiceTest, InfoTellsWhatRuns) {
+  Start();
+  const v1::ServerInfo& info = service().info();
+  EXPECT_EQ(info.artifact_sha256().size(), 64u);
+  EXPECT_EQ(info.threads(), 2);
+  EXPECT_EQ(info.thread_reason(), "--threads");
+  EXPECT_EQ(info.max_context(), kTinyContext);
+  EXPECT_EQ(info.vocab_size(), kTinyVocab);
+  EXPECT_EQ(info.degraded_size(), 0);
+  EXPECT_GT(info.kv_bytes(), 0);
+}
+
+}  // namespace
+}  // namespace onegrid::inference

@@ -1,0 +1,103 @@
+#include "services/inference/served_model.h"
+
+#include <filesystem>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "services/common/error_info.h"
+#include "services/common/files.h"
+#include "services/inference/tiny_model.h"
+
+namespace onegrid::inference {
+namespace {
+
+using ::testing::HasSubstr;
+
+ServedModelOptions Options(const std::string& path) {
+  ServedModelOptions options;
+  options.model_path = path;
+  options.threads = {1, "--threads"};
+  return options;
+}
+
+std::string TempPath(const std::string& name) {
+  return absl::StrCat(testing::TempDir(), "/served_model_", name, ".gguf");
+}
+
+TEST(ServedModelTest, OnlyTheNamedArtifactIsServed) {
+  const std::string path = TempPath("digest");
+  ASSERT_TRUE(WriteTinyModel(path).ok());
+  ServedModelOptions options = Options(path);
+  options.artifact_sha256 = *common::Sha256OfFile(path);
+  EXPECT_TRUE(ServedModel::Load(options).ok());
+  options.artifact_sha256.back() ^= 1;
+  const absl::Status status = ServedModel::Load(options).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(common::ErrorReason(status), "DIGEST_MISMATCH");
+}
+
+TEST(ServedModelTest, MissingTruncatedAndForeignFilesAreRefused) {
+  EXPECT_FALSE(ServedModel::Load(Options("")).ok());
+  EXPECT_EQ(ServedModel::Load(Options(TempPath("missing"))).status().code(),
+            absl::StatusCode::kNotFound);
+  const std::string path = TempPath("truncated");
+  ASSERT_TRUE(WriteTinyModel(path).ok());
+  const auto bytes = std::filesystem::file_size(path);
+  for (const auto size : {bytes - 1, bytes / 2, uintmax_t{100}, uintmax_t{0}}) {
+    std::filesystem::resize_file(path, size);
+    EXPECT_FALSE(ServedModel::Load(Options(path)).ok()) << size;
+  }
+  ASSERT_TRUE(common::WriteFileAtomic(path, std::string(4096, 'x')).ok());
+  EXPECT_FALSE(ServedModel::Load(Options(path)).ok());
+}
+
+TEST(ServedModelTest, LinearOfAnotherTypeIsNamed) {
+  const std::string path = TempPath("float_linear");
+  TinyModelOptions tiny;
+  tiny.float_linear = true;
+  ASSERT_TRUE(WriteTinyModel(path, tiny).ok());
+  const absl::Status status = ServedModel::Load(Options(path)).status();
+  EXPECT_EQ(common::ErrorReason(status), "UNSUPPORTED_TENSOR_TYPE");
+  EXPECT_THAT(std::string(status.message()), HasSubstr("blk.1.ffn_up.weight"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("F32"));
+}
+
+TEST(ServedModelTest, UnknownPrecisionAndInstructionSetAreRefused) {
+  std::vector<std::string> degraded;
+  ServedModelOptions options = Options("any");
+  options.activations = "int4";
+  EXPECT_THAT(
+      std::string(ChooseNumerics(options, &degraded).status().message()),
+      HasSubstr("--activations"));
+  options = Options("any");
+  options.kv_cache = "bf16";
+  EXPECT_FALSE(ChooseNumerics(options, &degraded).ok());
+  options = Options("any");
+  options.isa = "neon";
+  EXPECT_FALSE(ChooseNumerics(options, &degraded).ok());
+  options = Options("any");
+  options.isa = "reference";
+  const auto numerics = ChooseNumerics(options, &degraded);
+  ASSERT_TRUE(numerics.ok());
+  EXPECT_EQ(numerics->isa, kernels::Isa::kReference);
+  EXPECT_TRUE(degraded.empty());
+}
+
+TEST(ServedModelTest, MissingInstructionSetIsAnErrorUnlessAllowed) {
+  if (kernels::IsaSupported(kernels::Isa::kAvx512Vnni)) {
+    GTEST_SKIP() << "this processor has every instruction set";
+  }
+  std::vector<std::string> degraded;
+  ServedModelOptions options = Options("any");
+  options.isa = "avx512_vnni";
+  EXPECT_EQ(common::ErrorReason(ChooseNumerics(options, &degraded).status()),
+            "ISA_NOT_SUPPORTED");
+  options.allow_degraded = true;
+  EXPECT_TRUE(ChooseNumerics(options, &degraded).ok());
+  EXPECT_EQ(degraded.size(), 1u);
+}
+
+}  // namespace
+}  // namespace onegrid::inference

@@ -1,0 +1,36 @@
+// A Gemma 3 of random weights, small enough for unit tests.
+#ifndef SERVICES_INFERENCE_TINY_MODEL_H_
+#define SERVICES_INFERENCE_TINY_MODEL_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace onegrid::inference {
+
+// Its shape: 4 layers (the third global, a window of 16 in the others), hidden
+// 64, ff 96, 4 heads of 32 over 2 key/value heads, a context of 256.
+inline constexpr int kTinyVocab = 320;
+inline constexpr int kTinyWindow = 16;
+inline constexpr int kTinyContext = 256;
+// Tokens 0..3 are pad, eos, bos and unk, 4..259 the bytes, 260 <end_of_turn>;
+// kTinyLetterA and the 25 after it are "a" to "z", the rest is "▁" and unused.
+inline constexpr int32_t kTinyEos = 1;
+inline constexpr int32_t kTinyBos = 2;
+inline constexpr int32_t kTinyFirstByte = 4;
+inline constexpr int32_t kTinyLetterA = 261;
+
+struct TinyModelOptions {
+  uint64_t seed = 1;
+  // Stores blk.1.ffn_up.weight as F32, which the engine does not take.
+  bool float_linear = false;
+};
+
+// Writes the model as GGUF. Same options, same bytes.
+absl::Status WriteTinyModel(const std::string& path,
+                            const TinyModelOptions& options = {});
+
+}  // namespace onegrid::inference
+
+#endif  // SERVICES_INFERENCE_TINY_MODEL_H_
