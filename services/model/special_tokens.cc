@@ -15,6 +15,12 @@ uint32_t PairAt(absl::string_view text, size_t i) {
   return static_cast<uint32_t>(ByteAt(text, i)) << 8 | ByteAt(text, i + 1);
 }
 
+// llama.cpp takes tokens of these names for control tokens whatever the file
+// says; Gemma 3's files call </s>, the HTML tag, user-defined.
+bool IsEndMarker(absl::string_view text) {
+  return text == "<eos>" || text == "<end_of_turn>" || text == "</s>";
+}
+
 // Appends `plain` to out, cut at each occurrence of `special`.
 void CutPlain(absl::string_view plain, absl::string_view special, int32_t id,
               std::vector<SpecialTokens::Fragment>* out) {
@@ -33,8 +39,9 @@ void CutPlain(absl::string_view plain, absl::string_view special, int32_t id,
 SpecialTokens::SpecialTokens(const Vocabulary& vocabulary) {
   for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
     const VocabularyToken& token = vocabulary.tokens[id];
-    const bool is_control =
-        token.type == TokenType::kControl || token.type == TokenType::kUnknown;
+    const bool is_control = token.type == TokenType::kControl ||
+                            token.type == TokenType::kUnknown ||
+                            IsEndMarker(token.text);
     if (!is_control && token.type != TokenType::kUserDefined) continue;
     specials_.push_back({token.text, static_cast<int32_t>(id), is_control});
   }

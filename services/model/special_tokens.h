@@ -29,8 +29,8 @@ class SpecialTokens {
   explicit SpecialTokens(const Vocabulary& vocabulary);
 
   // The fragments of `text` in order; none is empty. With parse_control false
-  // the texts of control and unknown tokens stay plain text. The fragments
-  // point into `text`.
+  // the texts of control and unknown tokens, and of end markers of any type
+  // ("</s>"), stay plain text. The fragments point into `text`.
   std::vector<Fragment> Split(absl::string_view text, bool parse_control) const;
 
  private:

@@ -17,10 +17,9 @@
 
 namespace onegrid::model {
 
-// Gemma 3's tokenizer, built from the metadata of a GGUF file: BpeMerger merges,
-// this class cuts out control and user-defined tokens first. The ids equal
-// llama.cpp's (tests/parity/tokenizer_parity.py).
-// Thread-safe.
+// Gemma 3's tokenizer, built from the metadata of a GGUF file: BpeMerger
+// merges, this class cuts out control and user-defined tokens first. The ids
+// equal llama.cpp's (tests/parity/tokenizer_parity.py). Thread-safe.
 class Tokenizer {
  public:
   // Errors: those of VocabularyFromGguf. Takes about half a second for 262,144
