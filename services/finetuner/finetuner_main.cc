@@ -1,0 +1,217 @@
+// The finetuner: a worker for tuning jobs, or one tuning run from files.
+#include <unistd.h>
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "services/common/error_info.h"
+#include "services/common/files.h"
+#include "services/common/stop_signal.h"
+#include "services/common/worker.h"
+#include "services/finetuner/tune_work.h"
+#include "services/finetuner/tuning_options.h"
+#include "services/finetuner/tuning_run.h"
+
+ABSL_FLAG(std::string, controller, "",
+          "host:port of the controller to take work from.");
+ABSL_FLAG(std::string, worker_name, "",
+          "Stable name of this process. Default: binary and process id.");
+ABSL_FLAG(std::string, cache_dir, "",
+          "Folder for fetched blobs and scratch files.");
+ABSL_FLAG(std::string, host, "127.0.0.1", "Address of the health service.");
+ABSL_FLAG(int, port, 0, "Port of the health service; 0 picks a free one.");
+ABSL_FLAG(std::string, port_file, "",
+          "File that gets the health service's host:port once it serves.");
+ABSL_FLAG(int, threads, 0,
+          "Compute threads; 0: from affinity and cgroup quota.");
+
+ABSL_FLAG(std::string, base, "",
+          "Tune this on-grid GGUF into --out and exit, without a controller.");
+ABSL_FLAG(std::string, train, "", "With --base: training split, JSONL.");
+ABSL_FLAG(std::string, validation, "", "With --base: validation split.");
+ABSL_FLAG(std::string, test, "", "With --base: test split.");
+ABSL_FLAG(std::string, probe_text, "",
+          "With --base: plain text whose logits are written as a probe.");
+ABSL_FLAG(std::string, out, "", "With --base: folder for the outputs.");
+ABSL_FLAG(std::string, resume, "", "With --base: checkpoint to go on from.");
+ABSL_FLAG(int64_t, rank, 16, "With --base: rank of the adapter.");
+ABSL_FLAG(double, alpha, 0, "With --base: LoRA alpha; 0: twice the rank.");
+ABSL_FLAG(double, dropout, 0, "With --base: LoRA dropout.");
+ABSL_FLAG(std::vector<std::string>, target_modules, {},
+          "With --base: linear kinds to adapt; empty: all.");
+ABSL_FLAG(int64_t, max_steps, 0, "With --base: optimizer steps; 0: --epochs.");
+ABSL_FLAG(int64_t, max_examples, 0, "With --base: training examples; 0: all.");
+ABSL_FLAG(double, epochs, 1, "With --base: passes over the training split.");
+ABSL_FLAG(int64_t, sequence_tokens, 1024,
+          "With --base: tokens of a packed sequence.");
+ABSL_FLAG(int64_t, sequences_per_step, 2,
+          "With --base: packed sequences per optimizer step.");
+ABSL_FLAG(double, learning_rate, 1e-3, "With --base: peak learning rate.");
+ABSL_FLAG(double, warmup_ratio, 0.05, "With --base: share of warm-up steps.");
+ABSL_FLAG(double, max_grad_norm, 1, "With --base: gradient norm bound.");
+ABSL_FLAG(double, weight_decay, 0, "With --base: AdamW's weight decay.");
+ABSL_FLAG(int64_t, checkpoint_steps, 25,
+          "With --base: steps between checkpoints.");
+ABSL_FLAG(int64_t, fold_examples, 600,
+          "With --base: calibration examples of the fold.");
+ABSL_FLAG(int64_t, max_eval_examples, 0,
+          "With --base: test examples to evaluate; 0: all.");
+ABSL_FLAG(int64_t, probe_tokens, 1500, "With --base: tokens of --probe_text.");
+ABSL_FLAG(uint64_t, seed, 0, "With --base: seed of everything random.");
+ABSL_FLAG(bool, fold, true, "With --base: fold the adapter into the codes.");
+ABSL_FLAG(std::string, precision, "auto",
+          "With --base: auto, f32 or bf16, for the large products.");
+
+namespace onegrid::finetuner {
+namespace {
+
+int Fail(const absl::Status& status) {
+  std::fprintf(stderr, "finetuner: %s: %s\n",
+               common::StatusCodeName(status.code()).c_str(),
+               std::string(status.message()).c_str());
+  return 1;
+}
+
+// Prints progress on stderr: one line that rewrites itself on a terminal.
+class ConsoleHost : public TuningHost {
+ public:
+  bool cancelled() override { return common::StopRequested(); }
+
+  void OnProgress(const TuningProgress& progress) override {
+    std::string line = absl::StrCat(progress.stage, " ", progress.step, "/",
+                                    progress.total_steps);
+    for (const auto& [name, value] : progress.metrics) {
+      absl::StrAppend(&line, " ", name, "=", value);
+    }
+    absl::StrAppend(&line, " eta=", static_cast<int64_t>(progress.eta_seconds),
+                    "s");
+    const bool terminal = isatty(STDERR_FILENO) != 0;
+    std::fprintf(stderr, "%s%s%s", terminal ? "\r\033[K" : "", line.c_str(),
+                 terminal && progress.step != progress.total_steps ? "" : "\n");
+  }
+
+  absl::Status OnCheckpoint(const TuningProgress&,
+                            const std::string&) override {
+    return absl::OkStatus();
+  }
+};
+
+absl::StatusOr<TuningOptions> OptionsFromFlags() {
+  TuningOptions options;
+  options.rank = absl::GetFlag(FLAGS_rank);
+  options.alpha = absl::GetFlag(FLAGS_alpha) > 0
+                      ? absl::GetFlag(FLAGS_alpha)
+                      : 2.0 * static_cast<double>(options.rank);
+  options.dropout = absl::GetFlag(FLAGS_dropout);
+  options.target_modules = absl::GetFlag(FLAGS_target_modules);
+  options.max_steps = absl::GetFlag(FLAGS_max_steps);
+  options.max_examples = absl::GetFlag(FLAGS_max_examples);
+  options.epochs = absl::GetFlag(FLAGS_epochs);
+  options.sequence_tokens = absl::GetFlag(FLAGS_sequence_tokens);
+  options.sequences_per_step = absl::GetFlag(FLAGS_sequences_per_step);
+  options.learning_rate = absl::GetFlag(FLAGS_learning_rate);
+  options.warmup_ratio = absl::GetFlag(FLAGS_warmup_ratio);
+  options.max_grad_norm = absl::GetFlag(FLAGS_max_grad_norm);
+  options.weight_decay = absl::GetFlag(FLAGS_weight_decay);
+  options.checkpoint_steps = absl::GetFlag(FLAGS_checkpoint_steps);
+  options.fold_examples = absl::GetFlag(FLAGS_fold_examples);
+  options.max_eval_examples = absl::GetFlag(FLAGS_max_eval_examples);
+  options.probe_tokens = absl::GetFlag(FLAGS_probe_tokens);
+  options.seed = absl::GetFlag(FLAGS_seed);
+  options.fold = absl::GetFlag(FLAGS_fold);
+  options.threads = absl::GetFlag(FLAGS_threads);
+  const std::string precision = absl::GetFlag(FLAGS_precision);
+  if (precision == "f32") {
+    options.precision = Precision::kF32;
+  } else if (precision == "bf16") {
+    options.precision = Precision::kBf16;
+  } else if (precision != "auto") {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--precision is ", precision, ", must be auto, f32 or bf16"));
+  }
+  return options;
+}
+
+nlohmann::json ToJson(const EvaluationResult& result) {
+  return {{"accuracy", result.accuracy},
+          {"perplexity", result.perplexity},
+          {"examples", result.examples},
+          {"completion_tokens", result.completion_tokens}};
+}
+
+int TuneOnce() {
+  const std::string out = absl::GetFlag(FLAGS_out);
+  if (out.empty() || absl::GetFlag(FLAGS_train).empty() ||
+      absl::GetFlag(FLAGS_test).empty()) {
+    return Fail(absl::InvalidArgumentError(
+        "--base needs --train, --test and --out"));
+  }
+  const auto options = OptionsFromFlags();
+  if (!options.ok()) return Fail(options.status());
+  if (const absl::Status made = common::MakeFolder(out); !made.ok()) {
+    return Fail(made);
+  }
+  common::InstallStopSignal();
+  TuningInputs inputs;
+  inputs.base = absl::GetFlag(FLAGS_base);
+  inputs.train = absl::GetFlag(FLAGS_train);
+  inputs.test = absl::GetFlag(FLAGS_test);
+  inputs.validation = absl::GetFlag(FLAGS_validation);
+  inputs.probe_text = absl::GetFlag(FLAGS_probe_text);
+  inputs.resume_from = absl::GetFlag(FLAGS_resume);
+  ConsoleHost host;
+  const auto outputs = RunTuning(inputs, *options, out, &host);
+  if (!outputs.ok()) return Fail(outputs.status());
+  const nlohmann::json report = {
+      {"tokens_per_second", outputs->tokens_per_second},
+      {"codes_changed", outputs->codes_changed},
+      {"float_adapter", ToJson(outputs->float_adapter)},
+      {"folded", ToJson(outputs->folded_metrics)}};
+  std::printf("%s\n", report.dump(2).c_str());
+  return 0;
+}
+
+int Work() {
+  common::WorkerOptions options;
+  options.controller = absl::GetFlag(FLAGS_controller);
+  options.worker_name = absl::GetFlag(FLAGS_worker_name);
+  options.cache_dir = absl::GetFlag(FLAGS_cache_dir);
+  options.kinds = {v1::TUNE};
+  options.server.host = absl::GetFlag(FLAGS_host);
+  options.server.port = absl::GetFlag(FLAGS_port);
+  options.server.port_file = absl::GetFlag(FLAGS_port_file);
+  const int threads = absl::GetFlag(FLAGS_threads);
+  return common::RunWorker(options, [threads](common::WorkContext& context) {
+    return Tune(context, threads);
+  });
+}
+
+int Main() {
+  if (!absl::GetFlag(FLAGS_base).empty()) return TuneOnce();
+  if (absl::GetFlag(FLAGS_controller).empty() ||
+      absl::GetFlag(FLAGS_cache_dir).empty()) {
+    return Fail(absl::InvalidArgumentError(
+        "name --controller and --cache_dir, or --base"));
+  }
+  return Work();
+}
+
+}  // namespace
+}  // namespace onegrid::finetuner
+
+int main(int argc, char** argv) {
+  absl::SetProgramUsageMessage(
+      "Tunes a model on its grid: learns a LoRA, folds it into the codes.\n"
+      "  finetuner --controller=HOST:PORT --cache_dir=DIR\n"
+      "  finetuner --base=BASE.gguf --train=T.jsonl --test=E.jsonl\n"
+      "      [--validation=V.jsonl --probe_text=P.txt] --out=DIR");
+  absl::ParseCommandLine(argc, argv);
+  return onegrid::finetuner::Main();
+}

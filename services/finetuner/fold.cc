@@ -1,0 +1,121 @@
+#include "services/finetuner/fold.h"
+
+#include <c10/core/GradMode.h>
+
+#include <cstddef>
+
+#include "services/common/error_info.h"
+#include "services/finetuner/gptq.h"
+#include "services/finetuner/tensor_file.h"
+
+namespace onegrid::finetuner {
+namespace {
+
+// One calibration sequence on its way through the layers.
+struct Stream {
+  AttentionLayout layout;
+  at::Tensor x;  // [T, hidden] float32, the input of the next layer.
+};
+
+// Advances every stream by one layer of the adapted model and returns the
+// X^T X of its four linear groups, [in, in] float32.
+std::vector<at::Tensor> AdvanceAndObserve(const Gemma3Model& model,
+                                          const LoraAdapter& adapter,
+                                          int64_t layer,
+                                          std::vector<Stream>* streams) {
+  std::vector<at::Tensor> hessians(kGroupsPerLayer);
+  ForwardOptions options;
+  options.adapter = &adapter;
+  options.observe = [&](int64_t observed, LinearGroup group,
+                        const at::Tensor& x) {
+    const int g = static_cast<int>(group);
+    if (adapter.group(observed, g) == nullptr) return;
+    const at::Tensor input = x.to(at::kFloat);
+    at::Tensor& hessian = hessians[static_cast<size_t>(g)];
+    if (!hessian.defined()) {
+      hessian = at::zeros({x.size(1), x.size(1)}, at::kFloat);
+    }
+    hessian.addmm_(input.t(), input);
+  };
+  for (Stream& stream : *streams) {
+    stream.x = model.ForwardLayer(layer, stream.x, stream.layout, options);
+  }
+  return hessians;
+}
+
+int64_t CountChanged(const quant::Int4Matrix& a, const quant::Int4Matrix& b) {
+  int64_t changed = 0;
+  for (size_t i = 0; i < a.codes.size(); ++i) {
+    changed += a.codes[i] != b.codes[i];
+  }
+  return changed;
+}
+
+}  // namespace
+
+absl::StatusOr<FoldResult> Fold(const GridCheckpoint& checkpoint,
+                                const Gemma3Model& model,
+                                const LoraAdapter& adapter,
+                                absl::Span<const PackedSequence> calibration,
+                                const FoldProgress& progress) {
+  const c10::NoGradGuard no_grad;
+  std::vector<Stream> streams;
+  for (const PackedSequence& sequence : calibration) {
+    streams.push_back({MakeAttentionLayout(sequence), model.Embed(sequence)});
+  }
+  FoldResult result;
+  result.linears = checkpoint.linears;
+  int64_t changed = 0, total = 0;
+  for (const quant::Int4Matrix& matrix : checkpoint.linears) {
+    total += static_cast<int64_t>(matrix.codes.size());
+  }
+  for (int64_t layer = 0; layer < checkpoint.config.layers; ++layer) {
+    const std::vector<at::Tensor> hessians =
+        AdvanceAndObserve(model, adapter, layer, &streams);
+    for (int g = 0; g < kGroupsPerLayer; ++g) {
+      const LoraGroup* group = adapter.group(layer, g);
+      if (group == nullptr) continue;
+      ASSIGN_OR_RETURN(const at::Tensor factor,
+                       FactorHessian(hessians[static_cast<size_t>(g)]));
+      for (const LoraLinearParameters& member : group->members) {
+        const auto linear = static_cast<size_t>(member.linear);
+        const quant::Int4Matrix& grid = checkpoint.linears[linear];
+        result.linears[linear] = RoundWithFeedback(
+            DequantizeTensor(grid) + adapter.Delta(member.linear), grid,
+            factor);
+        changed += CountChanged(grid, result.linears[linear]);
+      }
+    }
+    if (!progress(layer + 1)) {
+      return absl::CancelledError("tuning was cancelled");
+    }
+  }
+  result.codes_changed =
+      static_cast<double>(changed) / static_cast<double>(total);
+  return result;
+}
+
+absl::Status SaveFolded(const GridCheckpoint& checkpoint,
+                        const FoldResult& result, const std::string& path) {
+  TensorFileWriter writer;
+  // Wide types first, so that both kinds are aligned.
+  for (size_t i = 0; i < checkpoint.specs.size(); ++i) {
+    const quant::Int4Matrix& matrix = result.linears[i];
+    RETURN_IF_ERROR(writer.Add(
+        checkpoint.specs[i].gguf_name + ".scales",
+        at::from_blob(const_cast<float*>(matrix.scales.data()),
+                      {matrix.rows, matrix.cols / quant::kGroup},
+                      at::kFloat)));
+  }
+  for (size_t i = 0; i < checkpoint.specs.size(); ++i) {
+    const quant::Int4Matrix& matrix = result.linears[i];
+    RETURN_IF_ERROR(
+        writer.Add(checkpoint.specs[i].gguf_name + ".codes",
+                   at::from_blob(const_cast<int8_t*>(matrix.codes.data()),
+                                 {matrix.rows, matrix.cols}, at::kChar)));
+  }
+  writer.SetMetadata({{"format", "onegrid.folded.v1"}});
+  return writer.WriteTo(path);
+}
+
+}  // namespace onegrid::finetuner

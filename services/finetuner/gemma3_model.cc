@@ -1,0 +1,204 @@
+#include "services/finetuner/gemma3_model.h"
+
+#include <ATen/Parallel.h>
+#include <c10/core/GradMode.h>
+
+#include <cmath>
+#include <utility>
+
+#include "services/finetuner/lora_linear.h"
+#include "services/finetuner/transformer_ops.h"
+
+namespace onegrid::finetuner {
+namespace {
+
+// Positions of a layer's norms in Gemma3Norms.
+enum LayerNorm {
+  kAttentionInput,
+  kQuery,
+  kKey,
+  kAttentionOutput,
+  kMlpInput,
+  kMlpOutput,
+  kNormsPerLayer,
+};
+
+at::Tensor Dequantize(const quant::Int8Matrix& matrix) {
+  at::Tensor out = at::empty({matrix.rows, matrix.cols}, at::kFloat);
+  float* data = out.mutable_data_ptr<float>();
+  at::parallel_for(
+      0, matrix.rows, 1024, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin * matrix.cols; i < end * matrix.cols; ++i) {
+          data[i] = static_cast<float>(matrix.codes[i]) *
+                    matrix.scales[i / quant::kGroup];
+        }
+      });
+  return out;
+}
+
+// A mask of 0 and 1 / (1 - p), or an undefined tensor.
+at::Tensor DropoutMask(const at::Tensor& x, const ForwardOptions& options) {
+  if (options.dropout_random == nullptr || options.adapter == nullptr) {
+    return at::Tensor();
+  }
+  const double p = options.adapter->options().dropout;
+  if (p == 0) return at::Tensor();
+  return at::empty(x.sizes(), at::kFloat)
+      .bernoulli_(1.0 - p, *options.dropout_random)
+      .div_(1.0 - p)
+      .to(x.scalar_type());
+}
+
+}  // namespace
+
+at::Tensor DequantizeTensor(const quant::Int4Matrix& matrix) {
+  at::Tensor out = at::empty({matrix.rows, matrix.cols}, at::kFloat);
+  quant::DequantizeInt4(
+      matrix, absl::MakeSpan(out.mutable_data_ptr<float>(),
+                             static_cast<size_t>(out.numel())));
+  return out;
+}
+
+std::shared_ptr<const SharedWeights> MakeSharedWeights(
+    const GridCheckpoint& checkpoint, int64_t max_positions) {
+  auto shared = std::make_shared<SharedWeights>();
+  const model::Gemma3Config& config = checkpoint.config;
+  shared->config = config;
+  shared->embedding = Dequantize(checkpoint.embedding);
+  for (const std::vector<float>& norm : checkpoint.norms) {
+    shared->norms.push_back(
+        at::from_blob(const_cast<float*>(norm.data()),
+                      {static_cast<int64_t>(norm.size())}, at::kFloat)
+            .clone());
+  }
+  shared->rope_local = MakeRopeTable(max_positions, config.head_dim,
+                                     config.rope_theta_local, 1.0);
+  shared->rope_global =
+      MakeRopeTable(max_positions, config.head_dim, config.rope_theta_global,
+                    config.rope_scaling_factor);
+  return shared;
+}
+
+Gemma3Model::Gemma3Model(std::shared_ptr<const SharedWeights> shared,
+                         absl::Span<const quant::Int4Matrix> linears,
+                         at::ScalarType compute_type)
+    : shared_(std::move(shared)), compute_type_(compute_type) {
+  const model::Gemma3Config& config = shared_->config;
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    for (int g = 0; g < kGroupsPerLayer; ++g) {
+      const GroupSpan span = LinearsOf(static_cast<LinearGroup>(g));
+      std::vector<at::Tensor> members;
+      int64_t offset = 0;
+      for (int i = span.begin; i < span.end; ++i) {
+        const quant::Int4Matrix& matrix = linears[layer * kLinearsPerLayer + i];
+        places_.push_back({layer * kGroupsPerLayer + g, offset});
+        members.push_back(DequantizeTensor(matrix).to(compute_type));
+        offset += matrix.rows;
+      }
+      weights_.push_back(at::cat(members, 0));
+    }
+    const bool global = config.IsGlobalLayer(layer);
+    AttentionSpec spec;
+    spec.heads = config.heads;
+    spec.kv_heads = config.kv_heads;
+    spec.head_dim = config.head_dim;
+    spec.window = global ? config.context_length : config.sliding_window;
+    spec.scale = config.attention_scale;
+    spec.eps = config.rms_eps;
+    spec.q_norm = Norm(layer, kQuery);
+    spec.k_norm = Norm(layer, kKey);
+    spec.rope = global ? shared_->rope_global : shared_->rope_local;
+    attention_.push_back(std::move(spec));
+  }
+  head_ = {shared_->embedding, shared_->embedding.to(compute_type)};
+}
+
+const at::Tensor& Gemma3Model::Norm(int64_t layer, int index) const {
+  return shared_->norms[static_cast<size_t>(layer * kNormsPerLayer + index)];
+}
+
+void Gemma3Model::SetLinear(int64_t linear, const at::Tensor& weight) {
+  const auto [group, offset] = places_[static_cast<size_t>(linear)];
+  weights_[static_cast<size_t>(group)]
+      .narrow(0, offset, weight.size(0))
+      .copy_(weight);
+}
+
+at::Tensor Gemma3Model::Linear(int64_t layer, LinearGroup group,
+                               const at::Tensor& x,
+                               const ForwardOptions& options) const {
+  if (options.observe) options.observe(layer, group, x);
+  const int g = static_cast<int>(group);
+  const LoraAdapter* adapter = options.adapter;
+  const LoraGroup* lora =
+      adapter == nullptr ? nullptr : adapter->group(layer, g);
+  return LoraLinear(x, weights_[layer * kGroupsPerLayer + g], lora,
+                    adapter == nullptr ? 0.0 : adapter->scale(),
+                    lora == nullptr ? at::Tensor() : DropoutMask(x, options));
+}
+
+at::Tensor Gemma3Model::ForwardLayer(int64_t layer, const at::Tensor& x,
+                                     const AttentionLayout& layout,
+                                     const ForwardOptions& options) const {
+  const double eps = config().rms_eps;
+  const at::Tensor a =
+      RmsNorm(x, Norm(layer, kAttentionInput), eps, compute_type_);
+  const at::Tensor heads =
+      Attention(Linear(layer, LinearGroup::kQkv, a, options),
+                attention_[static_cast<size_t>(layer)], layout);
+  const at::Tensor after_attention =
+      AddRmsNorm(x, Linear(layer, LinearGroup::kOutput, heads, options),
+                 Norm(layer, kAttentionOutput), eps);
+  const at::Tensor m =
+      RmsNorm(after_attention, Norm(layer, kMlpInput), eps, compute_type_);
+  const at::Tensor activated =
+      GeluMul(Linear(layer, LinearGroup::kGateUp, m, options));
+  return AddRmsNorm(after_attention,
+                    Linear(layer, LinearGroup::kDown, activated, options),
+                    Norm(layer, kMlpOutput), eps);
+}
+
+at::Tensor Gemma3Model::Embed(const PackedSequence& sequence) const {
+  at::Tensor ids =
+      at::from_blob(const_cast<int32_t*>(sequence.tokens.data()),
+                    {sequence.size()}, at::kInt);
+  return at::index_select(shared_->embedding, 0, ids)
+      .mul_(std::sqrt(static_cast<float>(config().hidden)));
+}
+
+at::Tensor Gemma3Model::Forward(const PackedSequence& sequence,
+                                const AttentionLayout& layout,
+                                const ForwardOptions& options) const {
+  at::Tensor x = Embed(sequence);
+  // The weights are frozen, so the graph has to start at the input.
+  if (c10::GradMode::is_enabled() && options.adapter != nullptr) {
+    x.requires_grad_(true);
+  }
+  for (int64_t layer = 0; layer < config().layers; ++layer) {
+    x = ForwardLayer(layer, x, layout, options);
+  }
+  return x;
+}
+
+at::Tensor Gemma3Model::FinalHidden(const at::Tensor& x,
+                                    absl::Span<const int64_t> rows) const {
+  const at::Tensor index =
+      at::from_blob(const_cast<int64_t*>(rows.data()),
+                    {static_cast<int64_t>(rows.size())}, at::kLong)
+          .clone();
+  return RmsNorm(at::index_select(x, 0, index), shared_->norms.back(),
+                 config().rms_eps, at::kFloat);
+}
+
+Labels LabelsOf(const PackedSequence& sequence) {
+  Labels labels;
+  for (int64_t i = 0; i < sequence.size(); ++i) {
+    const int32_t target = sequence.targets[static_cast<size_t>(i)];
+    if (target == kNoTarget) continue;
+    labels.rows.push_back(i);
+    labels.targets.push_back(target);
+  }
+  return labels;
+}
+
+}  // namespace onegrid::finetuner

@@ -1,0 +1,112 @@
+// Gemma 3 on its grid in LibTorch: frozen dequantized weights, optional LoRA.
+#ifndef SERVICES_FINETUNER_GEMMA3_MODEL_H_
+#define SERVICES_FINETUNER_GEMMA3_MODEL_H_
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "services/finetuner/attention.h"
+#include "services/finetuner/grid_checkpoint.h"
+#include "services/finetuner/head_loss.h"
+#include "services/finetuner/lora_adapter.h"
+#include "services/finetuner/packing.h"
+
+namespace onegrid::finetuner {
+
+// Weights that do not depend on the compute type and are never changed; several
+// models share them.
+struct SharedWeights {
+  model::Gemma3Config config;
+  at::Tensor embedding;           // [vocab, hidden] float32, dequantized
+  std::vector<at::Tensor> norms;  // Gemma3Norms order, float32
+  RopeTable rope_local;
+  RopeTable rope_global;
+};
+
+// max_positions: length of the longest segment that will be run.
+std::shared_ptr<const SharedWeights> MakeSharedWeights(
+    const GridCheckpoint& checkpoint, int64_t max_positions);
+
+// What a forward pass does beside computing.
+struct ForwardOptions {
+  const LoraAdapter* adapter = nullptr;
+  // Source of dropout masks; nullptr: no dropout.
+  at::Generator* dropout_random = nullptr;
+  // Called with the input [T, in] of every linear group, in order of layers.
+  std::function<void(int64_t layer, LinearGroup group, const at::Tensor& x)>
+      observe;
+};
+
+// One set of linears in one compute type. Activations between linears are of
+// the compute type; residual stream, norms and softmax are float32.
+// Thread-compatible.
+class Gemma3Model {
+ public:
+  // Linears from `linears`, which is parallel to Gemma3Linears.
+  Gemma3Model(std::shared_ptr<const SharedWeights> shared,
+              absl::Span<const quant::Int4Matrix> linears,
+              at::ScalarType compute_type);
+  // Attention specs are referred to by autograd graphs.
+  Gemma3Model(const Gemma3Model&) = delete;
+  Gemma3Model& operator=(const Gemma3Model&) = delete;
+
+  // The residual stream after the last layer, [T, hidden] float32, before the
+  // final norm. `layout` is MakeAttentionLayout(sequence) and must outlive the
+  // backward pass.
+  at::Tensor Forward(const PackedSequence& sequence,
+                     const AttentionLayout& layout,
+                     const ForwardOptions& options) const;
+
+  // One layer of Forward: x [T, hidden] float32 -> the same shape.
+  at::Tensor ForwardLayer(int64_t layer, const at::Tensor& x,
+                          const AttentionLayout& layout,
+                          const ForwardOptions& options) const;
+
+  // Embedding rows times sqrt(hidden), the input of layer 0.
+  at::Tensor Embed(const PackedSequence& sequence) const;
+
+  // Final norm of the given rows of Forward's result, [rows, hidden] float32:
+  // the input of the head.
+  at::Tensor FinalHidden(const at::Tensor& x,
+                         absl::Span<const int64_t> rows) const;
+
+  // Replaces one linear's weight, [out, in] of any type.
+  void SetLinear(int64_t linear, const at::Tensor& weight);
+
+  const model::Gemma3Config& config() const { return shared_->config; }
+  const Head& head() const { return head_; }
+  at::ScalarType compute_type() const { return compute_type_; }
+
+ private:
+  at::Tensor Linear(int64_t layer, LinearGroup group, const at::Tensor& x,
+                    const ForwardOptions& options) const;
+  const at::Tensor& Norm(int64_t layer, int index) const;
+
+  std::shared_ptr<const SharedWeights> shared_;
+  at::ScalarType compute_type_;
+  std::vector<at::Tensor> weights_;  // [layer * kGroupsPerLayer + group]
+  // Where each linear lies: index in weights_ and first row there.
+  std::vector<std::pair<int64_t, int64_t>> places_;
+  std::vector<AttentionSpec> attention_;  // By layer.
+  Head head_;
+};
+
+// The labelled positions of a sequence and their targets.
+struct Labels {
+  std::vector<int64_t> rows;
+  std::vector<int32_t> targets;
+};
+Labels LabelsOf(const PackedSequence& sequence);
+
+// float32 values of the matrix, [rows, cols].
+at::Tensor DequantizeTensor(const quant::Int4Matrix& matrix);
+
+}  // namespace onegrid::finetuner
+
+#endif  // SERVICES_FINETUNER_GEMMA3_MODEL_H_

@@ -1,0 +1,48 @@
+// A Gemma 3 checkpoint on its grid, as plain arrays: what training starts from
+// and what the fold changes. Free of LibTorch.
+#ifndef SERVICES_FINETUNER_GRID_CHECKPOINT_H_
+#define SERVICES_FINETUNER_GRID_CHECKPOINT_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "kernels/quant/int4_g32.h"
+#include "kernels/quant/q8_0.h"
+#include "services/model/gemma3_config.h"
+#include "services/model/gguf_reader.h"
+#include "services/model/tensor_names.h"
+
+namespace onegrid::finetuner {
+
+// The codes and scales of a model. Linears are in the order of Gemma3Linears,
+// seven to a layer; norms in the order of Gemma3Norms, GGUF values (they
+// multiply plainly).
+struct GridCheckpoint {
+  model::Gemma3Config config;
+  std::vector<model::LinearSpec> specs;
+  std::vector<quant::Int4Matrix> linears;  // Parallel to specs.
+  quant::Int8Matrix embedding;             // [vocab, hidden], also the head.
+  std::vector<std::vector<float>> norms;
+};
+
+// Reads a grid GGUF: Q4_0 linears, Q8_0 embedding, F32 norms.
+// InvalidArgument (NOT_ON_GRID; tensor, expected, found): a tensor has another
+// type. Otherwise the errors of model::ConfigFromGguf.
+absl::StatusOr<GridCheckpoint> LoadGridCheckpoint(const model::GgufFile& file);
+
+// Linears that read the same input, computed as one product.
+enum class LinearGroup { kQkv = 0, kOutput = 1, kGateUp = 2, kDown = 3 };
+inline constexpr int kGroupsPerLayer = 4;
+inline constexpr int kLinearsPerLayer = 7;
+
+// Positions, within a layer, of the group's first linear and of its end.
+struct GroupSpan {
+  int begin = 0;
+  int end = 0;
+};
+GroupSpan LinearsOf(LinearGroup group);
+
+}  // namespace onegrid::finetuner
+
+#endif  // SERVICES_FINETUNER_GRID_CHECKPOINT_H_
