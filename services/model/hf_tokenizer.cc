@@ -16,10 +16,13 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+// JSON text; bytes that are not UTF-8, which a token may be, are replaced.
+std::string Text(const Json& json, int indent = -1) {
+  return json.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
+
 std::string Quoted(absl::string_view text) {
-  // `replace` because a token may be a part of a character.
-  return nlohmann::json(std::string(text))
-      .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  return Text(Json(std::string(text)));
 }
 
 bool IsCharacterStart(char c) { return (static_cast<uint8_t>(c) >> 6) != 2; }
@@ -116,9 +119,9 @@ std::string TokenizerJson(const Vocabulary& vocabulary) {
   return absl::StrCat(
       "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\n"
       "\"added_tokens\":",
-      AddedTokensJson(vocabulary), ",\n\"normalizer\":", space_to_escape.dump(),
-      ",\n\"pre_tokenizer\":null,\n\"post_processor\":", post_processor.dump(),
-      ",\n\"decoder\":", decoder.dump(),
+      AddedTokensJson(vocabulary), ",\n\"normalizer\":", Text(space_to_escape),
+      ",\n\"pre_tokenizer\":null,\n\"post_processor\":", Text(post_processor),
+      ",\n\"decoder\":", Text(decoder),
       ",\n\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":",
       Quoted(vocabulary.tokens[vocabulary.unknown_id].text),
       ",\"continuing_subword_prefix\":null,\"end_of_word_suffix\":null,"
@@ -151,7 +154,7 @@ absl::StatusOr<std::string> TokenizerConfigJson(const Vocabulary& vocabulary,
                      file.GetString("tokenizer.chat_template"));
     config["chat_template"] = chat_template;
   }
-  return config.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return Text(config, 2) + "\n";
 }
 
 }  // namespace

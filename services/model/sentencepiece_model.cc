@@ -1,5 +1,6 @@
 #include "services/model/sentencepiece_model.h"
 
+#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -59,6 +60,10 @@ absl::Status CheckTokens(const GgufFile& file, const Vocabulary& vocabulary) {
     if (!texts.insert(token.text).second) {
       return CorruptFile(file.path(),
                          absl::StrCat(where, " has the text of another token"));
+    }
+    if (!std::isfinite(token.score)) {
+      return CorruptFile(file.path(),
+                         absl::StrCat(where, ": its score is not finite"));
     }
     const int32_t type = static_cast<int32_t>(token.type);
     if (type < 1 || type > 6) {
