@@ -1,0 +1,147 @@
+#include "services/controller/dataset_service.h"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "proto/onegrid/v1/evaluation.pb.h"
+#include "proto/onegrid/v1/pipeline.pb.h"
+#include "proto/onegrid/v1/tuning.pb.h"
+#include "services/common/error_info.h"
+#include "services/model/jsonl_dataset.h"
+
+namespace onegrid::controller {
+namespace {
+
+// "datasets/{id}" that a job uses; empty for other resources.
+std::string DatasetOf(const google::protobuf::Message& resource) {
+  if (const auto* job = dynamic_cast<const v1::TuningJob*>(&resource)) {
+    return job->dataset();
+  }
+  if (const auto* job = dynamic_cast<const v1::Evaluation*>(&resource)) {
+    return job->dataset();
+  }
+  if (const auto* run = dynamic_cast<const v1::PipelineRun*>(&resource)) {
+    return run->tuning_job().dataset();
+  }
+  return "";
+}
+
+absl::Status CheckUnused(StoreTransaction& transaction,
+                         const std::string& dataset) {
+  for (const char* collection : {"tuningJobs", "evaluations", "pipelineRuns"}) {
+    ASSIGN_OR_RETURN(const std::vector<ResourceRow> rows,
+                     transaction.List(collection, 0, -1));
+    for (const ResourceRow& row : rows) {
+      if (IsFinal(static_cast<v1::JobState>(row.state))) continue;
+      ASSIGN_OR_RETURN(const std::unique_ptr<google::protobuf::Message> job,
+                       LoadAny(transaction, row.name));
+      if (DatasetOf(*job) != dataset) continue;
+      return common::MakeError(absl::StatusCode::kFailedPrecondition,
+                               "RESOURCE_IN_USE",
+                               absl::StrCat(row.name, " uses ", dataset),
+                               {{"name", dataset}, {"user", row.name}});
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status DatasetService::ReadSplit(const char* split,
+                                       v1::DatasetSplit* info) {
+  const std::string& sha256 = info->artifact().sha256();
+  const absl::StatusOr<int64_t> size = context_->blobs->SizeOf(sha256);
+  if (!size.ok()) {
+    return common::MakeError(
+        absl::StatusCode::kFailedPrecondition, "ARTIFACT_MISSING",
+        absl::StrCat("the blob of split ", split, " was not uploaded"),
+        {{"split", split}, {"sha256", sha256}});
+  }
+  info->mutable_artifact()->set_size_bytes(*size);
+  const absl::StatusOr<std::vector<model::Example>> examples =
+      model::ReadJsonl(context_->blobs->BlobPath(sha256));
+  if (!examples.ok()) {
+    std::map<std::string, std::string> metadata =
+        common::ErrorMetadata(examples.status());
+    metadata["split"] = split;
+    metadata.emplace("problem", examples.status().message());
+    // The path is the store's own and means nothing to the client.
+    metadata.erase("file");
+    metadata.erase("path");
+    const std::string where =
+        metadata.count("line") ? absl::StrCat(", line ", metadata["line"]) : "";
+    return common::MakeError(
+        absl::StatusCode::kInvalidArgument, "DATASET_SCHEMA_INVALID",
+        absl::StrCat("split ", split, where, ": ", metadata["problem"]),
+        metadata);
+  }
+  if (examples->empty()) {
+    return common::MakeError(absl::StatusCode::kInvalidArgument,
+                             "DATASET_SCHEMA_INVALID",
+                             absl::StrCat("split ", split, " is empty"),
+                             {{"split", split}, {"problem", "empty"}});
+  }
+  info->set_examples(static_cast<int64_t>(examples->size()));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<v1::Dataset> DatasetService::CreateDataset(
+    const v1::CreateDatasetRequest& request) {
+  CreateCall call;
+  call.id = request.dataset_id();
+  call.request_id = request.request_id();
+  call.request = &request;
+  call.validate_only = request.validate_only();
+  v1::Dataset dataset;
+  dataset.set_display_name(request.dataset().display_name());
+  *dataset.mutable_train()->mutable_artifact() =
+      request.dataset().train().artifact();
+  *dataset.mutable_validation()->mutable_artifact() =
+      request.dataset().validation().artifact();
+  *dataset.mutable_test()->mutable_artifact() =
+      request.dataset().test().artifact();
+  // Reading takes long, so it is not done under the store's lock. A replayed
+  // call reads the same bytes again, to the same end.
+  RETURN_IF_ERROR(ReadSplit("train", dataset.mutable_train()));
+  RETURN_IF_ERROR(ReadSplit("validation", dataset.mutable_validation()));
+  RETURN_IF_ERROR(ReadSplit("test", dataset.mutable_test()));
+  return Create<v1::Dataset>(
+      *context_, call, [&](StoreTransaction&) -> absl::StatusOr<v1::Dataset> {
+        return dataset;
+      });
+}
+
+absl::StatusOr<v1::Dataset> DatasetService::GetDataset(
+    const v1::GetDatasetRequest& request) {
+  return Get<v1::Dataset>(*context_, request.name());
+}
+
+absl::StatusOr<v1::ListDatasetsResponse> DatasetService::ListDatasets(
+    const v1::ListDatasetsRequest& request) {
+  v1::ListDatasetsResponse response;
+  ASSIGN_OR_RETURN(
+      *response.mutable_next_page_token(),
+      List<v1::Dataset>(*context_, request.page_size(), request.page_token(),
+                        [&] { return response.add_datasets(); }));
+  return response;
+}
+
+absl::StatusOr<v1::DeleteDatasetResponse> DatasetService::DeleteDataset(
+    const v1::DeleteDatasetRequest& request) {
+  RETURN_IF_ERROR(
+      context_->Commit([&](StoreTransaction& transaction) -> absl::Status {
+        ASSIGN_OR_RETURN(const v1::Dataset dataset,
+                         Load<v1::Dataset>(transaction, request.name()));
+        RETURN_IF_ERROR(CheckEtag(dataset, request.etag()));
+        RETURN_IF_ERROR(CheckUnused(transaction, request.name()));
+        RETURN_IF_ERROR(AppendResourceEvent(*context_, transaction, dataset,
+                                            "deleted",
+                                            /*progress_only=*/false));
+        return transaction.Erase(request.name());
+      }));
+  return v1::DeleteDatasetResponse();
+}
+
+}  // namespace onegrid::controller

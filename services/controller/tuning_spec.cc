@@ -1,0 +1,117 @@
+#include "services/controller/tuning_spec.h"
+
+#include <algorithm>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "services/common/error_info.h"
+#include "services/controller/registry.h"
+
+namespace onegrid::controller {
+namespace {
+
+constexpr const char* kLinearKinds[] = {"q_proj",   "k_proj",    "v_proj",
+                                        "o_proj",   "gate_proj", "up_proj",
+                                        "down_proj"};
+
+struct Bound {
+  const char* field;
+  double value;
+  double least;
+  double most;
+};
+
+absl::Status CheckBound(const Bound& bound) {
+  // A NaN is in no range.
+  if (bound.value >= bound.least && bound.value <= bound.most) {
+    return absl::OkStatus();
+  }
+  return InvalidField(bound.field, absl::StrCat(bound.value),
+                      absl::StrCat(bound.least, "..", bound.most));
+}
+
+absl::Status CheckHyperparameters(const v1::Hyperparameters& h) {
+  const Bound bounds[] = {
+      {"hyperparameters.max_steps", 1.0 * h.max_steps(), 0, 1e7},
+      {"hyperparameters.max_examples", 1.0 * h.max_examples(), 0, 1e12},
+      {"hyperparameters.epochs", h.epochs(), 0, 1000},
+      {"hyperparameters.sequence_tokens", 1.0 * h.sequence_tokens(), 16, 8192},
+      {"hyperparameters.sequences_per_step", 1.0 * h.sequences_per_step(), 1,
+       1024},
+      {"hyperparameters.learning_rate", h.learning_rate(), 1e-9, 1},
+      {"hyperparameters.warmup_ratio", h.warmup_ratio(), 0, 1},
+      {"hyperparameters.max_grad_norm", h.max_grad_norm(), 1e-6, 1e6},
+      {"hyperparameters.weight_decay", h.weight_decay(), 0, 10},
+      {"hyperparameters.checkpoint_steps", 1.0 * h.checkpoint_steps(), 1, 1e6},
+      {"hyperparameters.fold_examples", 1.0 * h.fold_examples(), 1, 1e6},
+      {"hyperparameters.threads", 1.0 * h.threads(), 0, 4096},
+  };
+  for (const Bound& bound : bounds) RETURN_IF_ERROR(CheckBound(bound));
+  if (!v1::Hyperparameters::Precision_IsValid(h.precision())) {
+    return InvalidField("hyperparameters.precision",
+                        absl::StrCat(h.precision()), "a Precision");
+  }
+  return absl::OkStatus();
+}
+
+template <typename T>
+T OrDefault(T value, T fallback) {
+  return value == T{} ? fallback : value;
+}
+
+void FillHyperparameters(v1::Hyperparameters* h) {
+  if (h->max_steps() == 0) h->set_epochs(OrDefault(h->epochs(), 1.0));
+  h->set_sequence_tokens(OrDefault(h->sequence_tokens(), 1024));
+  h->set_sequences_per_step(OrDefault(h->sequences_per_step(), 2));
+  h->set_learning_rate(OrDefault(h->learning_rate(), 1e-3));
+  h->set_warmup_ratio(OrDefault(h->warmup_ratio(), 0.05));
+  h->set_max_grad_norm(OrDefault(h->max_grad_norm(), 1.0));
+  h->set_checkpoint_steps(OrDefault(h->checkpoint_steps(), 25));
+  h->set_fold_examples(OrDefault(h->fold_examples(), 600));
+}
+
+absl::Status CompleteLora(v1::LoraSpec* lora) {
+  lora->set_rank(OrDefault(lora->rank(), 16));
+  lora->set_alpha(OrDefault(lora->alpha(), 2.0 * lora->rank()));
+  RETURN_IF_ERROR(CheckBound({"lora.rank", 1.0 * lora->rank(), 1, 256}));
+  RETURN_IF_ERROR(CheckBound({"lora.alpha", lora->alpha(), 1e-6, 1e6}));
+  RETURN_IF_ERROR(CheckBound({"lora.dropout", lora->dropout(), 0, 0.999}));
+  if (lora->target_modules().empty()) {
+    for (const char* kind : kLinearKinds) lora->add_target_modules(kind);
+  }
+  for (const std::string& kind : lora->target_modules()) {
+    if (std::find(std::begin(kLinearKinds), std::end(kLinearKinds), kind) ==
+        std::end(kLinearKinds)) {
+      return InvalidField("lora.target_modules", kind,
+                          "q_proj k_proj v_proj o_proj gate_proj up_proj "
+                          "down_proj");
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<v1::TuningJob> CompleteTuningJob(const v1::TuningJob& job) {
+  v1::TuningJob out;
+  out.set_display_name(job.display_name());
+  out.set_base_model(job.base_model());
+  out.set_dataset(job.dataset());
+  out.set_mode(job.mode() == v1::TUNING_MODE_UNSPECIFIED ? v1::QLORA_FOLD
+                                                         : job.mode());
+  if (!v1::TuningMode_IsValid(out.mode())) {
+    return InvalidField("mode", absl::StrCat(out.mode()), "a TuningMode");
+  }
+  *out.mutable_lora() = job.lora();
+  RETURN_IF_ERROR(CompleteLora(out.mutable_lora()));
+  *out.mutable_hyperparameters() = job.hyperparameters();
+  FillHyperparameters(out.mutable_hyperparameters());
+  RETURN_IF_ERROR(CheckHyperparameters(out.hyperparameters()));
+  out.set_seed(job.seed());
+  out.set_max_attempts(OrDefault(job.max_attempts(), 3));
+  RETURN_IF_ERROR(
+      CheckBound({"max_attempts", 1.0 * out.max_attempts(), 1, 100}));
+  return out;
+}
+
+}  // namespace onegrid::controller
