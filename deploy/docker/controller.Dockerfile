@@ -7,10 +7,10 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends \
       libabsl20220623 \
       libgrpc++1.51 \
+      libgrpc29 \
       libprotobuf32 \
       libsqlite3-0 \
       libssl3 \
-      libyaml-cpp0.7 \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=builder /out/controller /usr/local/bin/controller
 USER 65532:65532

@@ -7,6 +7,7 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends \
       libabsl20220623 \
       libgrpc++1.51 \
+      libgrpc29 \
       libprotobuf32 \
       libssl3 \
  && rm -rf /var/lib/apt/lists/*

@@ -7,8 +7,8 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends \
       libabsl20220623 \
       libgrpc++1.51 \
+      libgrpc29 \
       libprotobuf32 \
-      libsentencepiece0 \
       libssl3 \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=builder /out/exporter /usr/local/bin/exporter

@@ -140,6 +140,14 @@ def test_workers_take_work_from_the_controllers_service():
                 in container_of(worker)["args"])
 
 
+def test_evaluations_go_to_the_inference_service():
+    (inference,) = [o for o in OBJECTS if o["kind"] == "Service"
+                    and o["metadata"]["name"] == "onegrid-inference"]
+    port = inference["spec"]["ports"][0]["port"]
+    assert (f"--inference_endpoint=onegrid-inference:{port}"
+            in container_of("controller")["args"])
+
+
 def test_termination_leaves_time_to_drain():
     (drain,) = [int(a.split("=")[1]) for a in container_of("inference")["args"]
                 if a.startswith("--drain_seconds=")]
