@@ -84,7 +84,7 @@ absl::StatusOr<std::unique_ptr<LocalRunner>> MakeLocalRunner(
   options.on_worker_death = [controller](const std::string& worker,
                                          const std::string& problem) {
     // If the store cannot be written now the lease expires instead.
-    (void)controller->workers()->LoseWorkers(worker, problem);
+    (void)controller->workers()->LoseWorker(worker, problem);
   };
   return LocalRunner::Make(std::move(options));
 }

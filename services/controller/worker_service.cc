@@ -1,6 +1,7 @@
 #include "services/controller/worker_service.h"
 
 #include <algorithm>
+#include <iterator>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -64,6 +65,9 @@ absl::StatusOr<v1::LeaseAttemptResponse> WorkerService::LeaseAttempt(
   if (request.worker().empty()) {
     return InvalidField("worker", "empty", "a name");
   }
+  // A worker does one thing at a time: what it held before is lost, be it
+  // that it was started again or that the answer to its last call was.
+  RETURN_IF_ERROR(LoseWorker(request.worker(), "it asks for new work"));
   const absl::Duration wait = std::min(
       kWaitMax, absl::Milliseconds(
                     google::protobuf::util::TimeUtil::DurationToMilliseconds(
@@ -286,30 +290,29 @@ absl::StatusOr<v1::FinishAttemptResponse> WorkerService::FinishAttempt(
   return v1::FinishAttemptResponse();
 }
 
-absl::Status WorkerService::ExpireLeases() {
-  const int64_t now_us = absl::ToUnixMicros(context_->now());
-  bool any = false;
-  RETURN_IF_ERROR(
-      context_->store->View([&](StoreTransaction& transaction) -> absl::Status {
-        ASSIGN_OR_RETURN(const std::vector<JobRow> jobs,
-                         transaction.LeasedJobs());
-        any = std::any_of(jobs.begin(), jobs.end(), [&](const JobRow& job) {
-          return job.lease_expiry_us <= now_us;
-        });
-        return absl::OkStatus();
-      }));
-  if (!any) return absl::OkStatus();
+absl::Status WorkerService::LoseJobs(
+    const std::function<bool(const JobRow&)>& is_lost, const char* reason,
+    const std::string& why) {
+  std::vector<JobRow> lost;
+  const auto find = [&](StoreTransaction& transaction) -> absl::Status {
+    ASSIGN_OR_RETURN(std::vector<JobRow> jobs, transaction.LeasedJobs());
+    lost.clear();
+    std::copy_if(jobs.begin(), jobs.end(), std::back_inserter(lost), is_lost);
+    return absl::OkStatus();
+  };
+  // Most calls find nothing, and reading is cheaper than a commit.
+  RETURN_IF_ERROR(context_->store->View(find));
+  if (lost.empty()) return absl::OkStatus();
   return context_->Commit([&](StoreTransaction& transaction) -> absl::Status {
-    ASSIGN_OR_RETURN(const std::vector<JobRow> jobs, transaction.LeasedJobs());
-    for (const JobRow& job : jobs) {
-      if (job.lease_expiry_us > now_us) continue;
+    RETURN_IF_ERROR(find(transaction));
+    for (const JobRow& job : lost) {
       ASSIGN_OR_RETURN(const std::unique_ptr<Message> resource,
                        LoadAny(transaction, job.name));
       JobUpdate update;
       update.event = JobEvent::kLoseWorker;
       update.error = common::ToJobError(common::MakeError(
-          absl::StatusCode::kUnavailable, "LEASE_EXPIRED",
-          absl::StrCat("worker ", job.worker, " stopped to heartbeat"),
+          absl::StatusCode::kUnavailable, reason,
+          absl::StrCat("worker ", job.worker, " was lost: ", why),
           {{"worker", job.worker}}));
       RETURN_IF_ERROR(
           TransitionJob(*context_, transaction, update, resource.get())
@@ -319,26 +322,26 @@ absl::Status WorkerService::ExpireLeases() {
   });
 }
 
+absl::Status WorkerService::ExpireLeases() {
+  const int64_t now_us = absl::ToUnixMicros(context_->now());
+  return LoseJobs(
+      [now_us](const JobRow& job) { return job.lease_expiry_us <= now_us; },
+      "LEASE_EXPIRED", "its lease ran out without a heartbeat");
+}
+
+absl::Status WorkerService::LoseWorker(const std::string& worker,
+                                       const std::string& why) {
+  return LoseJobs([&](const JobRow& job) { return job.worker == worker; },
+                  "WORKER_DIED", why);
+}
+
 absl::Status WorkerService::LoseWorkers(const std::string& name_prefix,
                                         const std::string& why) {
-  return context_->Commit([&](StoreTransaction& transaction) -> absl::Status {
-    ASSIGN_OR_RETURN(const std::vector<JobRow> jobs, transaction.LeasedJobs());
-    for (const JobRow& job : jobs) {
-      if (!absl::StartsWith(job.worker, name_prefix)) continue;
-      ASSIGN_OR_RETURN(const std::unique_ptr<Message> resource,
-                       LoadAny(transaction, job.name));
-      JobUpdate update;
-      update.event = JobEvent::kLoseWorker;
-      update.error = common::ToJobError(
-          common::MakeError(absl::StatusCode::kUnavailable, "WORKER_DIED",
-                            absl::StrCat("worker ", job.worker, " died: ", why),
-                            {{"worker", job.worker}}));
-      RETURN_IF_ERROR(
-          TransitionJob(*context_, transaction, update, resource.get())
-              .status());
-    }
-    return absl::OkStatus();
-  });
+  return LoseJobs(
+      [&](const JobRow& job) {
+        return absl::StartsWith(job.worker, name_prefix);
+      },
+      "WORKER_DIED", why);
 }
 
 absl::Status WorkerService::RenewLeases() {

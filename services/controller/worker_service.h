@@ -43,8 +43,10 @@ class WorkerService {
   // Takes back every attempt whose lease has run out.
   absl::Status ExpireLeases();
 
-  // Takes back the attempts of workers whose name starts with the prefix:
-  // they are known to be dead.
+  // Takes back the attempts of a worker that is known to have dropped them.
+  absl::Status LoseWorker(const std::string& worker, const std::string& why);
+
+  // The same for all workers whose name starts with the prefix.
   absl::Status LoseWorkers(const std::string& name_prefix,
                            const std::string& why);
 
@@ -59,6 +61,8 @@ class WorkerService {
     JobRow job;
   };
 
+  absl::Status LoseJobs(const std::function<bool(const JobRow&)>& is_lost,
+                        const char* reason, const std::string& why);
   absl::StatusOr<bool> TryLease(const v1::LeaseAttemptRequest& request,
                                 v1::LeaseAttemptResponse* response);
   absl::StatusOr<Held> CheckAttempt(StoreTransaction& transaction,
