@@ -49,8 +49,9 @@ bool WaitForStop(absl::Duration timeout) {
   while (!StopRequested()) {
     const absl::Duration left = deadline - absl::Now();
     if (left <= absl::ZeroDuration()) break;
+    // Bounded before the conversion: an infinite one has no room to round up.
     const int64_t left_ms =
-        std::min<int64_t>(absl::ToInt64Milliseconds(left) + 1, 60'000);
+        absl::ToInt64Milliseconds(std::min(left, absl::Minutes(1))) + 1;
     pollfd poll_fd = {StopFd(), POLLIN, 0};
     ::poll(&poll_fd, 1, static_cast<int>(left_ms));
   }
