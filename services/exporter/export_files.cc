@@ -4,6 +4,7 @@
 #include <memory>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
@@ -46,6 +47,14 @@ class Exporter {
 };
 
 absl::Status Exporter::Open(const std::vector<v1::ExportFormat>& formats) {
+  for (const v1::ExportFormat format : formats) {
+    if (format == v1::EXPORT_FORMAT_UNSPECIFIED ||
+        !v1::ExportFormat_IsValid(format)) {
+      return common::MakeError(
+          absl::StatusCode::kInvalidArgument, "UNKNOWN_FORMAT",
+          absl::StrCat("unknown export format ", static_cast<int>(format)));
+    }
+  }
   ASSIGN_OR_RETURN(grid_, GridModel::Open(inputs_.base, inputs_.folded));
   const bool merged = std::any_of(formats.begin(), formats.end(), IsMerged);
   if (merged && inputs_.folded.empty()) {
@@ -63,53 +72,53 @@ absl::Status Exporter::Open(const std::vector<v1::ExportFormat>& formats) {
 }
 
 absl::StatusOr<WrittenFormat> Exporter::Write(v1::ExportFormat format) {
-  WrittenFormat written{format, out_, {}};
+  WrittenFormat written;
+  written.format = format;
+  written.folder = absl::StrCat(
+      out_, "/", absl::AsciiStrToLower(v1::ExportFormat_Name(format)));
+  const std::string& folder = written.folder;
+  RETURN_IF_ERROR(common::MakeFolder(folder));
   switch (format) {
     case v1::GGUF:
       written.files = {kGgufName};
       RETURN_IF_ERROR(WriteMergedGguf(
-          *grid_, absl::StrCat(out_, "/", kGgufName), progress_));
-      return written;
+          *grid_, absl::StrCat(folder, "/", kGgufName), progress_));
+      break;
     case v1::LORA_GGUF:
       written.files = {kLoraName};
       RETURN_IF_ERROR(WriteLoraGguf(*grid_, *adapter_, inputs_.base_name,
-                                    absl::StrCat(out_, "/", kLoraName)));
-      return written;
+                                    absl::StrCat(folder, "/", kLoraName)));
+      break;
     case v1::COMPRESSED_TENSORS: {
-      written.folder = absl::StrCat(out_, "/compressed-tensors");
-      RETURN_IF_ERROR(common::MakeFolder(written.folder));
-      ASSIGN_OR_RETURN(written.files, WriteCompressedTensors(
-                                          *grid_, written.folder, progress_));
-      return written;
+      ASSIGN_OR_RETURN(written.files,
+                       WriteCompressedTensors(*grid_, folder, progress_));
+      break;
     }
     case v1::PEFT: {
-      written.folder = absl::StrCat(out_, "/peft");
-      RETURN_IF_ERROR(common::MakeFolder(written.folder));
       ASSIGN_OR_RETURN(written.files,
-                       WritePeft(*adapter_, inputs_.base_name, written.folder));
-      return written;
+                       WritePeft(*adapter_, inputs_.base_name, folder));
+      break;
     }
     default:
-      return common::MakeError(absl::StatusCode::kInvalidArgument,
-                               "UNKNOWN_FORMAT",
-                               absl::StrCat("unknown export format ", format));
+      return absl::InternalError("Open lets no other format pass");
   }
+  return written;
 }
 
 absl::Status Exporter::Compare(const WrittenFormat& written,
                                v1::EquivalenceReport* report) {
+  const std::string& folder = written.folder;
   switch (written.format) {
     case v1::GGUF:
-      return CompareMergedGguf(*grid_, absl::StrCat(out_, "/", kGgufName),
+      return CompareMergedGguf(*grid_, absl::StrCat(folder, "/", kGgufName),
                                progress_, report);
     case v1::COMPRESSED_TENSORS:
-      return CompareCompressedTensors(*grid_, written.folder, progress_,
-                                      report);
+      return CompareCompressedTensors(*grid_, folder, progress_, report);
     case v1::LORA_GGUF:
-      return CompareLoraGguf(*adapter_, absl::StrCat(out_, "/", kLoraName),
+      return CompareLoraGguf(*adapter_, absl::StrCat(folder, "/", kLoraName),
                              report);
     default:
-      return ComparePeft(*adapter_, written.folder, report);
+      return ComparePeft(*adapter_, folder, report);
   }
 }
 

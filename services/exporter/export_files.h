@@ -21,7 +21,7 @@ struct ExportInputs {
   std::vector<v1::ExportFormat> formats;  // empty: all
 };
 
-// One written format: files relative to `folder`.
+// One written format: names of the files in `folder`.
 struct WrittenFormat {
   v1::ExportFormat format;
   std::string folder;
@@ -34,15 +34,15 @@ struct ExportOutputs {
 };
 
 // Writes below the existing folder `out`:
-//   GGUF                model.gguf
-//   COMPRESSED_TENSORS  compressed-tensors/
-//   LORA_GGUF           adapter.gguf
-//   PEFT                peft/
-// then re-reads all of it.
+//   gguf/model.gguf
+//   compressed_tensors/  config.json, model.safetensors, tokenizer files
+//   lora_gguf/adapter.gguf
+//   peft/                adapter_config.json, adapter_model.safetensors
+// and re-reads all of it.
 //
-// Errors: FAILED_PRECONDITION (NOT_FOLDED) when a merged format is asked for
-// without a folded checkpoint; DATA_LOSS (EQUIVALENCE_FAILED); those of the
-// readers and writers.
+// Errors: INVALID_ARGUMENT (UNKNOWN_FORMAT); FAILED_PRECONDITION (NOT_FOLDED)
+// when a merged format is asked for without a folded checkpoint; DATA_LOSS
+// (EQUIVALENCE_FAILED); those of the readers and writers.
 absl::StatusOr<ExportOutputs> ExportFiles(const ExportInputs& inputs,
                                           const std::string& out,
                                           const ProgressFn& progress);

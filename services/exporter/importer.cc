@@ -116,9 +116,9 @@ absl::Status Importer::AddOne(const GgufFile::Tensor& tensor) {
 }
 
 absl::StatusOr<v1::ImportReport> Importer::Run(const std::string& out) {
-  CopyMetadata(file_, &writer_);
-  writer_.Set("general.file_type", kFileTypeQ4_0);
-  writer_.Set("general.quantization_version", kQuantizationVersion);
+  CopyMetadata(file_, &writer_,
+               {{"general.file_type", kFileTypeQ4_0},
+                {"general.quantization_version", kQuantizationVersion}});
   const int64_t total = static_cast<int64_t>(file_.tensors().size());
   int64_t done = 0;
   for (const GgufFile::Tensor& tensor : file_.tensors()) {

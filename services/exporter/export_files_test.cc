@@ -1,0 +1,189 @@
+#include "services/exporter/export_files.h"
+
+#include <cstring>
+#include <string>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "gtest/gtest.h"
+#include "services/common/error_info.h"
+#include "services/common/files.h"
+#include "services/exporter/adapter.h"
+#include "services/exporter/equivalence.h"
+#include "services/exporter/grid_model.h"
+#include "services/exporter/test_model.h"
+#include "services/model/gguf_reader.h"
+#include "services/model/safetensors.h"
+
+namespace onegrid::exporter {
+namespace {
+
+class ExportFilesTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    inputs_.base = ImportTestModel();
+    const TestTuned tuned = WriteTestTuned(inputs_.base);
+    inputs_.folded = tuned.folded;
+    inputs_.adapter = tuned.adapter;
+    inputs_.adapter_config = tuned.adapter_config;
+    inputs_.base_name = "tiny";
+    out_ = TestPath("out");
+    ASSERT_TRUE(common::MakeFolder(out_).ok());
+  }
+
+  // Changes the last byte of a file, which belongs to its last tensor.
+  void DamageLastByte(const std::string& path) {
+    std::string bytes = *common::ReadFile(path);
+    bytes.back() ^= 1;
+    ASSERT_TRUE(common::WriteFileAtomic(path, bytes).ok());
+  }
+
+  ExportInputs inputs_;
+  std::string out_;
+};
+
+TEST_F(ExportFilesTest, WritesEveryFormatBitForBit) {
+  const auto outputs = ExportFiles(inputs_, out_, {});
+  ASSERT_TRUE(outputs.ok()) << outputs.status();
+  ASSERT_EQ(outputs->formats.size(), 4);
+  const v1::EquivalenceReport& report = outputs->equivalence;
+  // 15 tensors of the GGUF and as many of the folder; 7 pairs and alpha twice.
+  EXPECT_EQ(report.tensors(), 15 + 15 + 15 + 15);
+  EXPECT_EQ(report.tensors_bit_exact() + report.differing_size(),
+            report.tensors());
+  // Only a norm may differ: w - 1 is not always exact in f32.
+  for (const auto& difference : report.differing()) {
+    EXPECT_EQ(difference.artifact(), "compressed-tensors");
+    EXPECT_TRUE(absl::StrContains(difference.tensor(), "norm"));
+    EXPECT_LT(difference.max_abs_error(), 1e-7);
+  }
+  EXPECT_EQ(report.checkpoint_sha256(), *common::Sha256OfFile(inputs_.folded));
+  for (const WrittenFormat& written : outputs->formats) {
+    for (const std::string& file : written.files) {
+      EXPECT_TRUE(
+          common::ReadFile(absl::StrCat(written.folder, "/", file)).ok())
+          << file;
+    }
+  }
+}
+
+TEST_F(ExportFilesTest, CodesAreTheFoldedOnesNotTheBases) {
+  ASSERT_TRUE(ExportFiles(inputs_, out_, {}).ok());
+  const auto merged =
+      GridModel::Open(absl::StrCat(out_, "/gguf/model.gguf"), "");
+  const auto folded = GridModel::Open(inputs_.base, inputs_.folded);
+  const auto base = GridModel::Open(inputs_.base, "");
+  for (const auto& spec : (*base)->linears()) {
+    EXPECT_EQ((*merged)->Linear(spec)->codes, (*folded)->Linear(spec)->codes);
+    EXPECT_NE((*merged)->Linear(spec)->codes, (*base)->Linear(spec)->codes);
+  }
+}
+
+TEST_F(ExportFilesTest, WritesTheSameBytesEachTime) {
+  ASSERT_TRUE(ExportFiles(inputs_, out_, {}).ok());
+  const std::string again = TestPath("again");
+  ASSERT_TRUE(common::MakeFolder(again).ok());
+  ASSERT_TRUE(ExportFiles(inputs_, again, {}).ok());
+  for (const char* file :
+       {"gguf/model.gguf", "compressed_tensors/model.safetensors",
+        "compressed_tensors/config.json", "lora_gguf/adapter.gguf"}) {
+    EXPECT_EQ(*common::Sha256OfFile(absl::StrCat(out_, "/", file)),
+              *common::Sha256OfFile(absl::StrCat(again, "/", file)))
+        << file;
+  }
+}
+
+TEST_F(ExportFilesTest, LoraGgufHasWhatTheLoaderChecks) {
+  inputs_.formats = {v1::LORA_GGUF};
+  ASSERT_TRUE(ExportFiles(inputs_, out_, {}).ok());
+  const auto file =
+      model::GgufFile::Open(absl::StrCat(out_, "/lora_gguf/adapter.gguf"));
+  ASSERT_TRUE(file.ok());
+  EXPECT_EQ(*(*file)->GetString("general.type"), "adapter");
+  EXPECT_EQ(*(*file)->GetString("adapter.type"), "lora");
+  EXPECT_EQ(*(*file)->GetF32("adapter.lora.alpha"), 8);
+  const auto* a = (*file)->Find("blk.0.ffn_down.weight.lora_a");
+  const auto* b = (*file)->Find("blk.0.ffn_down.weight.lora_b");
+  ASSERT_NE(a, nullptr);
+  ASSERT_NE(b, nullptr);
+  EXPECT_EQ(a->dims, (std::vector<int64_t>{96, 4}));
+  EXPECT_EQ(b->dims, (std::vector<int64_t>{4, 64}));
+}
+
+TEST_F(ExportFilesTest, AdapterFormatsNeedNoFoldedCheckpoint) {
+  inputs_.folded.clear();
+  inputs_.formats = {v1::LORA_GGUF, v1::PEFT};
+  const auto outputs = ExportFiles(inputs_, out_, {});
+  ASSERT_TRUE(outputs.ok()) << outputs.status();
+  EXPECT_EQ(outputs->equivalence.checkpoint_sha256(),
+            *common::Sha256OfFile(inputs_.adapter));
+  inputs_.formats = {v1::GGUF};
+  EXPECT_EQ(common::ErrorReason(ExportFiles(inputs_, out_, {}).status()),
+            "NOT_FOLDED");
+}
+
+TEST_F(ExportFilesTest, ADamagedArtifactFailsLevelOneByName) {
+  ASSERT_TRUE(ExportFiles(inputs_, out_, {}).ok());
+  const auto grid = GridModel::Open(inputs_.base, inputs_.folded);
+  // The last tensor of the GGUF is the final norm.
+  const std::string gguf = absl::StrCat(out_, "/gguf/model.gguf");
+  DamageLastByte(gguf);
+  v1::EquivalenceReport report;
+  ASSERT_TRUE(CompareMergedGguf(**grid, gguf, {}, &report).ok());
+  ASSERT_EQ(report.differing_size(), 1);
+  EXPECT_EQ(report.differing(0).tensor(), "output_norm.weight");
+  EXPECT_EQ(report.tensors_bit_exact() + 1, report.tensors());
+  EXPECT_EQ(common::ErrorReason(RequireEquivalence(report)),
+            "EQUIVALENCE_FAILED");
+
+  const std::string folder = absl::StrCat(out_, "/compressed_tensors");
+  DamageLastByte(folder + "/model.safetensors");
+  v1::EquivalenceReport ct_report;
+  ASSERT_TRUE(CompareCompressedTensors(**grid, folder, {}, &ct_report).ok());
+  EXPECT_EQ(common::ErrorReason(RequireEquivalence(ct_report)),
+            "EQUIVALENCE_FAILED");
+}
+
+TEST_F(ExportFilesTest, RefusesAFoldedFileOfAnotherModel) {
+  model::SafetensorsWriter writer;
+  ASSERT_TRUE(writer
+                  .Add("blk.0.attn_q.weight.codes", "I8", {1, 1},
+                       std::vector<uint8_t>{0})
+                  .ok());
+  ASSERT_TRUE(writer.WriteTo(inputs_.folded).ok());
+  const auto outputs = ExportFiles(inputs_, out_, {});
+  EXPECT_EQ(common::ErrorReason(outputs.status()), "CORRUPT_FILE");
+  EXPECT_TRUE(absl::StrContains(outputs.status().message(),
+                                "blk.0.attn_q.weight.codes"))
+      << outputs.status();
+}
+
+TEST_F(ExportFilesTest, RefusesABaseThatIsNotOnTheGrid) {
+  inputs_.base = TestPath("source.gguf");
+  EXPECT_EQ(common::ErrorReason(ExportFiles(inputs_, out_, {}).status()),
+            "NOT_ON_GRID");
+}
+
+TEST_F(ExportFilesTest, RefusesAdapterConfigsItCannotHonour) {
+  for (const char* config : {"", "[]", R"({"lora_alpha": 8})", R"({"r": 4})",
+                             R"({"r": 8, "lora_alpha": 8})",
+                             R"({"r": 4, "lora_alpha": 8, "use_rslora": true})",
+                             R"({"r": 4, "lora_alpha": 8, "bias": "all"})"}) {
+    ASSERT_TRUE(common::WriteFileAtomic(inputs_.adapter_config, config).ok());
+    EXPECT_EQ(common::ErrorReason(ExportFiles(inputs_, out_, {}).status()),
+              "CORRUPT_FILE")
+        << config;
+  }
+}
+
+TEST_F(ExportFilesTest, StopsWhenTheCallerSaysSo) {
+  const auto outputs =
+      ExportFiles(inputs_, out_, [](absl::string_view, int64_t, int64_t) {
+        return absl::AbortedError("stop");
+      });
+  EXPECT_EQ(outputs.status().code(), absl::StatusCode::kAborted);
+  EXPECT_FALSE(common::ReadFile(absl::StrCat(out_, "/gguf/model.gguf")).ok());
+}
+
+}  // namespace
+}  // namespace onegrid::exporter

@@ -1,0 +1,107 @@
+"""Runs an inference server and talks to it; for the parity scripts.
+
+Needs grpcio, protobuf and the system's protoc.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import grpc
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+FLOAT_MODE = ["--activations=f32", "--kv_cache=f32"]
+START_SECONDS = 120
+
+
+def _load_messages():
+    folder = tempfile.mkdtemp()
+    subprocess.run(
+        ["protoc", "-I", ROOT, f"--python_out={folder}",
+         "proto/onegrid/v1/generation.proto"],
+        check=True,
+    )
+    sys.path.insert(0, folder)
+    from proto.onegrid.v1 import generation_pb2
+
+    return generation_pb2
+
+
+messages = _load_messages()
+
+
+class Engine:
+    """`with Engine(binary, model, flags) as engine`: one server on loopback."""
+
+    def __init__(self, binary, model, flags=()):
+        port_file = os.path.join(tempfile.mkdtemp(), "port")
+        self._process = subprocess.Popen(
+            [binary, f"--model={model}", f"--port_file={port_file}", *flags]
+        )
+        deadline = time.time() + START_SECONDS
+        while not os.path.exists(port_file):
+            if self._process.poll() is not None or time.time() > deadline:
+                raise RuntimeError("the inference server did not start")
+            time.sleep(0.05)
+        with open(port_file, encoding="utf-8") as file:
+            channel = grpc.insecure_channel(
+                file.read().strip(),
+                options=[("grpc.max_receive_message_length", -1)],
+            )
+
+        def method(kind, name, request, response):
+            return kind(
+                "/onegrid.v1.GenerationService/" + name,
+                request_serializer=request.SerializeToString,
+                response_deserializer=response.FromString,
+            )
+
+        self._tokenize = method(
+            channel.unary_unary, "Tokenize",
+            messages.TokenizeRequest, messages.TokenizeResponse,
+        )
+        self._score = method(
+            channel.unary_unary, "ScoreTokens",
+            messages.ScoreTokensRequest, messages.ScoreTokensResponse,
+        )
+        self._generate = method(
+            channel.unary_stream, "Generate",
+            messages.GenerateRequest, messages.GenerateResponse,
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(60)
+
+    def tokenize(self, text, add_bos=True):
+        request = messages.TokenizeRequest(text=text, add_bos=add_bos)
+        return list(self._tokenize(request).token_ids)
+
+    def greedy(self, prompt, tokens):
+        """At most `tokens` ids after the prompt's, without an end token."""
+        request = messages.GenerateRequest(
+            token_ids=messages.TokenIds(ids=prompt),
+            stopping=messages.Stopping(max_tokens=tokens),
+        )
+        ids = []
+        for response in self._generate(request):
+            ids.extend(response.delta.token_ids)
+        return ids
+
+    def next_logprobs(self, prompt, candidates):
+        """The best log-probability after the prompt, and the candidates'."""
+        request = messages.ScoreTokensRequest(
+            token_ids=[*prompt, candidates[0]],
+            first_scored=len(prompt),
+            top_n=1,
+            candidates_per_position=len(candidates),
+            candidate_ids=candidates,
+        )
+        response = self._score(request)
+        return response.top_logprobs[0], list(response.candidate_logprobs)
