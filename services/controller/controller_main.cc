@@ -20,7 +20,7 @@
 ABSL_FLAG(std::string, data_dir, "",
           "Folder of the database and the artifacts. Made if missing.");
 ABSL_FLAG(std::string, host, "127.0.0.1", "Address to listen on.");
-ABSL_FLAG(int, port, 8470, "Port to listen on; 0 picks a free one.");
+ABSL_FLAG(int, port, 7070, "Port to listen on; 0 picks a free one.");
 ABSL_FLAG(std::string, port_file, "",
           "File that gets host:port once the controller serves.");
 ABSL_FLAG(std::string, runner, "local",
@@ -137,7 +137,7 @@ int main(int argc, char** argv) {
   absl::SetProgramUsageMessage(
       "The OneGrid controller: the public API, durable state, and the runner "
       "of workers and inference servers.\n\n"
-      "  controller --data_dir=DIR [--port=8470] [--runner=local]");
+      "  controller --data_dir=DIR [--port=7070] [--runner=local]");
   absl::ParseCommandLine(argc, argv);
   const absl::Status status = onegrid::controller::Run();
   if (status.ok()) return 0;

@@ -1,0 +1,65 @@
+#include "services/controller/tuning_spec.h"
+
+#include <cmath>
+
+#include "gtest/gtest.h"
+#include "services/common/error_info.h"
+
+namespace onegrid::controller {
+namespace {
+
+TEST(TuningSpecTest, DefaultsAreThoseOfTheContract) {
+  const auto job = CompleteTuningJob(v1::TuningJob());
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->mode(), v1::QLORA_FOLD);
+  EXPECT_EQ(job->lora().rank(), 16);
+  EXPECT_EQ(job->lora().alpha(), 32);
+  EXPECT_EQ(job->lora().target_modules_size(), 7);
+  EXPECT_EQ(job->hyperparameters().epochs(), 1);
+  EXPECT_EQ(job->hyperparameters().sequence_tokens(), 1024);
+  EXPECT_EQ(job->hyperparameters().sequences_per_step(), 2);
+  EXPECT_EQ(job->hyperparameters().learning_rate(), 1e-3);
+  EXPECT_EQ(job->hyperparameters().checkpoint_steps(), 25);
+  EXPECT_EQ(job->hyperparameters().fold_examples(), 600);
+  EXPECT_EQ(job->max_attempts(), 3);
+}
+
+TEST(TuningSpecTest, OutputOnlyFieldsAreDropped) {
+  v1::TuningJob job;
+  job.set_state(v1::SUCCEEDED);
+  job.mutable_result()->mutable_folded()->set_sha256("x");
+  EXPECT_EQ(CompleteTuningJob(job)->state(), v1::JOB_STATE_UNSPECIFIED);
+  EXPECT_FALSE(CompleteTuningJob(job)->has_result());
+}
+
+TEST(TuningSpecTest, ValuesOutOfRangeAreNamed) {
+  const auto field_of = [](const v1::TuningJob& job) -> std::string {
+    const absl::Status status = CompleteTuningJob(job).status();
+    if (common::ErrorReason(status) != "INVALID_FIELD") return "";
+    return common::ErrorMetadata(status).at("field");
+  };
+  v1::TuningJob job;
+  job.mutable_lora()->set_rank(257);
+  EXPECT_EQ(field_of(job), "lora.rank");
+  job.clear_lora();
+  job.mutable_lora()->set_dropout(1);
+  EXPECT_EQ(field_of(job), "lora.dropout");
+  job.clear_lora();
+  job.mutable_lora()->add_target_modules("lm_head");
+  EXPECT_EQ(field_of(job), "lora.target_modules");
+  job.clear_lora();
+  job.mutable_hyperparameters()->set_sequence_tokens(8193);
+  EXPECT_EQ(field_of(job), "hyperparameters.sequence_tokens");
+  job.clear_hyperparameters();
+  job.mutable_hyperparameters()->set_learning_rate(std::nan(""));
+  EXPECT_EQ(field_of(job), "hyperparameters.learning_rate");
+  job.clear_hyperparameters();
+  job.mutable_hyperparameters()->set_max_steps(-1);
+  EXPECT_EQ(field_of(job), "hyperparameters.max_steps");
+  job.clear_hyperparameters();
+  job.set_max_attempts(101);
+  EXPECT_EQ(field_of(job), "max_attempts");
+}
+
+}  // namespace
+}  // namespace onegrid::controller
