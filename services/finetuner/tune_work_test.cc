@@ -1,0 +1,61 @@
+#include "services/finetuner/tune_work.h"
+
+#include "gtest/gtest.h"
+#include "services/common/error_info.h"
+
+namespace onegrid::finetuner {
+namespace {
+
+TEST(OptionsFromWorkTest, UnsetFieldsGetTheirDefaults) {
+  v1::TuneWork work;
+  work.mutable_tuning_job()->set_base_model("baseModels/gemma3-270m-int4");
+  work.mutable_tuning_job()->mutable_lora()->set_rank(8);
+  const auto options = OptionsFromWork(work, 2);
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->rank, 8);
+  EXPECT_EQ(options->alpha, 16);
+  EXPECT_EQ(options->epochs, 1);
+  EXPECT_EQ(options->sequence_tokens, 1024);
+  EXPECT_EQ(options->sequences_per_step, 2);
+  EXPECT_DOUBLE_EQ(options->learning_rate, 1e-3);
+  EXPECT_EQ(options->checkpoint_steps, 25);
+  EXPECT_EQ(options->fold_examples, 600);
+  EXPECT_EQ(options->threads, 2);
+  EXPECT_TRUE(options->fold);
+  EXPECT_EQ(options->base_model_name, "gemma3-270m-int4");
+}
+
+TEST(OptionsFromWorkTest, GivenFieldsWin) {
+  v1::TuneWork work;
+  v1::TuningJob& job = *work.mutable_tuning_job();
+  job.set_mode(v1::QLORA);
+  job.set_seed(11);
+  job.mutable_lora()->set_alpha(5);
+  job.mutable_lora()->add_target_modules("q_proj");
+  job.mutable_hyperparameters()->set_precision(
+      v1::Hyperparameters::PRECISION_F32);
+  job.mutable_hyperparameters()->set_threads(3);
+  work.set_probe_tokens(300);
+  work.set_max_eval_examples(20);
+  const auto options = OptionsFromWork(work, 2);
+  ASSERT_TRUE(options.ok());
+  EXPECT_FALSE(options->fold);
+  EXPECT_EQ(options->seed, 11u);
+  EXPECT_EQ(options->alpha, 5);
+  EXPECT_EQ(options->target_modules.size(), 1u);
+  EXPECT_EQ(options->precision, Precision::kF32);
+  EXPECT_EQ(options->threads, 3);
+  EXPECT_EQ(options->probe_tokens, 300);
+  EXPECT_EQ(options->max_eval_examples, 20);
+}
+
+TEST(OptionsFromWorkTest, ValuesOutOfRangeNameTheirField) {
+  v1::TuneWork work;
+  work.mutable_tuning_job()->mutable_lora()->set_rank(1000);
+  const auto options = OptionsFromWork(work, 0);
+  EXPECT_EQ(common::ErrorReason(options.status()), "INVALID_HYPERPARAMETER");
+  EXPECT_EQ(common::ErrorMetadata(options.status())["field"], "lora.rank");
+}
+
+}  // namespace
+}  // namespace onegrid::finetuner
