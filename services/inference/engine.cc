@@ -16,6 +16,15 @@ absl::Status Invalid(absl::string_view message) {
                            "INVALID_REQUEST", message);
 }
 
+// Where a second int8 term of the input takes away most error for its work:
+// on 1,536 tokens of plain text, against f32, mean KL falls from 0.0046 to
+// 0.0032 and top-1 agreement rises from 95.8 to 97.0 %, for 18 % more work in
+// the body. In the down projection it would bring 0.0009
+// for 23 %, elsewhere less.
+constexpr LinearInput::Terms kQkvTerms = LinearInput::kTwoTerms;
+constexpr LinearInput::Terms kHeadTerms = LinearInput::kTwoTerms;
+constexpr LinearInput::Terms kOtherTerms = LinearInput::kOneTerm;
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(
@@ -158,7 +167,7 @@ void Engine::Attention(int layer) {
   const int64_t m = rows_;
   cpu::RmsNorm(x_.data(), w.attn_norm.data(), m, c.hidden, eps, normed_.data(),
                pool_, isa);
-  input_.Set(normed_.data(), m, c.hidden);
+  input_.Set(normed_.data(), m, c.hidden, kQkvTerms);
   input_.Multiply(w.q, q_.data());
   input_.Multiply(w.k, k_.data());
   input_.Multiply(w.v, v_.data());
@@ -172,7 +181,7 @@ void Engine::Attention(int layer) {
   cpu::RopeNeox(angles, c.kv_heads, k_.data(), pool_, isa);
   cache_.AppendAndAttend(layer, chunk_rows_, q_.data(), k_.data(), v_.data(),
                          attended_.data(), pool_);
-  input_.Set(attended_.data(), m, c.heads * c.head_dim);
+  input_.Set(attended_.data(), m, c.heads * c.head_dim, kOtherTerms);
   input_.Multiply(w.o, branch_.data());
   cpu::RmsNormAdd(branch_.data(), w.post_attn_norm.data(), m, c.hidden, eps,
                   x_.data(), pool_, isa);
@@ -186,11 +195,11 @@ void Engine::FeedForward(int layer) {
   const int64_t m = rows_;
   cpu::RmsNorm(x_.data(), w.ffn_norm.data(), m, c.hidden, eps, normed_.data(),
                pool_, isa);
-  input_.Set(normed_.data(), m, c.hidden);
+  input_.Set(normed_.data(), m, c.hidden, kOtherTerms);
   input_.Multiply(w.gate, gate_.data());
   input_.Multiply(w.up, up_.data());
   cpu::GeluMul(gate_.data(), up_.data(), m * c.ff, gate_.data(), pool_, isa);
-  input_.Set(gate_.data(), m, c.ff);
+  input_.Set(gate_.data(), m, c.ff, kOtherTerms);
   input_.Multiply(w.down, branch_.data());
   cpu::RmsNormAdd(branch_.data(), w.post_ffw_norm.data(), m, c.hidden, eps,
                   x_.data(), pool_, isa);
@@ -218,7 +227,8 @@ void Engine::KeepOutputs(absl::Span<const Chunk> chunks) {
 
 absl::Span<float> Engine::Logits(int first, int count) {
   const model::Gemma3Config& c = config();
-  input_.Set(outputs_.data() + int64_t{first} * c.hidden, count, c.hidden);
+  input_.Set(outputs_.data() + int64_t{first} * c.hidden, count, c.hidden,
+             kHeadTerms);
   input_.Multiply(weights_.embedding, logits_.data());
   return absl::MakeSpan(logits_.data(), int64_t{count} * c.vocab_size);
 }

@@ -42,7 +42,7 @@ struct Chunk {
 class Engine {
  public:
   // Rows one call of Logits may ask for; bounds its memory.
-  static constexpr int kMaxLogitRows = 32;
+  static constexpr int kMaxLogitRows = 16;
 
   // `weights` and `pool` must outlive the engine.
   // InvalidArgument: a limit below 1 or a context beyond the model's.

@@ -1,21 +1,72 @@
 #include "services/inference/linear_input.h"
 
+#include <algorithm>
+#include <cstddef>
+
 #include "absl/types/span.h"
+#include "kernels/cpu/elementwise.h"
 
 namespace onegrid::inference {
+namespace {
 
-void LinearInput::Set(const float* x, int64_t m, int64_t k) {
+void Grow(size_t size, kernels::AlignedBuffer<float>* buffer) {
+  if (buffer->size() < size) *buffer = kernels::AlignedBuffer<float>(size);
+}
+
+}  // namespace
+
+void LinearInput::Set(const float* x, int64_t m, int64_t k, Terms terms) {
   x_ = x;
   m_ = m;
-  if (numerics_.activations == Precision::kInt8) {
-    cpu::QuantizeActivations(absl::MakeConstSpan(x, m * k), m, k, &quantized_,
-                             pool_, numerics_.isa);
+  terms_ = terms;
+  if (numerics_.activations == Precision::kF32) return;
+  cpu::QuantizeActivations(absl::MakeConstSpan(x, m * k), m, k, &quantized_,
+                           pool_, numerics_.isa);
+  if (terms == kOneTerm) return;
+  StackRest(x, m, k);
+  cpu::QuantizeActivations(absl::MakeConstSpan(stacked_.data(), 2 * m * k),
+                           2 * m, k, &quantized_, pool_, numerics_.isa);
+}
+
+void LinearInput::StackRest(const float* x, int64_t m, int64_t k) {
+  Grow(2 * m * k, &stacked_);
+  std::copy(x, x + m * k, stacked_.data());
+  const int64_t panels = quantized_.panels();
+  pool_.ParallelFor(panels, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t p = begin; p < end; ++p) {
+      const cpu::ActivationPanel panel = quantized_.Panel(p);
+      for (int row = 0; row < panel.rows; ++row) {
+        const float* in = x + (quantized_.PanelFirstRow(p) + row) * k;
+        float* rest = stacked_.data() + (in - x) + m * k;
+        for (int64_t g = 0; g < panel.groups; ++g) {
+          const int64_t at = g * panel.rows + row;
+          const int8_t* codes = panel.codes + at * cpu::kLinearGroup;
+          for (int i = 0; i < cpu::kLinearGroup; ++i) {
+            rest[g * cpu::kLinearGroup + i] =
+                in[g * cpu::kLinearGroup + i] - codes[i] * panel.scales[at];
+          }
+        }
+      }
+    }
+  });
+}
+
+template <typename Weights, typename Product>
+void LinearInput::MultiplyInt8(const Weights& w, float* out, Product product) {
+  if (terms_ == kOneTerm) {
+    product(quantized_, w, out, pool_, numerics_.isa);
+    return;
   }
+  const int64_t count = m_ * w.n();
+  Grow(2 * count, &products_);
+  product(quantized_, w, products_.data(), pool_, numerics_.isa);
+  cpu::Add(products_.data(), products_.data() + count, count, out, pool_,
+           numerics_.isa);
 }
 
 void LinearInput::Multiply(const cpu::PackedInt4Linear& w, float* out) {
   if (numerics_.activations == Precision::kInt8) {
-    cpu::Int4Linear(quantized_, w, out, pool_, numerics_.isa);
+    MultiplyInt8(w, out, cpu::Int4Linear);
   } else {
     cpu::Int4LinearF32(x_, m_, w, out, pool_, numerics_.isa);
   }
@@ -23,7 +74,7 @@ void LinearInput::Multiply(const cpu::PackedInt4Linear& w, float* out) {
 
 void LinearInput::Multiply(const cpu::PackedInt8Linear& w, float* out) {
   if (numerics_.activations == Precision::kInt8) {
-    cpu::Int8Linear(quantized_, w, out, pool_, numerics_.isa);
+    MultiplyInt8(w, out, cpu::Int8Linear);
   } else {
     cpu::Int8LinearF32(x_, m_, w, out, pool_, numerics_.isa);
   }

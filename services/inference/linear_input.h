@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "kernels/base/aligned_buffer.h"
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/int4_linear.h"
 #include "kernels/cpu/int8_head.h"
@@ -20,19 +21,30 @@ class LinearInput {
   LinearInput(const Numerics& numerics, kernels::ThreadPool& pool)
       : numerics_(numerics), pool_(pool) {}
 
-  // x: [m, k], must stay unchanged until the last Multiply.
-  void Set(const float* x, int64_t m, int64_t k);
+  // x: [m, k], must stay unchanged until the last Multiply. With kTwoTerms the
+  // int8 mode quantizes what the first quantization left over once more, so
+  // that x is the sum of two int8 terms: about 15 bits for twice the work.
+  enum Terms { kOneTerm, kTwoTerms };
+  void Set(const float* x, int64_t m, int64_t k, Terms terms);
 
   // out: [m, n] = x * w^T, w [n, k].
   void Multiply(const cpu::PackedInt4Linear& w, float* out);
   void Multiply(const cpu::PackedInt8Linear& w, float* out);
 
  private:
+  // Writes x and below it what quantized_ (of x) leaves of it to stacked_.
+  void StackRest(const float* x, int64_t m, int64_t k);
+  template <typename Weights, typename Product>
+  void MultiplyInt8(const Weights& w, float* out, Product product);
+
   const Numerics numerics_;
   kernels::ThreadPool& pool_;
   const float* x_ = nullptr;
   int64_t m_ = 0;
-  cpu::QuantizedActivations quantized_;
+  Terms terms_ = kOneTerm;
+  cpu::QuantizedActivations quantized_;     // of x, or of stacked_
+  kernels::AlignedBuffer<float> stacked_;   // [2 m, k]
+  kernels::AlignedBuffer<float> products_;  // [2 m, n]
 };
 
 }  // namespace onegrid::inference

@@ -12,8 +12,9 @@ enum class Precision {
 };
 
 struct Numerics {
-  // kInt8: the input of every linear and of the head in groups of 32, exact
-  // integer dot products. kF32: dequantized weights times f32.
+  // kInt8: the input of every linear in groups of 32, exact integer dot
+  // products; two such terms for q, k, v and the head. kF32: dequantized
+  // weights times f32.
   Precision activations = Precision::kInt8;
   // kInt8: K rotated by a Hadamard matrix with one scale per token and head, V
   // in groups of 32.

@@ -58,7 +58,9 @@ v1::ServerInfo MakeInfo(const ServedModelOptions& options,
           ? "int8 (K Hadamard-rotated, per token and head; V groups of 32)"
           : "f32");
   info.set_activations(
-      numerics.activations == Precision::kInt8 ? "int8 groups of 32" : "f32");
+      numerics.activations == Precision::kInt8
+          ? "int8 groups of 32 (two terms for q, k, v and the head)"
+          : "f32");
   info.set_isa(kernels::IsaName(numerics.isa));
   info.set_kernel_path(KernelPath(numerics));
   info.set_threads(options.threads.threads);
