@@ -227,6 +227,24 @@ v1::FinishAttemptRequest Outcome(const GrpcWorkContext& context,
   return request;
 }
 
+// Asks for work; a stop ends the wait for it.
+absl::Status Lease(Stub* stub, const v1::LeaseAttemptRequest& request,
+                   v1::LeaseAttemptResponse* response) {
+  grpc::ClientContext context;
+  SetDeadline(&context, kLeaseWait + kCallTimeout);
+  grpc::Status status;
+  absl::Notification done;
+  stub->async()->LeaseAttempt(&context, &request, response,
+                              [&](grpc::Status answer) {
+                                status = std::move(answer);
+                                done.Notify();
+                              });
+  while (!done.WaitForNotificationWithTimeout(absl::Milliseconds(100))) {
+    if (StopRequested()) context.TryCancel();
+  }
+  return FromGrpc(status);
+}
+
 // Leases and does one attempt. False: there was none.
 absl::StatusOr<bool> WorkOnce(Stub* stub, ArtifactClient* artifacts,
                               BlobCache* cache, const WorkerOptions& options,
@@ -236,11 +254,7 @@ absl::StatusOr<bool> WorkOnce(Stub* stub, ArtifactClient* artifacts,
   for (const v1::WorkKind kind : options.kinds) request.add_kinds(kind);
   *request.mutable_wait() = ToProto(kLeaseWait);
   v1::LeaseAttemptResponse response;
-  {
-    grpc::ClientContext context;
-    SetDeadline(&context, kLeaseWait + kCallTimeout);
-    RETURN_IF_ERROR(FromGrpc(stub->LeaseAttempt(&context, request, &response)));
-  }
+  RETURN_IF_ERROR(Lease(stub, request, &response));
   if (!response.has_work()) return false;
   const v1::Attempt attempt = response.work().attempt();
   const std::string scratch =
