@@ -107,8 +107,10 @@ class GrpcWorkContext : public WorkContext {
     return status;
   }
 
-  // Ends the attempt. Retries until the controller answers or a stop.
+  // Ends the attempt, after the last progress. Retries until the controller
+  // answers or a stop.
   absl::Status Finish(const v1::FinishAttemptRequest& request) {
+    SendNewProgress();
     v1::FinishAttemptResponse response;
     return CallUntilAnswered([&](grpc::ClientContext* context) {
       return stub_->FinishAttempt(context, request, &response);
@@ -149,20 +151,24 @@ class GrpcWorkContext : public WorkContext {
     absl::Time next_heartbeat = absl::Now() + period;
     while (!done_.WaitForNotificationWithTimeout(kProgressPeriod)) {
       if (stale_.load()) continue;
-      std::optional<v1::Progress> progress;
-      {
-        absl::MutexLock lock(&mutex_);
-        progress.swap(progress_);
-      }
-      if (progress.has_value()) {
-        SendProgress(*progress);
+      if (SendNewProgress()) {
+        next_heartbeat = absl::Now() + period;
       } else if (absl::Now() >= next_heartbeat) {
         SendHeartbeat();
-      } else {
-        continue;
+        next_heartbeat = absl::Now() + period;
       }
-      next_heartbeat = absl::Now() + period;
     }
+  }
+
+  // False: there is none since the last one.
+  bool SendNewProgress() {
+    std::optional<v1::Progress> progress;
+    {
+      absl::MutexLock lock(&mutex_);
+      progress.swap(progress_);
+    }
+    if (progress.has_value()) SendProgress(*progress);
+    return progress.has_value();
   }
 
   void SendProgress(const v1::Progress& progress) {
