@@ -22,8 +22,9 @@ ServerRunner::ServerRunner(ServerOptions options)
 
 ServerRunner::~ServerRunner() { Stop(); }
 
-void ServerRunner::AddService(grpc::Service* service) {
+void ServerRunner::AddService(grpc::Service* service, const std::string& name) {
   services_.push_back(service);
+  if (!name.empty()) names_.push_back(name);
 }
 
 absl::Status ServerRunner::Start() {
@@ -34,6 +35,12 @@ absl::Status ServerRunner::Start() {
     return true;
   }();
   (void)once;
+  if (options_.port < 0 || options_.port > 65535) {
+    return MakeError(absl::StatusCode::kInvalidArgument, "INVALID_FLAG",
+                     absl::StrCat("port ", options_.port,
+                                  " does not exist, expected 0..65535"),
+                     {{"port", absl::StrCat(options_.port)}});
+  }
   grpc::ServerBuilder builder;
   // Without this two servers can share a port and steal calls of each other.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
@@ -65,7 +72,11 @@ absl::Status ServerRunner::Start() {
 void ServerRunner::SetHealthy(bool healthy) {
   grpc::HealthCheckServiceInterface* health =
       server_ == nullptr ? nullptr : server_->GetHealthCheckService();
-  if (health != nullptr) health->SetServingStatus(healthy);
+  if (health == nullptr) return;
+  for (const std::string& name : names_) {
+    health->SetServingStatus(name, healthy);
+  }
+  health->SetServingStatus(healthy);
 }
 
 void ServerRunner::Stop() {

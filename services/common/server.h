@@ -39,11 +39,13 @@ class ServerRunner {
   ServerRunner(const ServerRunner&) = delete;
   ServerRunner& operator=(const ServerRunner&) = delete;
 
-  // `service` must outlive this object.
-  void AddService(grpc::Service* service);
+  // `service` must outlive this object. With `name` (its full proto name)
+  // grpc.health.v1 answers for it by name as well as for the whole server.
+  void AddService(grpc::Service* service, const std::string& name = "");
 
-  // Binds, serves, reports healthy, writes the port file. Unavailable
-  // (PORT_IN_USE): the address cannot be bound. Errors of WriteFileAtomic.
+  // Binds, serves, reports healthy, writes the port file. InvalidArgument
+  // (INVALID_FLAG): no such port. Unavailable (PORT_IN_USE): the address cannot
+  // be bound. Errors of WriteFileAtomic.
   absl::Status Start();
 
   // "host:port" that is bound. Empty before Start.
@@ -61,6 +63,7 @@ class ServerRunner {
  private:
   ServerOptions options_;
   std::vector<grpc::Service*> services_;
+  std::vector<std::string> names_;  // those given to AddService
   std::unique_ptr<grpc::Server> server_;
   std::string address_;
 };

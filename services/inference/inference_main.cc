@@ -85,7 +85,7 @@ int Main(int argc, char** argv) {
   server.port_file = absl::GetFlag(FLAGS_port_file);
   server.drain_timeout = absl::Seconds(absl::GetFlag(FLAGS_drain_seconds));
   common::ServerRunner runner(server);
-  runner.AddService(&service);
+  runner.AddService(&service, v1::GenerationService::service_full_name());
   const absl::Status status = runner.RunUntilSignal();
   return status.ok() ? 0 : Fail(status);
 }
