@@ -1,7 +1,10 @@
 #include "services/exporter/importer.h"
 
+#include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -138,7 +141,7 @@ TEST(ImporterTest, RefusesTruncatedAndForeignFiles) {
   EXPECT_FALSE(Exists(out));
 }
 
-TEST(ImporterTest, LeavesNothingWhenStoppedOrWithoutSpace) {
+TEST(ImporterTest, LeavesNothingWhenStopped) {
   const std::string source = WriteTestModel("source.gguf");
   const std::string out = TestPath("base.gguf");
   ImportOptions options;
@@ -153,8 +156,25 @@ TEST(ImporterTest, LeavesNothingWhenStoppedOrWithoutSpace) {
   EXPECT_EQ(ImportGguf(source, out, options).status().code(),
             absl::StatusCode::kAborted);
   EXPECT_FALSE(Exists(out));
-  // A folder that cannot be written stands for every failure to write.
-  EXPECT_FALSE(ImportGguf(source, "/proc/base.gguf", {}).ok());
+}
+
+// A bound on the size of files stands for a disk that fills up.
+TEST(ImporterTest, LeavesNothingWhenTheDiskIsFull) {
+  const std::string source = WriteTestModel("source.gguf");
+  const std::string folder = TestPath("full");
+  ASSERT_TRUE(common::MakeFolder(folder).ok());
+  rlimit before;
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  rlimit small = before;
+  small.rlim_cur = 4096;
+  const auto handler = signal(SIGXFSZ, SIG_IGN);
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+  const auto report = ImportGguf(source, folder + "/base.gguf", {});
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+  signal(SIGXFSZ, handler);
+  EXPECT_FALSE(report.ok());
+  EXPECT_TRUE(std::filesystem::is_empty(folder));
+  EXPECT_TRUE(ImportGguf(source, folder + "/base.gguf", {}).ok());
 }
 
 }  // namespace

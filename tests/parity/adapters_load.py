@@ -35,9 +35,6 @@ def peft_rows(model_folder, adapter_folder):
         model_folder,
         quantization_config=CompressedTensorsConfig(dequantize=True),
     )
-    # peft would dispatch on the quantizer; the weights are plain f32 by now.
-    del base.config.quantization_config
-    base.hf_quantizer = None
     ids = torch.tensor(PROMPTS[:1])
     with torch.no_grad():
         before = base(ids).logits.clone()
