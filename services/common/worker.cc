@@ -323,7 +323,10 @@ absl::Status Run(const WorkerOptions& options, const WorkHandler& handler) {
 int RunWorker(const WorkerOptions& options, const WorkHandler& handler) {
   WorkerOptions filled = options;
   if (filled.worker_name.empty()) {
-    filled.worker_name = absl::StrCat("worker-", ::getpid());
+    // Containers all have the same pids, so the pid alone names nobody.
+    char host[256] = "worker";
+    ::gethostname(host, sizeof(host) - 1);
+    filled.worker_name = absl::StrCat(host, "-", ::getpid());
   }
   const absl::Status status = Run(filled, handler);
   if (status.ok()) return 0;

@@ -56,7 +56,9 @@ using WorkHandler = std::function<absl::StatusOr<v1::WorkResult>(WorkContext&)>;
 struct WorkerOptions {
   // "host:port" of the controller.
   std::string controller;
-  // Stable name of this process, e.g. "finetuner-0". Default: binary and pid.
+  // Name of this process, e.g. "finetuner-0". No two live workers may share
+  // one: who asks for work has dropped what was leased under the name before.
+  // Default: host name and pid.
   std::string worker_name;
   // Verified blobs live under cache_dir/blobs, scratch under
   // cache_dir/scratch. Several processes may share it.
