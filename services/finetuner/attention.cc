@@ -92,25 +92,25 @@ void Softmax(const AttentionSpec& spec, const AttentionLayout::Bucket& bucket,
              const at::Tensor& scores) {
   const int64_t padded = bucket.padded;
   const Rows rows(Flat(scores));
-  at::parallel_for(
-      0, scores.size(0) * scores.size(1), kRowGrain,
-      [&](int64_t begin, int64_t end) {
-        std::vector<float> a(padded);
-        for (int64_t r = begin; r < end; ++r) {
-          const int64_t position = r % padded;
-          const int64_t slot = r / (spec.heads * padded);
-          if (position >= bucket.lengths[slot]) {
-            rows.StoreZeros(r, 0, padded);
-            continue;
-          }
-          const float* in = rows.Load(r, 0, padded, a.data());
-          if (in != a.data()) std::copy(in, in + padded, a.data());
-          MaskedSoftmaxRow(std::max<int64_t>(0, position - spec.window + 1),
+  at::parallel_for(0, scores.size(0) * scores.size(1), kRowGrain,
+                   [&](int64_t begin, int64_t end) {
+                     std::vector<float> a(padded);
+                     for (int64_t r = begin; r < end; ++r) {
+                       const int64_t position = r % padded;
+                       const int64_t slot = r / (spec.heads * padded);
+                       if (position >= bucket.lengths[slot]) {
+                         rows.StoreZeros(r, 0, padded);
+                         continue;
+                       }
+                       const float* in = rows.Load(r, 0, padded, a.data());
+                       if (in != a.data()) std::copy(in, in + padded, a.data());
+                       MaskedSoftmaxRow(
+                           std::max<int64_t>(0, position - spec.window + 1),
                            position + 1, padded, static_cast<float>(spec.scale),
                            a.data());
-          rows.Store(r, 0, padded, a.data());
-        }
-      });
+                       rows.Store(r, 0, padded, a.data());
+                     }
+                   });
 }
 
 // d_probabilities -> d_scores, in place.
@@ -223,8 +223,8 @@ class AttentionFunction : public Function<AttentionFunction> {
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    const auto* spec = reinterpret_cast<const AttentionSpec*>(
-        ctx->saved_data["spec"].toInt());
+    const auto* spec =
+        reinterpret_cast<const AttentionSpec*>(ctx->saved_data["spec"].toInt());
     const auto* layout = reinterpret_cast<const AttentionLayout*>(
         ctx->saved_data["layout"].toInt());
     const variable_list saved = ctx->get_saved_variables();
@@ -240,8 +240,7 @@ class AttentionFunction : public Function<AttentionFunction> {
       CopyHeads(*spec, bucket, d_out, d_o, /*scatter=*/false);
       at::Tensor d_s = at::bmm(d_o, v.transpose(1, 2));
       SoftmaxGrad(*spec, p, d_s);
-      const BucketTensors grad{at::bmm(d_s, k),
-                               at::bmm(d_s.transpose(1, 2), q),
+      const BucketTensors grad{at::bmm(d_s, k), at::bmm(d_s.transpose(1, 2), q),
                                at::bmm(p.transpose(1, 2), d_o)};
       ScatterGrad(*spec, bucket, qkv, grad, d_qkv);
     }

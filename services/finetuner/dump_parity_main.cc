@@ -28,8 +28,10 @@
 #include "services/model/tokenizer.h"
 
 ABSL_FLAG(std::string, base, "", "On-grid GGUF.");
-ABSL_FLAG(std::string, examples, "", "JSONL whose first examples are the batch.");
-ABSL_FLAG(int64_t, count, 4, "Examples in the batch, packed into one sequence.");
+ABSL_FLAG(std::string, examples, "",
+          "JSONL whose first examples are the batch.");
+ABSL_FLAG(int64_t, count, 4,
+          "Examples in the batch, packed into one sequence.");
 ABSL_FLAG(int64_t, rank, 16, "Rank of the adapter; alpha is twice that.");
 ABSL_FLAG(std::string, precision, "f32", "f32 or bf16.");
 ABSL_FLAG(std::string, out, "", "Safetensors file to write.");

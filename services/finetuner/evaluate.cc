@@ -24,9 +24,8 @@ void ScoreSequence(const Gemma3Model& model, const LoraAdapter* adapter,
   options.adapter = adapter;
   const Labels labels = LabelsOf(sequence);
   const at::Tensor x = model.Forward(sequence, layout, options);
-  const HeadScores scores =
-      ScoreTargets(model.FinalHidden(x, labels.rows), model.head().weight,
-                   labels.targets);
+  const HeadScores scores = ScoreTargets(model.FinalHidden(x, labels.rows),
+                                         model.head().weight, labels.targets);
   size_t next = 0;
   for (int64_t s = 0; s < sequence.segments(); ++s) {
     const int64_t stop = sequence.segment_starts[static_cast<size_t>(s + 1)];
@@ -54,8 +53,7 @@ absl::StatusOr<EvaluationResult> Evaluate(
   }
   std::vector<int64_t> order(examples.size());
   std::iota(order.begin(), order.end(), int64_t{0});
-  const std::vector<PackedSequence> sequences =
-      Pack(examples, order, longest);
+  const std::vector<PackedSequence> sequences = Pack(examples, order, longest);
   Totals totals;
   for (size_t i = 0; i < sequences.size(); ++i) {
     ScoreSequence(model, adapter, sequences[i], &totals);

@@ -13,8 +13,7 @@
 namespace onegrid::finetuner {
 
 // Called after each packed sequence; returns false to stop.
-using EvaluateProgress =
-    std::function<bool(int64_t done, int64_t total)>;
+using EvaluateProgress = std::function<bool(int64_t done, int64_t total)>;
 
 // Teacher-forced scores of `examples`. An example counts as correct when the
 // most likely token is the reference at every completion position, EOS

@@ -104,8 +104,7 @@ absl::Status SaveFolded(const GridCheckpoint& checkpoint,
     RETURN_IF_ERROR(writer.Add(
         checkpoint.specs[i].gguf_name + ".scales",
         at::from_blob(const_cast<float*>(matrix.scales.data()),
-                      {matrix.rows, matrix.cols / quant::kGroup},
-                      at::kFloat)));
+                      {matrix.rows, matrix.cols / quant::kGroup}, at::kFloat)));
   }
   for (size_t i = 0; i < checkpoint.specs.size(); ++i) {
     const quant::Int4Matrix& matrix = result.linears[i];

@@ -29,8 +29,8 @@ quant::Int4Matrix RoundPlain(const at::Tensor& target,
 TEST(GptqTest, FeedbackLosesLessThanRoundingOnSkewedInputs) {
   at::set_num_threads(1);
   const quant::Int4Matrix grid = MakeTinyCheckpoint(1).linears[0];
-  const at::Tensor target = DequantizeTensor(grid) +
-                            0.3 * 0x1p-5 * at::randn({grid.rows, grid.cols});
+  const at::Tensor target =
+      DequantizeTensor(grid) + 0.3 * 0x1p-5 * at::randn({grid.rows, grid.cols});
   const at::Tensor x = at::mm(at::randn({500, 8}), at::randn({8, grid.cols})) +
                        0.1 * at::randn({500, grid.cols});
   const at::Tensor factor = *FactorHessian(at::mm(x.t(), x));
@@ -68,8 +68,8 @@ TEST(GptqTest, InputsThatNeverFireAreTolerated) {
 TEST(FoldTest, KeepsScalesAndWritesEveryLinear) {
   at::set_num_threads(1);
   const GridCheckpoint checkpoint = MakeTinyCheckpoint(1);
-  const Gemma3Model model(MakeSharedWeights(checkpoint, 64),
-                          checkpoint.linears, at::kFloat);
+  const Gemma3Model model(MakeSharedWeights(checkpoint, 64), checkpoint.linears,
+                          at::kFloat);
   LoraOptions options;
   options.rank = 4;
   options.targets = {"q_proj", "up_proj"};
@@ -107,17 +107,17 @@ TEST(FoldTest, KeepsScalesAndWritesEveryLinear) {
 
 TEST(FoldTest, StopsWhenAsked) {
   const GridCheckpoint checkpoint = MakeTinyCheckpoint(1);
-  const Gemma3Model model(MakeSharedWeights(checkpoint, 64),
-                          checkpoint.linears, at::kFloat);
+  const Gemma3Model model(MakeSharedWeights(checkpoint, 64), checkpoint.linears,
+                          at::kFloat);
   LoraAdapter adapter = *LoraAdapter::Create(checkpoint.specs, {}, 5);
   adapter.Refresh(at::kFloat);
   const std::vector<TokenizedExample> examples = MakeTinyExamples(4, 20, 2);
-  EXPECT_EQ(Fold(checkpoint, model, adapter,
-                 Pack(examples, ShuffledOrder(4, 1), 64),
-                 [](int64_t) { return false; })
-                .status()
-                .code(),
-            absl::StatusCode::kCancelled);
+  EXPECT_EQ(
+      Fold(checkpoint, model, adapter, Pack(examples, ShuffledOrder(4, 1), 64),
+           [](int64_t) { return false; })
+          .status()
+          .code(),
+      absl::StatusCode::kCancelled);
 }
 
 }  // namespace

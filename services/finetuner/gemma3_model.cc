@@ -26,13 +26,12 @@ enum LayerNorm {
 at::Tensor Dequantize(const quant::Int8Matrix& matrix) {
   at::Tensor out = at::empty({matrix.rows, matrix.cols}, at::kFloat);
   float* data = out.mutable_data_ptr<float>();
-  at::parallel_for(
-      0, matrix.rows, 1024, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin * matrix.cols; i < end * matrix.cols; ++i) {
-          data[i] = static_cast<float>(matrix.codes[i]) *
-                    matrix.scales[i / quant::kGroup];
-        }
-      });
+  at::parallel_for(0, matrix.rows, 1024, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin * matrix.cols; i < end * matrix.cols; ++i) {
+      data[i] = static_cast<float>(matrix.codes[i]) *
+                matrix.scales[i / quant::kGroup];
+    }
+  });
   return out;
 }
 
@@ -53,9 +52,9 @@ at::Tensor DropoutMask(const at::Tensor& x, const ForwardOptions& options) {
 
 at::Tensor DequantizeTensor(const quant::Int4Matrix& matrix) {
   at::Tensor out = at::empty({matrix.rows, matrix.cols}, at::kFloat);
-  quant::DequantizeInt4(
-      matrix, absl::MakeSpan(out.mutable_data_ptr<float>(),
-                             static_cast<size_t>(out.numel())));
+  quant::DequantizeInt4(matrix,
+                        absl::MakeSpan(out.mutable_data_ptr<float>(),
+                                       static_cast<size_t>(out.numel())));
   return out;
 }
 
@@ -66,10 +65,10 @@ std::shared_ptr<const SharedWeights> MakeSharedWeights(
   shared->config = config;
   shared->embedding = Dequantize(checkpoint.embedding);
   for (const std::vector<float>& norm : checkpoint.norms) {
-    shared->norms.push_back(
-        at::from_blob(const_cast<float*>(norm.data()),
-                      {static_cast<int64_t>(norm.size())}, at::kFloat)
-            .clone());
+    shared->norms.push_back(at::from_blob(const_cast<float*>(norm.data()),
+                                          {static_cast<int64_t>(norm.size())},
+                                          at::kFloat)
+                                .clone());
   }
   shared->rope_local = MakeRopeTable(max_positions, config.head_dim,
                                      config.rope_theta_local, 1.0);
@@ -159,9 +158,8 @@ at::Tensor Gemma3Model::ForwardLayer(int64_t layer, const at::Tensor& x,
 }
 
 at::Tensor Gemma3Model::Embed(const PackedSequence& sequence) const {
-  at::Tensor ids =
-      at::from_blob(const_cast<int32_t*>(sequence.tokens.data()),
-                    {sequence.size()}, at::kInt);
+  at::Tensor ids = at::from_blob(const_cast<int32_t*>(sequence.tokens.data()),
+                                 {sequence.size()}, at::kInt);
   return at::index_select(shared_->embedding, 0, ids)
       .mul_(std::sqrt(static_cast<float>(config().hidden)));
 }

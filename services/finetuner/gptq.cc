@@ -27,8 +27,7 @@ void RoundBlock(const at::Tensor& weights, const at::Tensor& factor,
     for (int64_t row = begin; row < end; ++row) {
       float* values = w + row * in;
       for (int64_t j = start; j < start + width; ++j) {
-        const float scale =
-            result->scales[(row * in + j) / quant::kGroup];
+        const float scale = result->scales[(row * in + j) / quant::kGroup];
         const int8_t code = quant::RoundToCode(values[j], scale);
         result->codes[row * in + j] = code;
         const float error =
@@ -53,22 +52,23 @@ absl::StatusOr<at::Tensor> FactorHessian(const at::Tensor& hessian,
   diagonal.add_(diagonal.mean() * damping);
   const auto [lower, info] = at::linalg_cholesky_ex(h);
   if (info.item<int>() == 0) {
-    const auto [upper, info2] = at::linalg_cholesky_ex(
-        at::cholesky_inverse(lower), /*upper=*/true);
+    const auto [upper, info2] =
+        at::linalg_cholesky_ex(at::cholesky_inverse(lower), /*upper=*/true);
     if (info2.item<int>() == 0) return upper.to(at::kFloat).contiguous();
   }
-  return common::MakeError(absl::StatusCode::kFailedPrecondition,
-                           "HESSIAN_NOT_POSITIVE",
-                           "the inputs of a layer are not finite or degenerate; "
-                           "more fold_examples may help");
+  return common::MakeError(
+      absl::StatusCode::kFailedPrecondition, "HESSIAN_NOT_POSITIVE",
+      "the inputs of a layer are not finite or degenerate; "
+      "more fold_examples may help");
 }
 
 quant::Int4Matrix RoundWithFeedback(const at::Tensor& target,
                                     const quant::Int4Matrix& grid,
                                     const at::Tensor& factor) {
   quant::Int4Matrix result = grid;
-  at::Tensor weights = target.to(at::kFloat, /*non_blocking=*/false,
-                                 /*copy=*/true)
+  at::Tensor weights = target
+                           .to(at::kFloat, /*non_blocking=*/false,
+                               /*copy=*/true)
                            .contiguous();
   const int64_t out = weights.size(0), in = weights.size(1);
   for (int64_t start = 0; start < in; start += kBlock) {
@@ -78,8 +78,8 @@ quant::Int4Matrix RoundWithFeedback(const at::Tensor& target,
     RoundBlock(weights, factor, start, width, &result, errors);
     if (stop == in) break;
     weights.narrow(1, stop, in - stop)
-        .sub_(at::mm(errors, factor.narrow(0, start, width)
-                                 .narrow(1, stop, in - stop)));
+        .sub_(at::mm(
+            errors, factor.narrow(0, start, width).narrow(1, stop, in - stop)));
   }
   return result;
 }

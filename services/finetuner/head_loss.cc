@@ -79,8 +79,7 @@ HeadScores ScoreTargets(const at::Tensor& hidden, const at::Tensor& weight,
   scores.argmax.resize(count);
   for (int64_t start = 0; start < count; start += kHeadChunk) {
     const int64_t rows = std::min(kHeadChunk, count - start);
-    const at::Tensor logits =
-        at::mm(hidden.narrow(0, start, rows), weight.t());
+    const at::Tensor logits = at::mm(hidden.narrow(0, start, rows), weight.t());
     const float* data = logits.const_data_ptr<float>();
     at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
@@ -105,8 +104,7 @@ TopLogprobs ScoreTop(const at::Tensor& hidden, const at::Tensor& weight,
   float* logprobs = top.logprobs.mutable_data_ptr<float>();
   for (int64_t start = 0; start < count; start += kHeadChunk) {
     const int64_t rows = std::min(kHeadChunk, count - start);
-    const at::Tensor logits =
-        at::mm(hidden.narrow(0, start, rows), weight.t());
+    const at::Tensor logits = at::mm(hidden.narrow(0, start, rows), weight.t());
     const float* data = logits.const_data_ptr<float>();
     at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
       std::vector<int32_t> order(vocab);

@@ -47,8 +47,8 @@ class LoraLinearFunction : public Function<LoraLinearFunction> {
     const at::Tensor input = mask.defined() ? x * mask : x;
     const at::Tensor hidden = at::mm(input, group->a_compute.t());
     y.addmm_(hidden, group->b_compute.t());
-    ctx->save_for_backward({input, weight, hidden, mask, group->a_compute,
-                            group->b_compute});
+    ctx->save_for_backward(
+        {input, weight, hidden, mask, group->a_compute, group->b_compute});
     return y;
   }
 
@@ -81,8 +81,7 @@ at::Tensor LoraLinear(const at::Tensor& x, const at::Tensor& weight,
   // An undefined tensor cannot be an argument of a function; none can.
   return LoraLinearFunction::apply(
       x, weight, group, scale,
-      dropout_mask.defined() ? std::make_optional(dropout_mask)
-                             : std::nullopt);
+      dropout_mask.defined() ? std::make_optional(dropout_mask) : std::nullopt);
 }
 
 }  // namespace onegrid::finetuner

@@ -24,8 +24,7 @@ int64_t PackedSequence::label_count() const {
 
 void AppendSegment(const TokenizedExample& example, int64_t index,
                    int64_t max_tokens, PackedSequence* sequence) {
-  const int64_t count =
-      std::min<int64_t>(max_tokens, example.tokens.size());
+  const int64_t count = std::min<int64_t>(max_tokens, example.tokens.size());
   for (int64_t i = 0; i < count; ++i) {
     sequence->tokens.push_back(example.tokens[i]);
     const bool labelled = i + 1 < count && i + 1 >= example.completion_start;

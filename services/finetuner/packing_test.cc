@@ -13,8 +13,8 @@ TEST(PackingTest, LabelsAreTheCompletionAndNothingElse) {
   PackedSequence sequence;
   AppendSegment({{2, 10, 11, 12, 1}, 3}, 0, 100, &sequence);
   AppendSegment({{2, 20, 1}, 1}, 1, 100, &sequence);
-  const std::vector<int32_t> expected = {kNoTarget, kNoTarget, 12, 1, kNoTarget,
-                                         20,        1,         kNoTarget};
+  const std::vector<int32_t> expected = {kNoTarget, kNoTarget, 12, 1,
+                                         kNoTarget, 20,        1,  kNoTarget};
   EXPECT_EQ(sequence.targets, expected);
   EXPECT_EQ(sequence.segment_starts, (std::vector<int64_t>{0, 5, 8}));
   EXPECT_EQ(sequence.label_count(), 4);

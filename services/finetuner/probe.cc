@@ -14,18 +14,17 @@ std::vector<std::vector<int32_t>> ProbeSequences(
     const model::Tokenizer& tokenizer, absl::string_view text,
     int64_t text_tokens, absl::Span<const TokenizedExample> examples) {
   std::vector<std::vector<int32_t>> sequences;
-  const std::vector<int32_t> ids = tokenizer.Encode(
-      text, /*add_bos=*/false, /*parse_control=*/false);
-  const int64_t count =
-      std::min(text_tokens, static_cast<int64_t>(ids.size()));
+  const std::vector<int32_t> ids =
+      tokenizer.Encode(text, /*add_bos=*/false, /*parse_control=*/false);
+  const int64_t count = std::min(text_tokens, static_cast<int64_t>(ids.size()));
   for (int64_t start = 0; start < count; start += kProbeWindow - 1) {
     const int64_t stop = std::min(count, start + kProbeWindow - 1);
     std::vector<int32_t> sequence = {tokenizer.bos()};
     sequence.insert(sequence.end(), ids.begin() + start, ids.begin() + stop);
     sequences.push_back(std::move(sequence));
   }
-  for (const TokenizedExample& example : examples.subspan(
-           0, std::min<size_t>(examples.size(), kProbeExamples))) {
+  for (const TokenizedExample& example :
+       examples.subspan(0, std::min<size_t>(examples.size(), kProbeExamples))) {
     sequences.emplace_back(example.tokens.begin(), example.tokens.end() - 1);
   }
   return sequences;

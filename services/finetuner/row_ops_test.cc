@@ -50,12 +50,13 @@ TEST(RowOpsTest, RmsNormAndItsGradientMatchTheDefinition) {
       squares += static_cast<double>(x[i]) * x[i];
       dot += static_cast<double>(x[i]) * w[i] * dy[i];
     }
-    const double inverse = 1 / std::sqrt(squares / static_cast<double>(n) + 1e-6);
+    const double inverse =
+        1 / std::sqrt(squares / static_cast<double>(n) + 1e-6);
     for (size_t i = 0; i < x.size(); ++i) {
       EXPECT_NEAR(y[i], x[i] * inverse * w[i], 1e-5 * (1 + std::abs(y[i])));
       const double expected =
-          inverse * w[i] * dy[i] - dot * inverse * inverse * inverse * x[i] /
-                                       static_cast<double>(n);
+          inverse * w[i] * dy[i] -
+          dot * inverse * inverse * inverse * x[i] / static_cast<double>(n);
       // Terms of either sign cancel, so the bound is that of the larger one.
       EXPECT_NEAR(dx[i], expected,
                   1e-5 * (1 + std::abs(inverse * w[i] * dy[i])));

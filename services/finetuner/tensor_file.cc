@@ -38,11 +38,10 @@ absl::Status TensorFileWriter::Add(const std::string& name,
     if (type.type != tensor.scalar_type()) continue;
     const at::Tensor contiguous = tensor.contiguous();
     tensors_.push_back(contiguous);
-    return writer_.Add(
-        name, type.name, contiguous.sizes().vec(),
-        absl::MakeConstSpan(
-            static_cast<const uint8_t*>(contiguous.const_data_ptr()),
-            contiguous.nbytes()));
+    return writer_.Add(name, type.name, contiguous.sizes().vec(),
+                       absl::MakeConstSpan(static_cast<const uint8_t*>(
+                                               contiguous.const_data_ptr()),
+                                           contiguous.nbytes()));
   }
   return absl::InternalError(
       absl::StrCat("tensor ", name, " has a type that is not written"));

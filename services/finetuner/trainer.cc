@@ -61,8 +61,8 @@ double AccumulateGradients(const Gemma3Model& model, LoraAdapter* adapter,
   const at::Tensor loss = HeadLossSum(model.FinalHidden(x, labels.rows),
                                       model.head(), labels.targets);
   torch::autograd::backward(
-      {loss}, {at::scalar_tensor(1.0 / static_cast<double>(label_count),
-                                 at::kDouble)});
+      {loss},
+      {at::scalar_tensor(1.0 / static_cast<double>(label_count), at::kDouble)});
   return loss.item<double>();
 }
 
@@ -85,11 +85,10 @@ Trainer::Trainer(const Gemma3Model& model, LoraAdapter* adapter,
 void Trainer::PackEpoch(int64_t epoch) {
   epoch_ = epoch;
   next_sequence_ = 0;
-  const uint64_t seed =
-      options_.seed * 1000003 + static_cast<uint64_t>(epoch);
-  sequences_ = Pack(
-      examples_, ShuffledOrder(static_cast<int64_t>(examples_.size()), seed),
-      options_.sequence_tokens);
+  const uint64_t seed = options_.seed * 1000003 + static_cast<uint64_t>(epoch);
+  sequences_ = Pack(examples_,
+                    ShuffledOrder(static_cast<int64_t>(examples_.size()), seed),
+                    options_.sequence_tokens);
 }
 
 std::vector<const PackedSequence*> Trainer::NextSequences() {
@@ -98,9 +97,8 @@ std::vector<const PackedSequence*> Trainer::NextSequences() {
     PackEpoch(epoch_ + 1);
   }
   std::vector<const PackedSequence*> batch;
-  const auto end =
-      std::min(static_cast<int64_t>(sequences_.size()),
-               next_sequence_ + options_.sequences_per_step);
+  const auto end = std::min(static_cast<int64_t>(sequences_.size()),
+                            next_sequence_ + options_.sequences_per_step);
   for (int64_t i = next_sequence_; i < end; ++i) {
     batch.push_back(&sequences_[static_cast<size_t>(i)]);
   }
@@ -121,8 +119,8 @@ absl::StatusOr<StepMetrics> Trainer::Step(
   double loss_sum = 0;
   for (const PackedSequence* sequence : batch) {
     if (cancelled()) return absl::CancelledError("tuning was cancelled");
-    loss_sum += AccumulateGradients(model_, adapter_, *sequence,
-                                    metrics.labels, &dropout_random_);
+    loss_sum += AccumulateGradients(model_, adapter_, *sequence, metrics.labels,
+                                    &dropout_random_);
   }
   metrics.loss = loss_sum / static_cast<double>(metrics.labels);
   metrics.grad_norm = gradient.norm().item<double>();

@@ -20,8 +20,8 @@ namespace onegrid::finetuner {
 
 // What one optimizer step did.
 struct StepMetrics {
-  int64_t step = 0;      // 1 for the first.
-  double loss = 0;       // Mean nats per labelled token.
+  int64_t step = 0;  // 1 for the first.
+  double loss = 0;   // Mean nats per labelled token.
   double learning_rate = 0;
   double grad_norm = 0;  // Before clipping.
   int64_t tokens = 0;    // Run through the model.
@@ -76,7 +76,7 @@ class Trainer {
   int64_t total_steps_ = 0;
   int64_t step_ = 0;
   int64_t epoch_ = 0;
-  int64_t next_sequence_ = 0;  // In sequences_.
+  int64_t next_sequence_ = 0;              // In sequences_.
   std::vector<PackedSequence> sequences_;  // Of epoch_.
   at::Tensor first_moment_;
   at::Tensor second_moment_;

@@ -31,8 +31,9 @@ v1::Progress ToProto(const TuningProgress& progress) {
   proto.set_stage(progress.stage);
   proto.set_step(progress.step);
   proto.set_total_steps(progress.total_steps);
-  *proto.mutable_eta() = google::protobuf::util::TimeUtil::MillisecondsToDuration(
-      static_cast<int64_t>(std::llround(progress.eta_seconds * 1000)));
+  *proto.mutable_eta() =
+      google::protobuf::util::TimeUtil::MillisecondsToDuration(
+          static_cast<int64_t>(std::llround(progress.eta_seconds * 1000)));
   proto.mutable_metrics()->insert(progress.metrics.begin(),
                                   progress.metrics.end());
   return proto;
@@ -97,9 +98,9 @@ absl::StatusOr<TuningInputs> FetchInputs(const v1::TuneWork& work,
 absl::Status PublishOutputs(const TuningOutputs& outputs,
                             common::WorkContext* context,
                             v1::TuningResult* result) {
-  ASSIGN_OR_RETURN(*result->mutable_adapter(),
-                   context->Publish(outputs.adapter, "adapter.safetensors",
-                                    kSafetensors));
+  ASSIGN_OR_RETURN(
+      *result->mutable_adapter(),
+      context->Publish(outputs.adapter, "adapter.safetensors", kSafetensors));
   ASSIGN_OR_RETURN(
       *result->mutable_adapter_config(),
       context->Publish(outputs.adapter_config, "adapter_config.json", kJson));
@@ -107,9 +108,9 @@ absl::Status PublishOutputs(const TuningOutputs& outputs,
       *result->mutable_metrics_jsonl(),
       context->Publish(outputs.metrics_jsonl, "metrics.jsonl", kJsonl));
   if (!outputs.folded.empty()) {
-    ASSIGN_OR_RETURN(*result->mutable_folded(),
-                     context->Publish(outputs.folded, "folded.safetensors",
-                                      kSafetensors));
+    ASSIGN_OR_RETURN(
+        *result->mutable_folded(),
+        context->Publish(outputs.folded, "folded.safetensors", kSafetensors));
     *result->mutable_folded_metrics() = ToProto(outputs.folded_metrics);
     result->set_codes_changed(outputs.codes_changed);
   }
@@ -162,16 +163,13 @@ absl::StatusOr<TuningOptions> OptionsFromWork(const v1::TuneWork& work,
   return options;
 }
 
-absl::StatusOr<v1::WorkResult> Tune(common::WorkContext& context,
-                                    int threads) {
+absl::StatusOr<v1::WorkResult> Tune(common::WorkContext& context, int threads) {
   const v1::TuneWork& work = context.item().tune();
-  ASSIGN_OR_RETURN(const TuningOptions options,
-                   OptionsFromWork(work, threads));
+  ASSIGN_OR_RETURN(const TuningOptions options, OptionsFromWork(work, threads));
   ASSIGN_OR_RETURN(const TuningInputs inputs, FetchInputs(work, &context));
   WorkHost host(&context);
-  ASSIGN_OR_RETURN(
-      const TuningOutputs outputs,
-      RunTuning(inputs, options, context.scratch_dir(), &host));
+  ASSIGN_OR_RETURN(const TuningOutputs outputs,
+                   RunTuning(inputs, options, context.scratch_dir(), &host));
   v1::WorkResult result;
   RETURN_IF_ERROR(PublishOutputs(outputs, &context, result.mutable_tune()));
   return result;

@@ -88,13 +88,29 @@ class Run {
   TuningOutputs outputs_;
 };
 
+// Every training example must keep at least one label when it is cut.
+absl::Status RequireRoomForLabels(const std::vector<TokenizedExample>& examples,
+                                  int64_t sequence_tokens) {
+  for (size_t i = 0; i < examples.size(); ++i) {
+    if (examples[i].completion_start < sequence_tokens) continue;
+    return common::MakeError(
+        absl::StatusCode::kInvalidArgument, "EXAMPLE_TOO_LONG",
+        absl::StrCat("training example ", i + 1, " has ",
+                     examples[i].completion_start,
+                     " prompt tokens, which leaves no room for its completion "
+                     "in sequence_tokens = ",
+                     sequence_tokens),
+        {{"split", "train"}, {"example", absl::StrCat(i + 1)}});
+  }
+  return absl::OkStatus();
+}
+
 absl::Status RequireExamples(const std::vector<TokenizedExample>& examples,
                              const std::string& split) {
   if (!examples.empty()) return absl::OkStatus();
-  return common::MakeError(absl::StatusCode::kInvalidArgument,
-                           "DATASET_SCHEMA_INVALID",
-                           absl::StrCat("split ", split, " has no example"),
-                           {{"split", split}});
+  return common::MakeError(
+      absl::StatusCode::kInvalidArgument, "DATASET_SCHEMA_INVALID",
+      absl::StrCat("split ", split, " has no example"), {{"split", split}});
 }
 
 at::ScalarType ComputeType(Precision precision) {
@@ -117,7 +133,8 @@ bool Run::Report(const std::string& stage, int64_t done, int64_t total,
   progress.step = done;
   progress.total_steps = total;
   if (done > 0) {
-    progress.eta_seconds = SecondsSince(start) * static_cast<double>(total - done) /
+    progress.eta_seconds = SecondsSince(start) *
+                           static_cast<double>(total - done) /
                            static_cast<double>(done);
   }
   host_->OnProgress(progress);
@@ -129,13 +146,13 @@ absl::Status Run::LoadFiles() {
   ASSIGN_OR_RETURN(file_, model::GgufFile::Open(inputs_.base));
   ASSIGN_OR_RETURN(checkpoint_, LoadGridCheckpoint(*file_));
   ASSIGN_OR_RETURN(tokenizer_, model::Tokenizer::FromGguf(*file_));
-  ASSIGN_OR_RETURN(
-      splits_.train,
-      ReadExamples(inputs_.train, *tokenizer_, options_.max_examples));
+  ASSIGN_OR_RETURN(splits_.train, ReadExamples(inputs_.train, *tokenizer_,
+                                               options_.max_examples));
   RETURN_IF_ERROR(RequireExamples(splits_.train, "train"));
-  ASSIGN_OR_RETURN(
-      splits_.test,
-      ReadExamples(inputs_.test, *tokenizer_, options_.max_eval_examples));
+  RETURN_IF_ERROR(
+      RequireRoomForLabels(splits_.train, options_.sequence_tokens));
+  ASSIGN_OR_RETURN(splits_.test, ReadExamples(inputs_.test, *tokenizer_,
+                                              options_.max_eval_examples));
   RETURN_IF_ERROR(RequireExamples(splits_.test, "test"));
   if (!inputs_.validation.empty()) {
     ASSIGN_OR_RETURN(
@@ -173,12 +190,12 @@ absl::Status Run::SaveCheckpoint(const Trainer& trainer,
 }
 
 absl::Status Run::Learn() {
-  learn_model_ = std::make_unique<Gemma3Model>(
-      shared_, checkpoint_.linears, ComputeType(options_.precision));
+  learn_model_ = std::make_unique<Gemma3Model>(shared_, checkpoint_.linears,
+                                               ComputeType(options_.precision));
   LoraOptions lora{options_.rank, options_.alpha, options_.dropout,
                    options_.target_modules};
-  ASSIGN_OR_RETURN(
-      adapter_, LoraAdapter::Create(checkpoint_.specs, lora, options_.seed));
+  ASSIGN_OR_RETURN(adapter_,
+                   LoraAdapter::Create(checkpoint_.specs, lora, options_.seed));
   Trainer trainer(*learn_model_, &*adapter_, splits_.train, options_);
   if (!inputs_.resume_from.empty()) {
     RETURN_IF_ERROR(trainer.Load(inputs_.resume_from, &metrics_jsonl_));
@@ -220,26 +237,25 @@ absl::Status Run::Learn() {
   outputs_.adapter = Path("adapter.safetensors");
   RETURN_IF_ERROR(adapter_->SaveTensors(outputs_.adapter));
   outputs_.adapter_config = Path("adapter_config.json");
-  return common::WriteFileAtomic(outputs_.adapter_config,
-                                 adapter_->ConfigJson(options_.base_model_name));
+  return common::WriteFileAtomic(
+      outputs_.adapter_config, adapter_->ConfigJson(options_.base_model_name));
 }
 
 absl::Status Run::FoldAdapter() {
   const Clock::time_point start = Clock::now();
   const std::vector<TokenizedExample>& train = splits_.train;
-  std::vector<int64_t> order = ShuffledOrder(
-      static_cast<int64_t>(train.size()), options_.seed + 1);
-  order.resize(std::min(order.size(),
-                        static_cast<size_t>(options_.fold_examples)));
+  std::vector<int64_t> order =
+      ShuffledOrder(static_cast<int64_t>(train.size()), options_.seed + 1);
+  order.resize(
+      std::min(order.size(), static_cast<size_t>(options_.fold_examples)));
   const std::vector<PackedSequence> calibration =
       Pack(train, order, options_.sequence_tokens);
   const int64_t layers = checkpoint_.config.layers;
   Report("fold", 0, layers, start);
-  ASSIGN_OR_RETURN(
-      fold_, Fold(checkpoint_, *learn_model_, *adapter_, calibration,
-                  [&](int64_t done) {
-                    return Report("fold", done, layers, start);
-                  }));
+  ASSIGN_OR_RETURN(fold_, Fold(checkpoint_, *learn_model_, *adapter_,
+                               calibration, [&](int64_t done) {
+                                 return Report("fold", done, layers, start);
+                               }));
   outputs_.folded = Path("folded.safetensors");
   outputs_.codes_changed = fold_.codes_changed;
   common::LogInfo("fold_done", {{"seconds", SecondsSince(start)},
@@ -253,11 +269,10 @@ absl::Status Run::EvaluateModel(const Gemma3Model& model,
                                 EvaluationResult* result) {
   const Clock::time_point start = Clock::now();
   ASSIGN_OR_RETURN(
-      *result,
-      Evaluate(model, adapter, splits_.test, options_.sequence_tokens,
-               [&](int64_t done, int64_t total) {
-                 return Report("evaluate " + label, done, total, start);
-               }));
+      *result, Evaluate(model, adapter, splits_.test, options_.sequence_tokens,
+                        [&](int64_t done, int64_t total) {
+                          return Report("evaluate", done, total, start);
+                        }));
   common::LogInfo("evaluated", {{"model", label},
                                 {"accuracy", result->accuracy},
                                 {"perplexity", result->perplexity},
@@ -311,10 +326,11 @@ absl::StatusOr<TuningOutputs> RunTuning(const TuningInputs& inputs,
   const common::ThreadCount threads =
       common::ChooseThreadCount(options.threads);
   at::set_num_threads(threads.threads);
-  common::LogInfo("tuning_started",
-                  {{"threads", threads.threads},
-                   {"threads_from", threads.reason},
-                   {"precision", at::toString(ComputeType(options.precision))}});
+  common::LogInfo(
+      "tuning_started",
+      {{"threads", threads.threads},
+       {"threads_from", threads.reason},
+       {"precision", at::toString(ComputeType(options.precision))}});
   // The one place where LibTorch's exceptions become a status.
   try {
     return Run(inputs, options, folder, host).All();
