@@ -8,10 +8,12 @@ float. llama.cpp runs twice:
 - with the same weights as F32, so that it computes in float, too. Where the
   two first part, the log-probabilities that the engine gives the two tokens
   must be less than 0.05 apart: a near-tie, which rounding may turn either way;
-- with the GGUF as it is. llama.cpp then rounds what it multiplies Q4_0 weights
-  by to int8, which moves the ratio of two probabilities by some 0.1 (mean KL
-  0.0025), so the bound is four times that.
-The last line gives the figures and the targets.
+- with the GGUF as it is, for information. llama.cpp then rounds what it
+  multiplies Q4_0 weights by to int8, and keys and values to f16. That parts it
+  from its own float run as much as from ours (gaps up to 0.6 were seen), also
+  when our engine rounds activations in the same way (tried: 11 of 20), because
+  a difference in the last bit of an f16 flips codes in the next layer.
+The last line gives the figures and the target.
 """
 
 import argparse
@@ -28,7 +30,6 @@ from float_gguf import write_float_gguf  # noqa: E402
 
 TOKENS = 48
 NEAR_TIE = 0.05
-NEAR_TIE_INT8 = 0.4
 END_OF_SEQUENCE = 1
 
 
@@ -56,7 +57,7 @@ def first_difference(a, b):
     return min(len(a), len(b)), None, None
 
 
-def compare(engine, prompts, ours, theirs, bound):
+def compare(engine, prompts, ours, theirs):
     """Per prompt: (tokens that agree, gap where they part, whether it holds)"""
     rows = []
     for prompt, a, b in zip(prompts, ours, theirs):
@@ -65,7 +66,7 @@ def compare(engine, prompts, ours, theirs, bound):
         if x is not None:
             _, (px, py) = engine.next_logprobs([*prompt, *a[:same]], [x, y])
             gap = abs(px - py)
-        rows.append((same, gap, gap is None or gap < bound))
+        rows.append((same, gap, gap is None or gap < NEAR_TIE))
     return rows
 
 
@@ -95,8 +96,8 @@ def main():
         write_float_gguf(args.gguf, in_float)
         in_float = llama_greedy(args.node, in_float, prompts)
     with Engine(args.server, args.gguf, FLOAT_MODE) as engine:
-        float_rows = compare(engine, prompts, ours, in_float, NEAR_TIE)
-        int8_rows = compare(engine, prompts, ours, as_is, NEAR_TIE_INT8)
+        float_rows = compare(engine, prompts, ours, in_float)
+        int8_rows = compare(engine, prompts, ours, as_is)
 
     print(f"| {'llama.cpp computes':32} | {'in float':18} | {'as it is':18} |")
     print(f"| {'prompt':32} |   same | gap       |   same | gap       |")
@@ -104,13 +105,12 @@ def main():
     for text, in_float, as_is in zip(texts, float_rows, int8_rows):
         print(f"| {text[:32]:32} | {show(in_float)} | {show(as_is)} |")
     total = len(texts)
-    held = [sum(row[2] for row in rows) for rows in (float_rows, int8_rows)]
-    strict = sum(gap is None or gap < NEAR_TIE for _, gap, _ in int8_rows)
-    print(f"greedy: {held[0]} of {total} prompts agree with llama.cpp in float "
-          f"for {TOKENS} tokens or to a gap below {NEAR_TIE}, {held[1]} of "
-          f"{total} with the file as it is to a gap below {NEAR_TIE_INT8} "
-          f"({strict} below {NEAR_TIE}) (target {total} and {total})")
-    return 0 if held == [total, total] else 1
+    held, as_is = (sum(row[2] for row in rows) for rows in (float_rows, int8_rows))
+    gaps = [gap for _, gap, _ in int8_rows if gap is not None]
+    print(f"greedy: {held} of {total} prompts agree with llama.cpp in float for "
+          f"{TOKENS} tokens or to a gap below {NEAR_TIE} (target {total}); with "
+          f"its own int8 activations {as_is} do, largest gap {max(gaps, default=0):.2f}")
+    return 0 if held == total else 1
 
 
 if __name__ == "__main__":
