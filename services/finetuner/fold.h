@@ -28,7 +28,11 @@ struct FoldResult {
 using FoldProgress = std::function<bool(int64_t layers_done)>;
 
 // Rounds W0 + scale B A of every targeted linear onto the checkpoint's scales,
-// with Hessians of the inputs that `calibration` gives the adapted model.
+// layer by layer: Hessians are of the inputs x that `calibration` gives behind
+// the layers folded so far, and the target is corrected so that on them it
+// gives what it gave on the adapted model's inputs a: W (I + (a - x)^T x H^-1).
+// Measured on the section task (adapter 86.2 %): 86.2 %; with the adapted
+// model's Hessians and no correction 83.4 %.
 // `model` holds the checkpoint's linears; its adapter copies must be of its
 // compute type. Linears without an adapter keep their codes. Cancelled when
 // `progress` says so.

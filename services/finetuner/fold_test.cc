@@ -33,7 +33,7 @@ TEST(GptqTest, FeedbackLosesLessThanRoundingOnSkewedInputs) {
       DequantizeTensor(grid) + 0.3 * 0x1p-5 * at::randn({grid.rows, grid.cols});
   const at::Tensor x = at::mm(at::randn({500, 8}), at::randn({8, grid.cols})) +
                        0.1 * at::randn({500, grid.cols});
-  const at::Tensor factor = *FactorHessian(at::mm(x.t(), x));
+  const HessianFactor factor = *FactorHessian(at::mm(x.t(), x));
   const quant::Int4Matrix folded = RoundWithFeedback(target, grid, factor);
   const auto error = [&](const quant::Int4Matrix& matrix) {
     return at::mm(x, (DequantizeTensor(matrix) - target).t())

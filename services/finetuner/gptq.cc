@@ -3,8 +3,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <cstdint>
-#include <vector>
+#include <tuple>
 
 #include "services/common/error_info.h"
 
@@ -14,22 +13,35 @@ namespace {
 // Columns rounded before their errors reach the columns behind the block.
 constexpr int64_t kBlock = 128;
 
-// Rounds columns [start, start + width) of `weights` [out, in], feeding errors
-// forward within the block only. errors [out, width] are the scaled errors.
-void RoundBlock(const at::Tensor& weights, const at::Tensor& factor,
+absl::Status NotPositive() {
+  return common::MakeError(
+      absl::StatusCode::kFailedPrecondition, "HESSIAN_NOT_POSITIVE",
+      "the inputs of a layer are not finite or degenerate; more fold_examples "
+      "may help");
+}
+
+at::Tensor IndexOf(const std::vector<int64_t>& order) {
+  return at::tensor(order, at::kLong);
+}
+
+// Rounds columns [start, start + width) of `weights` [out, in], whose columns
+// are in `order`, feeding errors forward within the block only. errors [out,
+// width] are the scaled errors.
+void RoundBlock(const at::Tensor& weights, const HessianFactor& factor,
                 int64_t start, int64_t width, quant::Int4Matrix* result,
                 const at::Tensor& errors) {
   const int64_t in = weights.size(1);
   float* w = weights.mutable_data_ptr<float>();
   float* e = errors.mutable_data_ptr<float>();
-  const float* u = factor.const_data_ptr<float>();
+  const float* u = factor.upper.const_data_ptr<float>();
   at::parallel_for(0, weights.size(0), 8, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       float* values = w + row * in;
       for (int64_t j = start; j < start + width; ++j) {
-        const float scale = result->scales[(row * in + j) / quant::kGroup];
+        const int64_t place = row * in + factor.order[j];
+        const float scale = result->scales[place / quant::kGroup];
         const int8_t code = quant::RoundToCode(values[j], scale);
-        result->codes[row * in + j] = code;
+        result->codes[place] = code;
         const float error =
             (values[j] - static_cast<float>(code) * scale) / u[j * in + j];
         e[row * width + j - start] = error;
@@ -44,32 +56,34 @@ void RoundBlock(const at::Tensor& weights, const at::Tensor& factor,
 
 }  // namespace
 
-absl::StatusOr<at::Tensor> FactorHessian(const at::Tensor& hessian,
-                                         double damping) {
+absl::StatusOr<HessianFactor> FactorHessian(const at::Tensor& hessian,
+                                            double damping) {
+  HessianFactor factor;
   at::Tensor h = hessian.to(at::kDouble);
   at::Tensor diagonal = h.diagonal();
   diagonal.masked_fill_(diagonal == 0, 1.0);
+  const at::Tensor order = std::get<1>(
+      at::sort(diagonal, /*stable=*/true, /*dim=*/0, /*descending=*/true));
+  factor.order.assign(order.const_data_ptr<int64_t>(),
+                      order.const_data_ptr<int64_t>() + order.numel());
   diagonal.add_(diagonal.mean() * damping);
   const auto [lower, info] = at::linalg_cholesky_ex(h);
-  if (info.item<int>() == 0) {
-    const auto [upper, info2] =
-        at::linalg_cholesky_ex(at::cholesky_inverse(lower), /*upper=*/true);
-    if (info2.item<int>() == 0) return upper.to(at::kFloat).contiguous();
-  }
-  return common::MakeError(
-      absl::StatusCode::kFailedPrecondition, "HESSIAN_NOT_POSITIVE",
-      "the inputs of a layer are not finite or degenerate; "
-      "more fold_examples may help");
+  if (info.item<int>() != 0) return NotPositive();
+  factor.inverse = at::cholesky_inverse(lower);
+  const auto [upper, info2] = at::linalg_cholesky_ex(
+      factor.inverse.index_select(0, order).index_select(1, order),
+      /*upper=*/true);
+  if (info2.item<int>() != 0) return NotPositive();
+  factor.upper = upper.to(at::kFloat).contiguous();
+  return factor;
 }
 
 quant::Int4Matrix RoundWithFeedback(const at::Tensor& target,
                                     const quant::Int4Matrix& grid,
-                                    const at::Tensor& factor) {
+                                    const HessianFactor& factor) {
   quant::Int4Matrix result = grid;
-  at::Tensor weights = target
-                           .to(at::kFloat, /*non_blocking=*/false,
-                               /*copy=*/true)
-                           .contiguous();
+  // A copy, which the feedback changes.
+  at::Tensor weights = target.index_select(1, IndexOf(factor.order));
   const int64_t out = weights.size(0), in = weights.size(1);
   for (int64_t start = 0; start < in; start += kBlock) {
     const int64_t width = std::min(kBlock, in - start);
@@ -79,7 +93,8 @@ quant::Int4Matrix RoundWithFeedback(const at::Tensor& target,
     if (stop == in) break;
     weights.narrow(1, stop, in - stop)
         .sub_(at::mm(
-            errors, factor.narrow(0, start, width).narrow(1, stop, in - stop)));
+            errors,
+            factor.upper.narrow(0, start, width).narrow(1, stop, in - stop)));
   }
   return result;
 }

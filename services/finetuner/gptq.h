@@ -1,30 +1,44 @@
 // Rounding of a weight matrix onto an existing grid with error feedback.
 //
-// Columns are rounded in order; the error of each is spread over the columns
-// that follow, weighted by the inverse Hessian of the layer's inputs (GPTQ), so
-// that what one code cannot express the next ones make up for. Scales are kept.
+// Columns are rounded one by one, those with the strongest inputs first; the
+// error of each is spread over the columns still to come, weighted by the
+// inverse Hessian of the layer's inputs (GPTQ), so that what one code cannot
+// express the next ones make up for. Scales are kept.
 #ifndef SERVICES_FINETUNER_GPTQ_H_
 #define SERVICES_FINETUNER_GPTQ_H_
 
 #include <ATen/ATen.h>
+
+#include <cstdint>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "kernels/quant/int4_g32.h"
 
 namespace onegrid::finetuner {
 
-// Upper Cholesky factor U of (H + damping * mean(diag H) * I)^-1, [in, in]
-// float32, from H = X^T X [in, in] float32. Inputs that never fire get a
-// diagonal of one. FailedPrecondition (HESSIAN_NOT_POSITIVE): H is not
-// positive definite even so.
-absl::StatusOr<at::Tensor> FactorHessian(const at::Tensor& hessian,
-                                         double damping = 0.01);
+// What is needed of the damped Hessian H = X^T X + damping * mean(diag) * I.
+struct HessianFactor {
+  // order[j] is the j-th column to be rounded.
+  std::vector<int64_t> order;
+  // Upper Cholesky factor of H^-1 with rows and columns in that order, [in, in]
+  // float32.
+  at::Tensor upper;
+  // H^-1 in the original order, [in, in] float64.
+  at::Tensor inverse;
+};
 
-// Codes for `target` [out, in] float32 on the scales of `grid`, given
-// FactorHessian's U. The rounding of each value is quant::RoundToCode.
+// hessian: X^T X [in, in] float32. Inputs that never fire get a diagonal of
+// one. FailedPrecondition (HESSIAN_NOT_POSITIVE): not positive definite even
+// so.
+absl::StatusOr<HessianFactor> FactorHessian(const at::Tensor& hessian,
+                                            double damping = 0.01);
+
+// Codes for `target` [out, in] float32 on the scales of `grid`. The rounding of
+// each value is quant::RoundToCode.
 quant::Int4Matrix RoundWithFeedback(const at::Tensor& target,
                                     const quant::Int4Matrix& grid,
-                                    const at::Tensor& factor);
+                                    const HessianFactor& factor);
 
 }  // namespace onegrid::finetuner
 
