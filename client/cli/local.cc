@@ -13,6 +13,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "client/cli/connection.h"
@@ -110,8 +111,13 @@ absl::StatusOr<pid_t> SpawnDetached(const std::vector<std::string>& arguments,
 }
 
 absl::Status StartFailed(const std::string& what, const std::string& log) {
+  // Its last words say why.
+  const absl::StatusOr<std::string> text = common::ReadFile(log);
+  const std::vector<std::string> lines =
+      absl::StrSplit(text.ok() ? absl::StripAsciiWhitespace(*text) : "", '\n');
   return common::MakeError(absl::StatusCode::kUnavailable, "START_FAILED",
-                           absl::StrCat("the controller ", what, "; see ", log),
+                           absl::StrCat("the controller ", what, ": ",
+                                        lines.back(), " (log: ", log, ")"),
                            {{"log", log}});
 }
 

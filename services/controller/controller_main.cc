@@ -11,6 +11,7 @@
 #include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "services/common/error_info.h"
+#include "services/common/files.h"
 #include "services/common/server.h"
 #include "services/common/stop_signal.h"
 #include "services/controller/controller.h"
@@ -89,6 +90,13 @@ absl::StatusOr<std::unique_ptr<LocalRunner>> MakeLocalRunner(
   return LocalRunner::Make(std::move(options));
 }
 
+// Writes --port_file, if there is one.
+absl::Status AnnounceAddress(const std::string& address) {
+  const std::string path = absl::GetFlag(FLAGS_port_file);
+  if (path.empty()) return absl::OkStatus();
+  return common::WriteFileAtomic(path, address);
+}
+
 absl::Status Run() {
   RETURN_IF_ERROR(CheckFlags());
   common::InstallStopSignal();
@@ -111,7 +119,6 @@ absl::Status Run() {
   common::ServerOptions server_options;
   server_options.host = absl::GetFlag(FLAGS_host);
   server_options.port = absl::GetFlag(FLAGS_port);
-  server_options.port_file = absl::GetFlag(FLAGS_port_file);
   server_options.on_drain = [&] { controller->Stop(); };
   common::ServerRunner server(server_options);
   controller->Start(runner);
@@ -120,11 +127,18 @@ absl::Status Run() {
   }
   absl::Status status = server.Start();
   if (status.ok()) {
-    if (local != nullptr) local->StartWorkers(server.address());
-    common::WaitForStop(absl::InfiniteDuration());
+    if (local != nullptr) {
+      local->StartWorkers(server.address());
+      status = local->WaitForWorkers();
+    }
+    // Not before the workers are there: a job would wait for them in vain.
+    if (status.ok()) status = AnnounceAddress(server.address());
+    if (status.ok()) common::WaitForStop(absl::InfiniteDuration());
     // Workers hand their attempts back, so they go before the server.
     if (local != nullptr) local->StopWorkers();
   }
+  std::error_code ignored;
+  std::filesystem::remove(absl::GetFlag(FLAGS_port_file), ignored);
   server.Stop();
   controller->Stop();
   return status;

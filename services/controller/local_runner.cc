@@ -13,13 +13,14 @@
 #include "absl/time/clock.h"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
+#include "services/common/stop_signal.h"
 
 namespace onegrid::controller {
 namespace {
 
 constexpr const char* kWorkers[] = {"exporter", "finetuner", "evaluator"};
 constexpr char kServerPrefix[] = "server:";
-// A server that cannot load its model fails the same way each time.
+// What cannot load its model or its libraries fails the same way each time.
 constexpr int kStartFailuresMax = 3;
 
 bool IsProgram(const std::string& path) {
@@ -100,6 +101,25 @@ void LocalRunner::StartWorkers(const std::string& controller) {
                                              "/workers/", program),
                                 absl::StrCat("--worker_name=", name)}));
   }
+}
+
+absl::Status LocalRunner::WaitForWorkers() const {
+  for (const std::string program : kWorkers) {
+    const std::string name = absl::StrCat(kLocalWorkerPrefix, program);
+    while (!common::WaitForStop(absl::Milliseconds(20))) {
+      const std::optional<ProcessStatus> status = supervisor_->StatusOf(name);
+      if (!status.has_value()) break;
+      if (status->state == ProcessStatus::State::kReady) break;
+      if (status->restarts < kStartFailuresMax) continue;
+      return common::MakeError(
+          absl::StatusCode::kUnavailable, "WORKER_FAILED_TO_START",
+          absl::StrCat("the ", program, " does not start: ", status->problem,
+                       " (log: ", options_.data_dir, "/logs/", FileName(name),
+                       ".log)"),
+          {{"worker", name}, {"problem", status->problem}});
+    }
+  }
+  return absl::OkStatus();
 }
 
 void LocalRunner::StopWorkers() {

@@ -40,6 +40,10 @@ class LocalRunner : public InferenceRunner {
 
   // Starts one worker of each kind, which connect to `controller`.
   void StartWorkers(const std::string& controller);
+  // Waits until every worker serves or a stop is requested. Unavailable
+  // (WORKER_FAILED_TO_START): one ended several times before it served; names
+  // its last words and its log.
+  absl::Status WaitForWorkers() const;
   // Returns once they are gone, at most about ten seconds later.
   void StopWorkers();
 
