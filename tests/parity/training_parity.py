@@ -76,7 +76,7 @@ def build_model(path, dtype):
         rms_norm_eps=float(field("attention.layer_norm_rms_epsilon")),
         max_position_embeddings=int(field("context_length")),
         # The eager form takes its softmax in float32, which is right for all
-        # but the exact run; the other form's float32 kernel approximates exp.
+        # but the exact run.
         attn_implementation="sdpa" if dtype == torch.float64 else "eager",
     )
     with torch.device("meta"):
