@@ -11,64 +11,36 @@
 namespace onegrid::finetuner {
 namespace {
 
-// One calibration sequence on its way through the layers, twice: through the
-// adapted model, and through the layers that are folded already.
+// One calibration sequence on its way through the layers.
 struct Stream {
   AttentionLayout layout;
-  at::Tensor adapted;  // [T, hidden] float32, the input of the next layer.
-  at::Tensor folded;
+  at::Tensor x;  // [T, hidden] float32, the input of the next layer.
 };
 
-// Sums over all tokens for one linear group, [in, in] float32: x is the input
-// behind folded layers, a the input behind adapted ones.
-struct InputSums {
-  at::Tensor hessian;  // x^T x
-  at::Tensor drift;    // (a - x)^T x
-};
-
-// The inputs of a layer's groups, [T, in] float32 each.
-using GroupInputs = std::vector<at::Tensor>;
-
-// Runs one layer of the adapted model on `x`, keeps the inputs of the groups
-// that have an adapter, and returns the layer's output.
-at::Tensor RunAdapted(const Gemma3Model& model, const LoraAdapter& adapter,
-                      int64_t layer, const at::Tensor& x,
-                      const AttentionLayout& layout, GroupInputs* inputs) {
-  inputs->assign(kGroupsPerLayer, at::Tensor());
+// Advances every stream by one layer of the adapted model and returns the
+// X^T X of its four linear groups, [in, in] float32.
+std::vector<at::Tensor> AdvanceAndObserve(const Gemma3Model& model,
+                                          const LoraAdapter& adapter,
+                                          int64_t layer,
+                                          std::vector<Stream>* streams) {
+  std::vector<at::Tensor> hessians(kGroupsPerLayer);
   ForwardOptions options;
   options.adapter = &adapter;
   options.observe = [&](int64_t observed, LinearGroup group,
-                        const at::Tensor& input) {
+                        const at::Tensor& x) {
     const int g = static_cast<int>(group);
     if (adapter.group(observed, g) == nullptr) return;
-    (*inputs)[static_cast<size_t>(g)] = input.to(at::kFloat);
-  };
-  return model.ForwardLayer(layer, x, layout, options);
-}
-
-// Sums of one layer over all streams; moves their adapted half on.
-std::vector<InputSums> Observe(const Gemma3Model& model,
-                               const LoraAdapter& adapter, int64_t layer,
-                               std::vector<Stream>* streams) {
-  std::vector<InputSums> sums(kGroupsPerLayer);
-  GroupInputs adapted, folded;
-  for (Stream& stream : *streams) {
-    const at::Tensor next = RunAdapted(model, adapter, layer, stream.adapted,
-                                       stream.layout, &adapted);
-    RunAdapted(model, adapter, layer, stream.folded, stream.layout, &folded);
-    stream.adapted = next;
-    for (size_t g = 0; g < sums.size(); ++g) {
-      const at::Tensor& x = folded[g];
-      if (!x.defined()) continue;
-      if (!sums[g].hessian.defined()) {
-        sums[g].hessian = at::zeros({x.size(1), x.size(1)}, at::kFloat);
-        sums[g].drift = at::zeros_like(sums[g].hessian);
-      }
-      sums[g].hessian.addmm_(x.t(), x);
-      if (layer > 0) sums[g].drift.addmm_((adapted[g] - x).t(), x);
+    const at::Tensor input = x.to(at::kFloat);
+    at::Tensor& hessian = hessians[static_cast<size_t>(g)];
+    if (!hessian.defined()) {
+      hessian = at::zeros({x.size(1), x.size(1)}, at::kFloat);
     }
+    hessian.addmm_(input.t(), input);
+  };
+  for (Stream& stream : *streams) {
+    stream.x = model.ForwardLayer(layer, stream.x, stream.layout, options);
   }
-  return sums;
+  return hessians;
 }
 
 int64_t CountChanged(const quant::Int4Matrix& a, const quant::Int4Matrix& b) {
@@ -89,10 +61,8 @@ absl::StatusOr<FoldResult> Fold(const GridCheckpoint& checkpoint,
   const c10::NoGradGuard no_grad;
   std::vector<Stream> streams;
   for (const PackedSequence& sequence : calibration) {
-    const at::Tensor x = model.Embed(sequence);
-    streams.push_back({MakeAttentionLayout(sequence), x, x});
+    streams.push_back({MakeAttentionLayout(sequence), model.Embed(sequence)});
   }
-  Gemma3Model folded(model);
   FoldResult result;
   result.linears = checkpoint.linears;
   int64_t changed = 0, total = 0;
@@ -100,30 +70,21 @@ absl::StatusOr<FoldResult> Fold(const GridCheckpoint& checkpoint,
     total += static_cast<int64_t>(matrix.codes.size());
   }
   for (int64_t layer = 0; layer < checkpoint.config.layers; ++layer) {
-    const std::vector<InputSums> sums =
-        Observe(model, adapter, layer, &streams);
+    const std::vector<at::Tensor> hessians =
+        AdvanceAndObserve(model, adapter, layer, &streams);
     for (int g = 0; g < kGroupsPerLayer; ++g) {
       const LoraGroup* group = adapter.group(layer, g);
       if (group == nullptr) continue;
-      const InputSums& sum = sums[static_cast<size_t>(g)];
-      ASSIGN_OR_RETURN(const HessianFactor factor, FactorHessian(sum.hessian));
-      const at::Tensor correction =
-          at::mm(sum.drift.to(at::kDouble), factor.inverse).to(at::kFloat);
+      ASSIGN_OR_RETURN(const HessianFactor factor,
+                       FactorHessian(hessians[static_cast<size_t>(g)]));
       for (const LoraLinearParameters& member : group->members) {
         const auto linear = static_cast<size_t>(member.linear);
         const quant::Int4Matrix& grid = checkpoint.linears[linear];
-        at::Tensor target =
-            DequantizeTensor(grid) + adapter.Delta(member.linear);
-        target += at::mm(target, correction);
-        result.linears[linear] = RoundWithFeedback(target, grid, factor);
+        result.linears[linear] = RoundWithFeedback(
+            DequantizeTensor(grid) + adapter.Delta(member.linear), grid,
+            factor);
         changed += CountChanged(grid, result.linears[linear]);
-        folded.SetLinear(member.linear,
-                         DequantizeTensor(result.linears[linear]));
       }
-    }
-    for (Stream& stream : streams) {
-      stream.folded =
-          folded.ForwardLayer(layer, stream.folded, stream.layout, {});
     }
     if (!progress(layer + 1)) {
       return absl::CancelledError("tuning was cancelled");

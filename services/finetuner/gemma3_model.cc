@@ -112,17 +112,6 @@ Gemma3Model::Gemma3Model(std::shared_ptr<const SharedWeights> shared,
   head_ = {shared_->embedding, shared_->embedding.to(compute_type)};
 }
 
-Gemma3Model::Gemma3Model(const Gemma3Model& other)
-    : shared_(other.shared_),
-      compute_type_(other.compute_type_),
-      places_(other.places_),
-      attention_(other.attention_),
-      head_(other.head_) {
-  for (const at::Tensor& weight : other.weights_) {
-    weights_.push_back(weight.clone());
-  }
-}
-
 const at::Tensor& Gemma3Model::Norm(int64_t layer, int index) const {
   return shared_->norms[static_cast<size_t>(layer * kNormsPerLayer + index)];
 }

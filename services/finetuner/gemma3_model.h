@@ -52,9 +52,8 @@ class Gemma3Model {
   Gemma3Model(std::shared_ptr<const SharedWeights> shared,
               absl::Span<const quant::Int4Matrix> linears,
               at::ScalarType compute_type);
-  // Autograd graphs refer to a model, so it is not assigned to. A copy has its
-  // own linears and shares the rest.
-  Gemma3Model(const Gemma3Model& other);
+  // Attention specs are referred to by autograd graphs.
+  Gemma3Model(const Gemma3Model&) = delete;
   Gemma3Model& operator=(const Gemma3Model&) = delete;
 
   // The residual stream after the last layer, [T, hidden] float32, before the

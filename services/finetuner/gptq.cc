@@ -69,10 +69,9 @@ absl::StatusOr<HessianFactor> FactorHessian(const at::Tensor& hessian,
   diagonal.add_(diagonal.mean() * damping);
   const auto [lower, info] = at::linalg_cholesky_ex(h);
   if (info.item<int>() != 0) return NotPositive();
-  factor.inverse = at::cholesky_inverse(lower);
+  const at::Tensor inverse = at::cholesky_inverse(lower);
   const auto [upper, info2] = at::linalg_cholesky_ex(
-      factor.inverse.index_select(0, order).index_select(1, order),
-      /*upper=*/true);
+      inverse.index_select(0, order).index_select(1, order), /*upper=*/true);
   if (info2.item<int>() != 0) return NotPositive();
   factor.upper = upper.to(at::kFloat).contiguous();
   return factor;

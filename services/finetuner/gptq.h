@@ -24,8 +24,6 @@ struct HessianFactor {
   // Upper Cholesky factor of H^-1 with rows and columns in that order, [in, in]
   // float32.
   at::Tensor upper;
-  // H^-1 in the original order, [in, in] float64.
-  at::Tensor inverse;
 };
 
 // hessian: X^T X [in, in] float32. Inputs that never fire get a diagonal of
