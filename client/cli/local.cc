@@ -121,29 +121,24 @@ absl::Status StartFailed(const std::string& what, const std::string& log) {
                            {{"log", log}});
 }
 
-}  // namespace
+// The port in an address file that a killed controller left; 0: there is none.
+int PortOf(const std::string& address_file) {
+  const absl::StatusOr<std::string> address = common::ReadFile(address_file);
+  int port = 0;
+  if (!address.ok() ||
+      !absl::SimpleAtoi(address->substr(address->rfind(':') + 1), &port)) {
+    return 0;
+  }
+  return port;
+}
 
-absl::StatusOr<std::string> LocalUp(const LocalOptions& options,
-                                    std::ostream& out) {
+// Starts a controller on exactly these options and waits until it serves.
+absl::StatusOr<std::string> StartController(const LocalOptions& options,
+                                            std::ostream& out) {
   const std::string address_file = ControllerAddressFile(options.data_dir);
-  if (const pid_t pid = RunningController(options.data_dir); pid != 0) {
-    absl::StatusOr<std::string> address = common::ReadFile(address_file);
-    if (address.ok()) {
-      out << "controller is running (pid " << pid << ") at " << *address
-          << std::endl;
-      return std::string(absl::StripAsciiWhitespace(*address));
-    }
-  }
   std::error_code error;
-  std::filesystem::create_directories(options.data_dir, error);
-  if (error) {
-    return absl::UnavailableError(absl::StrCat(
-        "cannot create ", options.data_dir, ": ", error.message()));
-  }
   std::filesystem::remove(address_file, error);
-  const std::string bin_dir =
-      options.bin_dir.empty() ? DefaultBinDir() : options.bin_dir;
-  absl::StatusOr<std::string> binary = FindBinary(bin_dir);
+  absl::StatusOr<std::string> binary = FindBinary(options.bin_dir);
   if (!binary.ok()) return binary.status();
   const std::string log = absl::StrCat(options.data_dir, "/controller.log");
   std::vector<std::string> arguments = {
@@ -152,7 +147,7 @@ absl::StatusOr<std::string> LocalUp(const LocalOptions& options,
       absl::StrCat("--port=", options.port),
       absl::StrCat("--port_file=", address_file),
       "--runner=local",
-      absl::StrCat("--bin_dir=", bin_dir)};
+      absl::StrCat("--bin_dir=", options.bin_dir)};
   if (options.threads > 0) {
     arguments.push_back(absl::StrCat("--threads=", options.threads));
   }
@@ -180,6 +175,37 @@ absl::StatusOr<std::string> LocalUp(const LocalOptions& options,
   }
   kill(*pid, SIGTERM);
   return StartFailed("did not serve in time", log);
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> LocalUp(const LocalOptions& options,
+                                    std::ostream& out) {
+  const std::string address_file = ControllerAddressFile(options.data_dir);
+  if (const pid_t pid = RunningController(options.data_dir); pid != 0) {
+    absl::StatusOr<std::string> address = common::ReadFile(address_file);
+    if (address.ok()) {
+      out << "controller is running (pid " << pid << ") at " << *address
+          << std::endl;
+      return std::string(absl::StripAsciiWhitespace(*address));
+    }
+  }
+  std::error_code error;
+  std::filesystem::create_directories(options.data_dir, error);
+  if (error) {
+    return absl::UnavailableError(absl::StrCat(
+        "cannot create ", options.data_dir, ": ", error.message()));
+  }
+  LocalOptions chosen = options;
+  if (chosen.bin_dir.empty()) chosen.bin_dir = DefaultBinDir();
+  if (chosen.port == 0) {
+    // A killed controller comes back where its clients look for it.
+    chosen.port = PortOf(address_file);
+    absl::StatusOr<std::string> address = StartController(chosen, out);
+    if (address.ok() || chosen.port == 0) return address;
+    chosen.port = 0;
+  }
+  return StartController(chosen, out);
 }
 
 absl::Status LocalDown(const std::string& data_dir, absl::Duration timeout,
