@@ -13,7 +13,7 @@
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/int4_linear.h"
 #include "kernels/cpu/int8_head.h"
-#include "kernels/quant/int4_g32.h"
+#include "kernels/quant/grid.h"
 #include "kernels/quant/q4_0.h"
 #include "kernels/quant/q8_0.h"
 #include "kernels/reference/ops.h"
@@ -51,9 +51,9 @@ std::vector<float> RandomFloats(int64_t count, uint32_t seed) {
   return x;
 }
 
-quant::Int4Matrix RandomInt4(int64_t n, int64_t k, uint32_t seed) {
+quant::GridMatrix RandomInt4(int64_t n, int64_t k, uint32_t seed) {
   std::mt19937 random(seed);
-  quant::Int4Matrix w{n, k, {}, {}};
+  quant::GridMatrix w{n, k, {}, {}};
   for (int64_t i = 0; i < n * k; ++i) {
     w.codes.push_back(static_cast<int8_t>(static_cast<int>(random() % 16) - 8));
   }
@@ -64,9 +64,9 @@ quant::Int4Matrix RandomInt4(int64_t n, int64_t k, uint32_t seed) {
   return w;
 }
 
-quant::Int8Matrix RandomInt8(int64_t n, int64_t k, uint32_t seed) {
+quant::GridMatrix RandomInt8(int64_t n, int64_t k, uint32_t seed) {
   std::mt19937 random(seed);
-  quant::Int8Matrix w{n, k, {}, {}};
+  quant::GridMatrix w{n, k, {}, {}, &quant::kInt8G32};
   for (int64_t i = 0; i < n * k; ++i) {
     w.codes.push_back(
         static_cast<int8_t>(static_cast<int>(random() % 256) - 128));
@@ -126,7 +126,7 @@ class LinearTest : public testing::TestWithParam<Isa> {
 
 TEST_P(LinearTest, Int4EqualsExactIntegerModel) {
   for (const auto& [m, n, k] : Shapes()) {
-    const quant::Int4Matrix w = RandomInt4(n, k, 1);
+    const quant::GridMatrix w = RandomInt4(n, k, 1);
     const auto packed =
         PackedInt4Linear::FromQ4_0(*quant::PackQ4_0(w), n, k, pool_);
     ASSERT_TRUE(packed.ok()) << packed.status();
@@ -140,7 +140,7 @@ TEST_P(LinearTest, Int4EqualsExactIntegerModel) {
 
 TEST_P(LinearTest, Int8EqualsExactIntegerModel) {
   for (const auto& [m, n, k] : Shapes()) {
-    const quant::Int8Matrix w = RandomInt8(n, k, 1);
+    const quant::GridMatrix w = RandomInt8(n, k, 1);
     const auto packed =
         PackedInt8Linear::FromQ8_0(*quant::PackQ8_0(w), n, k, pool_);
     ASSERT_TRUE(packed.ok()) << packed.status();
@@ -154,7 +154,7 @@ TEST_P(LinearTest, Int8EqualsExactIntegerModel) {
 
 TEST_P(LinearTest, OneStepInOneWeightExceedsTheBound) {
   const int64_t m = 2, n = 17, k = 640;
-  quant::Int4Matrix w = RandomInt4(n, k, 1);
+  quant::GridMatrix w = RandomInt4(n, k, 1);
   const auto packed =
       PackedInt4Linear::FromQ4_0(*quant::PackQ4_0(w), n, k, pool_);
   ASSERT_TRUE(packed.ok());
@@ -178,7 +178,7 @@ TEST_P(LinearTest, ExtremeCodesDoNotSaturate) {
   QuantizeActivations(x_values, m, k, &x, pool_, GetParam());
   std::vector<float> out(static_cast<size_t>(m * n));
   for (int code : {-8, 7}) {
-    quant::Int4Matrix w = RandomInt4(n, k, 1);
+    quant::GridMatrix w = RandomInt4(n, k, 1);
     for (int8_t& c : w.codes) c = static_cast<int8_t>(code);
     const auto packed =
         PackedInt4Linear::FromQ4_0(*quant::PackQ4_0(w), n, k, pool_);
@@ -186,7 +186,7 @@ TEST_P(LinearTest, ExtremeCodesDoNotSaturate) {
     EXPECT_LE(WorstExcess(x, w, out), 0) << code;
   }
   for (int code : {-128, 127}) {
-    quant::Int8Matrix w = RandomInt8(n, k, 1);
+    quant::GridMatrix w = RandomInt8(n, k, 1);
     for (int8_t& c : w.codes) c = static_cast<int8_t>(code);
     const auto packed =
         PackedInt8Linear::FromQ8_0(*quant::PackQ8_0(w), n, k, pool_);
@@ -216,7 +216,7 @@ TEST_P(LinearTest, QuantizedActivationsAreWithinHalfAStep) {
 
 TEST_P(LinearTest, ZeroAndTinyActivationsGiveZero) {
   const int64_t m = 3, n = 16, k = 32;
-  const quant::Int4Matrix w = RandomInt4(n, k, 1);
+  const quant::GridMatrix w = RandomInt4(n, k, 1);
   const auto packed =
       PackedInt4Linear::FromQ4_0(*quant::PackQ4_0(w), n, k, pool_);
   for (float value : {0.0f, 1e-39f}) {
@@ -255,12 +255,12 @@ void ExpectFloatMode(const Shape& shape, const Matrix& w, const Packed& packed,
 
 TEST_P(LinearTest, FloatModeMatchesReference) {
   for (const Shape& shape : Shapes()) {
-    const quant::Int4Matrix w4 = RandomInt4(shape.n, shape.k, 5);
+    const quant::GridMatrix w4 = RandomInt4(shape.n, shape.k, 5);
     ExpectFloatMode(shape, w4,
                     *PackedInt4Linear::FromQ4_0(*quant::PackQ4_0(w4), shape.n,
                                                 shape.k, pool_),
                     Int4LinearF32, pool_, GetParam());
-    const quant::Int8Matrix w8 = RandomInt8(shape.n, shape.k, 5);
+    const quant::GridMatrix w8 = RandomInt8(shape.n, shape.k, 5);
     ExpectFloatMode(shape, w8,
                     *PackedInt8Linear::FromQ8_0(*quant::PackQ8_0(w8), shape.n,
                                                 shape.k, pool_),
@@ -278,7 +278,7 @@ INSTANTIATE_TEST_SUITE_P(Isas, LinearTest,
 TEST(PackedInt8LinearTest, RowsAreThoseOfTheFile) {
   ThreadPool pool(2);
   const int64_t n = 33, k = 96;
-  const quant::Int8Matrix w = RandomInt8(n, k, 6);
+  const quant::GridMatrix w = RandomInt8(n, k, 6);
   const auto packed =
       PackedInt8Linear::FromQ8_0(*quant::PackQ8_0(w), n, k, pool);
   std::vector<float> row(static_cast<size_t>(k));

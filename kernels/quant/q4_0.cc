@@ -11,7 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
 #include "kernels/base/float_types.h"
-#include "kernels/quant/int4_g32.h"
+#include "kernels/quant/grid.h"
 #include "kernels/quant/shape_check.h"
 
 namespace onegrid::quant {
@@ -28,8 +28,12 @@ void WriteBlock(const uint8_t* nibbles, uint16_t d, uint8_t* block) {
 
 }  // namespace
 
-absl::StatusOr<std::vector<uint8_t>> PackQ4_0(const Int4Matrix& matrix) {
-  absl::Status status = ValidateInt4(matrix);
+absl::StatusOr<std::vector<uint8_t>> PackQ4_0(const GridMatrix& matrix) {
+  if (matrix.grid != &kInt4G32) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "Q4_0 holds int4_g32, the matrix is on ", matrix.grid->name));
+  }
+  absl::Status status = ValidateMatrix(matrix);
   if (!status.ok()) return status;
   std::vector<uint8_t> blocks(matrix.scales.size() * kQ4_0BlockBytes);
   for (size_t g = 0; g < matrix.scales.size(); ++g) {
@@ -50,13 +54,13 @@ absl::StatusOr<std::vector<uint8_t>> PackQ4_0(const Int4Matrix& matrix) {
   return blocks;
 }
 
-absl::StatusOr<Int4Matrix> UnpackQ4_0(absl::Span<const uint8_t> blocks,
+absl::StatusOr<GridMatrix> UnpackQ4_0(absl::Span<const uint8_t> blocks,
                                       int64_t rows, int64_t cols) {
   absl::Status status =
       CheckMatrixSize("Q4_0 bytes", rows, cols, kGroup, kQ4_0BlockBytes,
                       static_cast<int64_t>(blocks.size()));
   if (!status.ok()) return status;
-  Int4Matrix out;
+  GridMatrix out;
   out.rows = rows;
   out.cols = cols;
   out.scales.resize(blocks.size() / kQ4_0BlockBytes);

@@ -6,7 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "kernels/quant/int4_g32.h"
+#include "kernels/quant/grid.h"
 
 // GGUF Q4_0: blocks of 32 elements along a row, 18 bytes each:
 //   bytes 0..1  d, f16 little-endian
@@ -19,12 +19,12 @@ inline constexpr int64_t kQ4_0BlockBytes = 18;
 // The matrix as rows of Q4_0 blocks, codes and scales unchanged.
 // InvalidArgument: an invalid matrix, or a scale that f16 does not hold exactly
 // (the message names row and group).
-absl::StatusOr<std::vector<uint8_t>> PackQ4_0(const Int4Matrix& matrix);
+absl::StatusOr<std::vector<uint8_t>> PackQ4_0(const GridMatrix& matrix);
 
 // The codes and scales of a file's blocks, unchanged: scales may be negative,
 // zero or not dual-exact. InvalidArgument: cols is not a multiple of 32, the
 // byte count does not fit, or a scale is infinite or NaN.
-absl::StatusOr<Int4Matrix> UnpackQ4_0(absl::Span<const uint8_t> blocks,
+absl::StatusOr<GridMatrix> UnpackQ4_0(absl::Span<const uint8_t> blocks,
                                       int64_t rows, int64_t cols);
 
 // w [rows, cols] by ggml's reference rule (quantize_row_q4_0_ref), bit for bit:

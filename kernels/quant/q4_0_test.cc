@@ -15,7 +15,7 @@
 #include "kernels/quant/dequantize.h"
 #include "kernels/quant/ggml_types.h"
 #include "kernels/quant/golden_file.h"
-#include "kernels/quant/int4_g32.h"
+#include "kernels/quant/grid.h"
 
 namespace onegrid::quant {
 namespace {
@@ -28,25 +28,25 @@ std::vector<float> DecodeGguf(absl::Span<const uint8_t> blocks) {
   return out;
 }
 
-std::vector<float> Decode(const Int4Matrix& matrix) {
+std::vector<float> Decode(const GridMatrix& matrix) {
   std::vector<float> out(matrix.codes.size());
-  DequantizeInt4(matrix, absl::MakeSpan(out));
+  DequantizeMatrix(matrix, absl::MakeSpan(out));
   return out;
 }
 
-Int4Matrix EncodedNormal(int64_t rows, int64_t cols) {
+GridMatrix EncodedNormal(int64_t rows, int64_t cols) {
   std::mt19937 random(1);
   std::normal_distribution<float> normal(0.0f, 0.02f);
   std::vector<float> w(rows * cols);
   for (float& v : w) v = normal(random);
-  auto matrix = EncodeInt4G32(w, rows, cols);
+  auto matrix = EncodeMatrix(w, rows, cols, kInt4G32);
   EXPECT_TRUE(matrix.ok());
   return *matrix;
 }
 
 // One block, byte for byte: code i - 8 in elements 0..15, 7 - i in 16..31.
 TEST(Q4_0Test, LayoutOfOneBlock) {
-  Int4Matrix matrix;
+  GridMatrix matrix;
   matrix.rows = 1;
   matrix.cols = 32;
   matrix.scales = {0.5f};  // f16 0x3800
@@ -61,14 +61,14 @@ TEST(Q4_0Test, LayoutOfOneBlock) {
 }
 
 TEST(Q4_0Test, PackedGridDecodesAsGgufBitForBit) {
-  const Int4Matrix matrix = EncodedNormal(33, 96);
+  const GridMatrix matrix = EncodedNormal(33, 96);
   const auto blocks = PackQ4_0(matrix);
   ASSERT_TRUE(blocks.ok());
   EXPECT_EQ(DecodeGguf(*blocks), Decode(matrix));
 }
 
 TEST(Q4_0Test, UnpackReturnsWhatWasPacked) {
-  const Int4Matrix matrix = EncodedNormal(3, 64);
+  const GridMatrix matrix = EncodedNormal(3, 64);
   const auto blocks = PackQ4_0(matrix);
   ASSERT_TRUE(blocks.ok());
   const auto back = UnpackQ4_0(*blocks, 3, 64);
@@ -99,7 +99,7 @@ TEST(Q4_0Test, ScaleThatF16CannotHoldIsRefusedByPlace) {
   for (const float scale :
        {0.1f, 1e-10f, 70000.0f, 3e38f, std::numeric_limits<float>::infinity(),
         std::numeric_limits<float>::quiet_NaN()}) {
-    Int4Matrix matrix = EncodedNormal(2, 64);
+    GridMatrix matrix = EncodedNormal(2, 64);
     matrix.scales[3] = scale;
     const auto blocks = PackQ4_0(matrix);
     EXPECT_EQ(blocks.status().code(), absl::StatusCode::kInvalidArgument);
@@ -109,7 +109,7 @@ TEST(Q4_0Test, ScaleThatF16CannotHoldIsRefusedByPlace) {
 }
 
 TEST(Q4_0Test, InvalidMatrixIsNotPacked) {
-  Int4Matrix matrix = EncodedNormal(1, 32);
+  GridMatrix matrix = EncodedNormal(1, 32);
   matrix.codes[0] = 8;
   EXPECT_EQ(PackQ4_0(matrix).status().code(),
             absl::StatusCode::kInvalidArgument);

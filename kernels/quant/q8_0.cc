@@ -25,7 +25,7 @@ void WriteScale(uint16_t d, uint8_t* block) {
 
 }  // namespace
 
-absl::StatusOr<std::vector<uint8_t>> PackQ8_0(const Int8Matrix& matrix) {
+absl::StatusOr<std::vector<uint8_t>> PackQ8_0(const GridMatrix& matrix) {
   absl::Status status =
       CheckMatrixSize("Q8_0 codes", matrix.rows, matrix.cols, kBlock, kBlock,
                       static_cast<int64_t>(matrix.codes.size()));
@@ -49,13 +49,14 @@ absl::StatusOr<std::vector<uint8_t>> PackQ8_0(const Int8Matrix& matrix) {
   return blocks;
 }
 
-absl::StatusOr<Int8Matrix> UnpackQ8_0(absl::Span<const uint8_t> blocks,
+absl::StatusOr<GridMatrix> UnpackQ8_0(absl::Span<const uint8_t> blocks,
                                       int64_t rows, int64_t cols) {
   absl::Status status =
       CheckMatrixSize("Q8_0 bytes", rows, cols, kBlock, kQ8_0BlockBytes,
                       static_cast<int64_t>(blocks.size()));
   if (!status.ok()) return status;
-  Int8Matrix out;
+  GridMatrix out;
+  out.grid = &kInt8G32;
   out.rows = rows;
   out.cols = cols;
   out.scales.resize(blocks.size() / kQ8_0BlockBytes);

@@ -82,7 +82,7 @@ TEST(Q8_0Test, UnpackAndPackReturnTheBlocks) {
 }
 
 TEST(Q8_0Test, WhatDoesNotFitIsInvalidArgument) {
-  Int8Matrix matrix;
+  GridMatrix matrix;
   matrix.rows = 1;
   matrix.cols = 32;
   matrix.codes.assign(32, -128);

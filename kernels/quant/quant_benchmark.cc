@@ -8,7 +8,7 @@
 #include "benchmark/benchmark.h"
 #include "kernels/quant/dequantize.h"
 #include "kernels/quant/ggml_types.h"
-#include "kernels/quant/int4_g32.h"
+#include "kernels/quant/grid.h"
 #include "kernels/quant/q8_0.h"
 
 namespace onegrid::quant {
@@ -28,7 +28,8 @@ std::vector<float> Weights() {
 void BM_EncodeInt4G32(benchmark::State& state) {
   const auto w = Weights();
   for (auto _ : state) {
-    benchmark::DoNotOptimize(EncodeInt4G32(w, kRows, kCols)->codes.data());
+    benchmark::DoNotOptimize(
+        EncodeMatrix(w, kRows, kCols, kInt4G32)->codes.data());
   }
   state.SetItemsProcessed(state.iterations() * kRows * kCols);
 }

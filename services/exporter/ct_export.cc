@@ -56,7 +56,7 @@ std::string GenerationConfig(const model::Gemma3Config& config) {
   return json.dump(2) + "\n";
 }
 
-absl::Status AddLinear(const quant::Int4Matrix& matrix, const LinearSpec& spec,
+absl::Status AddLinear(const quant::GridMatrix& matrix, const LinearSpec& spec,
                        SafetensorsWriter& writer) {
   ASSIGN_OR_RETURN(const std::vector<int32_t> words,
                    quant::PackCtInt4(matrix.codes, matrix.rows, matrix.cols));
@@ -76,7 +76,7 @@ absl::Status WriteWeights(const GridModel& grid, const std::string& path,
   writer.SetMetadata("format", "pt");
   int64_t done = 0;
   for (const LinearSpec& spec : grid.linears()) {
-    ASSIGN_OR_RETURN(const quant::Int4Matrix matrix, grid.Linear(spec));
+    ASSIGN_OR_RETURN(const quant::GridMatrix matrix, grid.Linear(spec));
     RETURN_IF_ERROR(AddLinear(matrix, spec, writer));
     if (progress) {
       RETURN_IF_ERROR(

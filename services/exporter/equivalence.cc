@@ -24,7 +24,7 @@ using model::GgufFile;
 using model::LinearSpec;
 using model::SafetensorsFile;
 using quant::GgmlType;
-using quant::Int4Matrix;
+using quant::GridMatrix;
 
 constexpr char kNormReason[] = "w - 1 is not exact in f32";
 
@@ -56,7 +56,7 @@ bool SameBits(const std::vector<T>& a, const std::vector<T>& b) {
          std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
 }
 
-double MaxError(const Int4Matrix& a, const Int4Matrix& b) {
+double MaxError(const GridMatrix& a, const GridMatrix& b) {
   if (a.codes.size() != b.codes.size() || a.scales.size() != b.scales.size()) {
     return kUnknownError;
   }
@@ -70,8 +70,8 @@ double MaxError(const Int4Matrix& a, const Int4Matrix& b) {
 }
 
 void CountMatrix(v1::EquivalenceReport* report, absl::string_view artifact,
-                 absl::string_view tensor, const Int4Matrix& expected,
-                 const absl::StatusOr<Int4Matrix>& found) {
+                 absl::string_view tensor, const GridMatrix& expected,
+                 const absl::StatusOr<GridMatrix>& found) {
   if (!found.ok()) {
     Count(report, artifact, tensor, found.status().message(), kUnknownError);
     return;
@@ -85,7 +85,7 @@ void CountMatrix(v1::EquivalenceReport* report, absl::string_view artifact,
         reason.empty() ? 0 : MaxError(expected, *found));
 }
 
-absl::StatusOr<Int4Matrix> GgufLinear(const GgufFile& file,
+absl::StatusOr<GridMatrix> GgufLinear(const GgufFile& file,
                                       const LinearSpec& spec) {
   const GgufFile::Tensor* tensor = file.Find(spec.gguf_name);
   if (tensor == nullptr) return absl::NotFoundError("missing");
@@ -110,7 +110,7 @@ void CountBytes(v1::EquivalenceReport* report, absl::string_view artifact,
   Count(report, artifact, expected.name, reason, kUnknownError);
 }
 
-absl::StatusOr<Int4Matrix> CtLinear(const SafetensorsFile& file,
+absl::StatusOr<GridMatrix> CtLinear(const SafetensorsFile& file,
                                     const LinearSpec& spec) {
   const auto* packed = file.Find(absl::StrCat(spec.hf_name, ".weight_packed"));
   const auto* scale = file.Find(absl::StrCat(spec.hf_name, ".weight_scale"));
@@ -130,7 +130,7 @@ absl::StatusOr<Int4Matrix> CtLinear(const SafetensorsFile& file,
   }
   std::vector<int32_t> words(packed->data.size() / sizeof(int32_t));
   std::memcpy(words.data(), packed->data.data(), packed->data.size());
-  Int4Matrix matrix{spec.out, spec.in, {}, {}};
+  GridMatrix matrix{spec.out, spec.in, {}, {}};
   ASSIGN_OR_RETURN(matrix.codes, quant::UnpackCtInt4(words, spec.out, spec.in));
   matrix.scales.resize(spec.out * groups);
   std::memcpy(matrix.scales.data(), scale->data.data(), scale->data.size());
@@ -221,7 +221,7 @@ absl::Status CompareMergedGguf(const GridModel& grid, const std::string& path,
     if (spec == nullptr) {
       CountBytes(report, kArtifact, tensor, *file);
     } else {
-      ASSIGN_OR_RETURN(const Int4Matrix matrix, grid.Linear(*spec));
+      ASSIGN_OR_RETURN(const GridMatrix matrix, grid.Linear(*spec));
       CountMatrix(report, kArtifact, tensor.name, matrix,
                   GgufLinear(*file, *spec));
     }
@@ -249,7 +249,7 @@ absl::Status CompareCompressedTensors(const GridModel& grid,
          {".weight_packed", ".weight_scale", ".weight_shape"}) {
       expected.insert(absl::StrCat(spec.hf_name, part));
     }
-    ASSIGN_OR_RETURN(const Int4Matrix matrix, grid.Linear(spec));
+    ASSIGN_OR_RETURN(const GridMatrix matrix, grid.Linear(spec));
     CountMatrix(report, kArtifact, spec.hf_name, matrix, CtLinear(*file, spec));
     if (progress) {
       RETURN_IF_ERROR(progress("compare compressed-tensors", ++done,

@@ -27,7 +27,7 @@ absl::Status WriteMergedGguf(const GridModel& grid, const std::string& path,
       RETURN_IF_ERROR(
           writer.AddTensor(tensor.name, tensor.type, tensor.dims, tensor.data));
     } else {
-      ASSIGN_OR_RETURN(const quant::Int4Matrix matrix, grid.Linear(*spec));
+      ASSIGN_OR_RETURN(const quant::GridMatrix matrix, grid.Linear(*spec));
       ASSIGN_OR_RETURN(std::vector<uint8_t> packed, quant::PackQ4_0(matrix));
       RETURN_IF_ERROR(writer.AddTensor(tensor.name, GgmlType::kQ4_0,
                                        tensor.dims, std::move(packed)));

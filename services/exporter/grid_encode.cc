@@ -15,28 +15,29 @@
 namespace onegrid::exporter {
 namespace {
 
-using quant::Int4Matrix;
+using quant::GridMatrix;
 using quant::kGroup;
 
 // Encodes w [rows, cols] in up to `threads` slices of whole rows.
-absl::StatusOr<Int4Matrix> EncodeRows(absl::Span<const float> w, int64_t rows,
+absl::StatusOr<GridMatrix> EncodeRows(absl::Span<const float> w, int64_t rows,
                                       int64_t cols, int threads) {
   const int64_t slices = std::clamp<int64_t>(threads, 1, rows);
-  std::vector<absl::StatusOr<Int4Matrix>> parts(slices, Int4Matrix{});
+  std::vector<absl::StatusOr<GridMatrix>> parts(slices, GridMatrix{});
   std::vector<std::thread> workers;
   const auto encode = [&](int64_t slice) {
     const int64_t begin = rows * slice / slices;
     const int64_t end = rows * (slice + 1) / slices;
-    parts[slice] = quant::EncodeInt4G32(
-        w.subspan(begin * cols, (end - begin) * cols), end - begin, cols);
+    parts[slice] =
+        quant::EncodeMatrix(w.subspan(begin * cols, (end - begin) * cols),
+                            end - begin, cols, quant::kInt4G32);
   };
   for (int64_t i = 1; i < slices; ++i) workers.emplace_back(encode, i);
   encode(0);
   for (std::thread& worker : workers) worker.join();
-  Int4Matrix whole{rows, cols, {}, {}};
+  GridMatrix whole{rows, cols, {}, {}};
   whole.codes.reserve(rows * cols);
   whole.scales.reserve(rows * cols / kGroup);
-  for (absl::StatusOr<Int4Matrix>& part : parts) {
+  for (absl::StatusOr<GridMatrix>& part : parts) {
     RETURN_IF_ERROR(part.status());
     whole.codes.insert(whole.codes.end(), part->codes.begin(),
                        part->codes.end());
@@ -48,7 +49,7 @@ absl::StatusOr<Int4Matrix> EncodeRows(absl::Span<const float> w, int64_t rows,
 
 // Copies the groups of `source` that the grid allows over those of `target`.
 // A negative scale becomes positive by negating the codes, if none is -8.
-void KeepGridGroups(const Int4Matrix& source, Int4Matrix& target) {
+void KeepGridGroups(const GridMatrix& source, GridMatrix& target) {
   for (size_t g = 0; g < source.scales.size(); ++g) {
     const float scale = source.scales[g];
     if (!quant::IsDualExact(std::fabs(scale))) continue;
@@ -63,7 +64,7 @@ void KeepGridGroups(const Int4Matrix& source, Int4Matrix& target) {
 }
 
 void Measure(absl::Span<const float> w, GridEncoding& encoding) {
-  const Int4Matrix& matrix = encoding.matrix;
+  const GridMatrix& matrix = encoding.matrix;
   encoding.groups = static_cast<int64_t>(matrix.scales.size());
   for (int64_t g = 0; g < encoding.groups; ++g) {
     bool same = true;
@@ -105,7 +106,7 @@ absl::StatusOr<GridEncoding> EncodeOnGrid(const model::GgufFile::Tensor& tensor,
                    EncodeRows(values, tensor.rows(), tensor.cols(), threads));
   if (tensor.type == quant::GgmlType::kQ4_0) {
     ASSIGN_OR_RETURN(
-        const Int4Matrix source,
+        const GridMatrix source,
         quant::UnpackQ4_0(tensor.data, tensor.rows(), tensor.cols()));
     KeepGridGroups(source, encoding.matrix);
   }

@@ -8,13 +8,13 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
-#include "kernels/quant/int4_g32.h"
+#include "kernels/quant/grid.h"
 #include "services/model/gguf_reader.h"
 
 namespace onegrid::exporter {
 
 struct GridEncoding {
-  quant::Int4Matrix matrix;  // [rows, cols] of the tensor
+  quant::GridMatrix matrix;  // [rows, cols] of the tensor
   int64_t groups = 0;
   // Groups whose values the grid holds without any change.
   int64_t groups_kept = 0;
@@ -26,7 +26,7 @@ struct GridEncoding {
 // Puts `tensor` (2 dimensions, any type kernels/quant decodes) on the grid
 // with up to `threads` threads. A Q4_0 group that has a dual-exact scale and
 // can have a positive one keeps its codes and scale; other groups get
-// quant::EncodeInt4G32's.
+// quant::EncodeMatrix's.
 // INVALID_ARGUMENT: rows not a multiple of the group, a value not finite.
 absl::StatusOr<GridEncoding> EncodeOnGrid(const model::GgufFile::Tensor& tensor,
                                           int threads);

@@ -113,11 +113,11 @@ const LinearSpec* GridModel::FindLinear(const std::string& gguf_name) const {
   return found == linears_.end() ? nullptr : &*found;
 }
 
-absl::StatusOr<quant::Int4Matrix> GridModel::FoldedLinear(
+absl::StatusOr<quant::GridMatrix> GridModel::FoldedLinear(
     const LinearSpec& spec) const {
   const auto* codes = folded_->Find(absl::StrCat(spec.gguf_name, ".codes"));
   const auto* scales = folded_->Find(absl::StrCat(spec.gguf_name, ".scales"));
-  quant::Int4Matrix matrix{spec.out, spec.in, {}, {}};
+  quant::GridMatrix matrix{spec.out, spec.in, {}, {}};
   matrix.codes.resize(codes->data.size());
   std::memcpy(matrix.codes.data(), codes->data.data(), codes->data.size());
   matrix.scales.resize(scales->data.size() / sizeof(float));
@@ -125,9 +125,9 @@ absl::StatusOr<quant::Int4Matrix> GridModel::FoldedLinear(
   return matrix;
 }
 
-absl::StatusOr<quant::Int4Matrix> GridModel::Linear(
+absl::StatusOr<quant::GridMatrix> GridModel::Linear(
     const LinearSpec& spec) const {
-  quant::Int4Matrix matrix;
+  quant::GridMatrix matrix;
   if (folded_ != nullptr) {
     ASSIGN_OR_RETURN(matrix, FoldedLinear(spec));
   } else {
@@ -136,7 +136,7 @@ absl::StatusOr<quant::Int4Matrix> GridModel::Linear(
                                   spec.in));
   }
   const std::string& path = folded_ != nullptr ? folded_path_ : base_->path();
-  if (const absl::Status status = quant::ValidateInt4(matrix); !status.ok()) {
+  if (const absl::Status status = quant::ValidateMatrix(matrix); !status.ok()) {
     return CorruptFolded(path, spec.gguf_name, status.message());
   }
   for (size_t g = 0; g < matrix.scales.size(); ++g) {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "kernels/quant/int4_g32.h"
+#include "kernels/quant/grid.h"
 #include "services/model/gemma3_config.h"
 #include "services/model/gguf_reader.h"
 #include "services/model/safetensors.h"
@@ -48,13 +48,13 @@ class GridModel {
 
   // The codes and scales of one linear (a copy). INVALID_ARGUMENT
   // (CORRUPT_FILE): a code outside -8..7 or a scale that is not dual-exact.
-  absl::StatusOr<quant::Int4Matrix> Linear(const model::LinearSpec& spec) const;
+  absl::StatusOr<quant::GridMatrix> Linear(const model::LinearSpec& spec) const;
 
  private:
   GridModel() = default;
   absl::Status CheckBase();
   absl::Status CheckFolded();
-  absl::StatusOr<quant::Int4Matrix> FoldedLinear(
+  absl::StatusOr<quant::GridMatrix> FoldedLinear(
       const model::LinearSpec& spec) const;
 
   std::unique_ptr<model::GgufFile> base_;

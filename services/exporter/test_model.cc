@@ -188,10 +188,10 @@ TestTuned WriteTestTuned(const std::string& base) {
   model::SafetensorsWriter folded;
   model::SafetensorsWriter adapter;
   for (const model::LinearSpec& spec : grid->linears()) {
-    quant::Int4Matrix matrix = Require(grid->Linear(spec));
+    quant::GridMatrix matrix = Require(grid->Linear(spec));
     for (int64_t row = 0; row < spec.out; ++row) {
       int8_t& code = matrix.codes[row * spec.in];
-      code += code < quant::kMaxCode ? 1 : -1;
+      code += code < quant::kInt4G32.max_code ? 1 : -1;
     }
     Require(folded.Add(absl::StrCat(spec.gguf_name, ".scales"), "F32",
                        {spec.out, spec.in / quant::kGroup},

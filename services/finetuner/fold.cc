@@ -43,7 +43,7 @@ std::vector<at::Tensor> AdvanceAndObserve(const Gemma3Model& model,
   return hessians;
 }
 
-int64_t CountChanged(const quant::Int4Matrix& a, const quant::Int4Matrix& b) {
+int64_t CountChanged(const quant::GridMatrix& a, const quant::GridMatrix& b) {
   int64_t changed = 0;
   for (size_t i = 0; i < a.codes.size(); ++i) {
     changed += a.codes[i] != b.codes[i];
@@ -66,7 +66,7 @@ absl::StatusOr<FoldResult> Fold(const GridCheckpoint& checkpoint,
   FoldResult result;
   result.linears = checkpoint.linears;
   int64_t changed = 0, total = 0;
-  for (const quant::Int4Matrix& matrix : checkpoint.linears) {
+  for (const quant::GridMatrix& matrix : checkpoint.linears) {
     total += static_cast<int64_t>(matrix.codes.size());
   }
   for (int64_t layer = 0; layer < checkpoint.config.layers; ++layer) {
@@ -79,7 +79,7 @@ absl::StatusOr<FoldResult> Fold(const GridCheckpoint& checkpoint,
                        FactorHessian(hessians[static_cast<size_t>(g)]));
       for (const LoraLinearParameters& member : group->members) {
         const auto linear = static_cast<size_t>(member.linear);
-        const quant::Int4Matrix& grid = checkpoint.linears[linear];
+        const quant::GridMatrix& grid = checkpoint.linears[linear];
         result.linears[linear] = RoundWithFeedback(
             DequantizeTensor(grid) + adapter.Delta(member.linear), grid,
             factor);
@@ -100,14 +100,14 @@ absl::Status SaveFolded(const GridCheckpoint& checkpoint,
   TensorFileWriter writer;
   // Wide types first, so that both kinds are aligned.
   for (size_t i = 0; i < checkpoint.specs.size(); ++i) {
-    const quant::Int4Matrix& matrix = result.linears[i];
+    const quant::GridMatrix& matrix = result.linears[i];
     RETURN_IF_ERROR(writer.Add(
         checkpoint.specs[i].gguf_name + ".scales",
         at::from_blob(const_cast<float*>(matrix.scales.data()),
                       {matrix.rows, matrix.cols / quant::kGroup}, at::kFloat)));
   }
   for (size_t i = 0; i < checkpoint.specs.size(); ++i) {
-    const quant::Int4Matrix& matrix = result.linears[i];
+    const quant::GridMatrix& matrix = result.linears[i];
     RETURN_IF_ERROR(
         writer.Add(checkpoint.specs[i].gguf_name + ".codes",
                    at::from_blob(const_cast<int8_t*>(matrix.codes.data()),

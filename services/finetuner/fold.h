@@ -10,7 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "kernels/quant/int4_g32.h"
+#include "kernels/quant/grid.h"
 #include "services/finetuner/gemma3_model.h"
 #include "services/finetuner/grid_checkpoint.h"
 #include "services/finetuner/lora_adapter.h"
@@ -20,7 +20,7 @@ namespace onegrid::finetuner {
 
 // Codes and scales of every linear, parallel to the checkpoint's.
 struct FoldResult {
-  std::vector<quant::Int4Matrix> linears;
+  std::vector<quant::GridMatrix> linears;
   double codes_changed = 0;  // Share of all codes, 0..1.
 };
 

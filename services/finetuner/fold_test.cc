@@ -15,27 +15,27 @@ namespace onegrid::finetuner {
 namespace {
 
 // `target` rounded value by value, the rule without feedback.
-quant::Int4Matrix RoundPlain(const at::Tensor& target,
-                             const quant::Int4Matrix& grid) {
-  quant::Int4Matrix result = grid;
+quant::GridMatrix RoundPlain(const at::Tensor& target,
+                             const quant::GridMatrix& grid) {
+  quant::GridMatrix result = grid;
   const float* values = target.const_data_ptr<float>();
   for (size_t i = 0; i < result.codes.size(); ++i) {
-    result.codes[i] =
-        quant::RoundToCode(values[i], result.scales[i / quant::kGroup]);
+    result.codes[i] = quant::RoundToCode(
+        values[i], result.scales[i / quant::kGroup], quant::kInt4G32);
   }
   return result;
 }
 
 TEST(GptqTest, FeedbackLosesLessThanRoundingOnSkewedInputs) {
   at::set_num_threads(1);
-  const quant::Int4Matrix grid = MakeTinyCheckpoint(1).linears[0];
+  const quant::GridMatrix grid = MakeTinyCheckpoint(1).linears[0];
   const at::Tensor target =
       DequantizeTensor(grid) + 0.3 * 0x1p-5 * at::randn({grid.rows, grid.cols});
   const at::Tensor x = at::mm(at::randn({500, 8}), at::randn({8, grid.cols})) +
                        0.1 * at::randn({500, grid.cols});
   const HessianFactor factor = *FactorHessian(at::mm(x.t(), x));
-  const quant::Int4Matrix folded = RoundWithFeedback(target, grid, factor);
-  const auto error = [&](const quant::Int4Matrix& matrix) {
+  const quant::GridMatrix folded = RoundWithFeedback(target, grid, factor);
+  const auto error = [&](const quant::GridMatrix& matrix) {
     return at::mm(x, (DequantizeTensor(matrix) - target).t())
         .norm()
         .item<double>();
@@ -43,14 +43,14 @@ TEST(GptqTest, FeedbackLosesLessThanRoundingOnSkewedInputs) {
   EXPECT_LT(error(folded), 0.5 * error(RoundPlain(target, grid)));
   EXPECT_EQ(folded.scales, grid.scales);
   for (const int8_t code : folded.codes) {
-    EXPECT_GE(code, quant::kMinCode);
-    EXPECT_LE(code, quant::kMaxCode);
+    EXPECT_GE(code, quant::kInt4G32.min_code);
+    EXPECT_LE(code, quant::kInt4G32.max_code);
   }
 }
 
 TEST(GptqTest, AMatrixOnTheGridKeepsItsCodes) {
   at::set_num_threads(1);
-  const quant::Int4Matrix grid = MakeTinyCheckpoint(1).linears[0];
+  const quant::GridMatrix grid = MakeTinyCheckpoint(1).linears[0];
   const at::Tensor x = at::randn({200, grid.cols});
   EXPECT_EQ(RoundWithFeedback(DequantizeTensor(grid), grid,
                               *FactorHessian(at::mm(x.t(), x)))

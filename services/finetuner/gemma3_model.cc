@@ -1,6 +1,5 @@
 #include "services/finetuner/gemma3_model.h"
 
-#include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
 
 #include <cmath>
@@ -23,18 +22,6 @@ enum LayerNorm {
   kNormsPerLayer,
 };
 
-at::Tensor Dequantize(const quant::Int8Matrix& matrix) {
-  at::Tensor out = at::empty({matrix.rows, matrix.cols}, at::kFloat);
-  float* data = out.mutable_data_ptr<float>();
-  at::parallel_for(0, matrix.rows, 1024, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin * matrix.cols; i < end * matrix.cols; ++i) {
-      data[i] = static_cast<float>(matrix.codes[i]) *
-                matrix.scales[i / quant::kGroup];
-    }
-  });
-  return out;
-}
-
 // A mask of 0 and 1 / (1 - p), or an undefined tensor.
 at::Tensor DropoutMask(const at::Tensor& x, const ForwardOptions& options) {
   if (options.dropout_random == nullptr || options.adapter == nullptr) {
@@ -50,20 +37,25 @@ at::Tensor DropoutMask(const at::Tensor& x, const ForwardOptions& options) {
 
 }  // namespace
 
-at::Tensor DequantizeTensor(const quant::Int4Matrix& matrix) {
+at::Tensor DequantizeTensor(const quant::GridMatrix& matrix) {
   at::Tensor out = at::empty({matrix.rows, matrix.cols}, at::kFloat);
-  quant::DequantizeInt4(matrix,
-                        absl::MakeSpan(out.mutable_data_ptr<float>(),
-                                       static_cast<size_t>(out.numel())));
+  quant::DequantizeMatrix(matrix,
+                          absl::MakeSpan(out.mutable_data_ptr<float>(),
+                                         static_cast<size_t>(out.numel())));
   return out;
 }
 
-std::shared_ptr<const SharedWeights> MakeSharedWeights(
-    const GridCheckpoint& checkpoint, int64_t max_positions) {
+namespace {
+
+// Everything but the linears. `Checkpoint` has config and norms.
+template <typename Checkpoint>
+std::shared_ptr<const SharedWeights> MakeShared(const Checkpoint& checkpoint,
+                                                const at::Tensor& embedding,
+                                                int64_t max_positions) {
   auto shared = std::make_shared<SharedWeights>();
   const model::Gemma3Config& config = checkpoint.config;
   shared->config = config;
-  shared->embedding = Dequantize(checkpoint.embedding);
+  shared->embedding = embedding;
   for (const std::vector<float>& norm : checkpoint.norms) {
     shared->norms.push_back(at::from_blob(const_cast<float*>(norm.data()),
                                           {static_cast<int64_t>(norm.size())},
@@ -78,9 +70,38 @@ std::shared_ptr<const SharedWeights> MakeSharedWeights(
   return shared;
 }
 
+}  // namespace
+
+std::shared_ptr<const SharedWeights> MakeSharedWeights(
+    const GridCheckpoint& checkpoint, int64_t max_positions) {
+  return MakeShared(checkpoint, DequantizeTensor(checkpoint.embedding),
+                    max_positions);
+}
+
+std::shared_ptr<const SharedWeights> MakeSharedWeights(
+    const FloatCheckpoint& checkpoint, int64_t max_positions) {
+  return MakeShared(checkpoint, checkpoint.embedding, max_positions);
+}
+
 Gemma3Model::Gemma3Model(std::shared_ptr<const SharedWeights> shared,
-                         absl::Span<const quant::Int4Matrix> linears,
+                         absl::Span<const quant::GridMatrix> linears,
                          at::ScalarType compute_type)
+    : Gemma3Model(
+          std::move(shared),
+          [&](int64_t i) { return DequantizeTensor(linears[i]); },
+          compute_type) {}
+
+Gemma3Model::Gemma3Model(std::shared_ptr<const SharedWeights> shared,
+                         absl::Span<const at::Tensor> linears,
+                         at::ScalarType compute_type)
+    : Gemma3Model(
+          std::move(shared), [&](int64_t i) { return linears[i]; },
+          compute_type) {}
+
+Gemma3Model::Gemma3Model(
+    std::shared_ptr<const SharedWeights> shared,
+    const std::function<at::Tensor(int64_t linear)>& weight,
+    at::ScalarType compute_type)
     : shared_(std::move(shared)), compute_type_(compute_type) {
   const model::Gemma3Config& config = shared_->config;
   for (int64_t layer = 0; layer < config.layers; ++layer) {
@@ -89,10 +110,11 @@ Gemma3Model::Gemma3Model(std::shared_ptr<const SharedWeights> shared,
       std::vector<at::Tensor> members;
       int64_t offset = 0;
       for (int i = span.begin; i < span.end; ++i) {
-        const quant::Int4Matrix& matrix = linears[layer * kLinearsPerLayer + i];
-        places_.push_back({layer * kGroupsPerLayer + g, offset});
-        members.push_back(DequantizeTensor(matrix).to(compute_type));
-        offset += matrix.rows;
+        members.push_back(
+            weight(layer * kLinearsPerLayer + i).to(compute_type));
+        const int64_t rows = members.back().size(0);
+        places_.push_back({weights_.size(), offset, rows});
+        offset += rows;
       }
       weights_.push_back(at::cat(members, 0));
     }
@@ -117,10 +139,12 @@ const at::Tensor& Gemma3Model::Norm(int64_t layer, int index) const {
 }
 
 void Gemma3Model::SetLinear(int64_t linear, const at::Tensor& weight) {
-  const auto [group, offset] = places_[static_cast<size_t>(linear)];
-  weights_[static_cast<size_t>(group)]
-      .narrow(0, offset, weight.size(0))
-      .copy_(weight);
+  this->linear(linear).copy_(weight);
+}
+
+at::Tensor Gemma3Model::linear(int64_t linear) const {
+  const Place& place = places_[static_cast<size_t>(linear)];
+  return weights_[place.group].narrow(0, place.offset, place.rows);
 }
 
 at::Tensor Gemma3Model::Linear(int64_t layer, LinearGroup group,

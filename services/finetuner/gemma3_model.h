@@ -12,6 +12,7 @@
 
 #include "absl/types/span.h"
 #include "services/finetuner/attention.h"
+#include "services/finetuner/float_checkpoint.h"
 #include "services/finetuner/grid_checkpoint.h"
 #include "services/finetuner/head_loss.h"
 #include "services/finetuner/lora_adapter.h"
@@ -32,6 +33,8 @@ struct SharedWeights {
 // max_positions: length of the longest segment that will be run.
 std::shared_ptr<const SharedWeights> MakeSharedWeights(
     const GridCheckpoint& checkpoint, int64_t max_positions);
+std::shared_ptr<const SharedWeights> MakeSharedWeights(
+    const FloatCheckpoint& checkpoint, int64_t max_positions);
 
 // What a forward pass does beside computing.
 struct ForwardOptions {
@@ -48,9 +51,13 @@ struct ForwardOptions {
 // Thread-compatible.
 class Gemma3Model {
  public:
-  // Linears from `linears`, which is parallel to Gemma3Linears.
+  // Linears from `linears`, which is parallel to Gemma3Linears; float weights
+  // are [out, in] of any type.
   Gemma3Model(std::shared_ptr<const SharedWeights> shared,
-              absl::Span<const quant::Int4Matrix> linears,
+              absl::Span<const quant::GridMatrix> linears,
+              at::ScalarType compute_type);
+  Gemma3Model(std::shared_ptr<const SharedWeights> shared,
+              absl::Span<const at::Tensor> linears,
               at::ScalarType compute_type);
   // Attention specs are referred to by autograd graphs.
   Gemma3Model(const Gemma3Model&) = delete;
@@ -79,11 +86,18 @@ class Gemma3Model {
   // Replaces one linear's weight, [out, in] of any type.
   void SetLinear(int64_t linear, const at::Tensor& weight);
 
+  // One linear's weight, [out, in] of the compute type: a view.
+  at::Tensor linear(int64_t linear) const;
+
   const model::Gemma3Config& config() const { return shared_->config; }
   const Head& head() const { return head_; }
   at::ScalarType compute_type() const { return compute_type_; }
 
  private:
+  // `weight` gives each linear's, [out, in].
+  Gemma3Model(std::shared_ptr<const SharedWeights> shared,
+              const std::function<at::Tensor(int64_t linear)>& weight,
+              at::ScalarType compute_type);
   at::Tensor Linear(int64_t layer, LinearGroup group, const at::Tensor& x,
                     const ForwardOptions& options) const;
   const at::Tensor& Norm(int64_t layer, int index) const;
@@ -91,8 +105,13 @@ class Gemma3Model {
   std::shared_ptr<const SharedWeights> shared_;
   at::ScalarType compute_type_;
   std::vector<at::Tensor> weights_;  // [layer * kGroupsPerLayer + group]
-  // Where each linear lies: index in weights_ and first row there.
-  std::vector<std::pair<int64_t, int64_t>> places_;
+  // Where each linear lies: index in weights_, first row there, rows.
+  struct Place {
+    size_t group;
+    int64_t offset;
+    int64_t rows;
+  };
+  std::vector<Place> places_;
   std::vector<AttentionSpec> attention_;  // By layer.
   Head head_;
 };
@@ -105,7 +124,7 @@ struct Labels {
 Labels LabelsOf(const PackedSequence& sequence);
 
 // float32 values of the matrix, [rows, cols].
-at::Tensor DequantizeTensor(const quant::Int4Matrix& matrix);
+at::Tensor DequantizeTensor(const quant::GridMatrix& matrix);
 
 }  // namespace onegrid::finetuner
 

@@ -28,19 +28,20 @@ at::Tensor IndexOf(const std::vector<int64_t>& order) {
 // are in `order`, feeding errors forward within the block only. errors [out,
 // width] are the scaled errors.
 void RoundBlock(const at::Tensor& weights, const HessianFactor& factor,
-                int64_t start, int64_t width, quant::Int4Matrix* result,
+                int64_t start, int64_t width, quant::GridMatrix* result,
                 const at::Tensor& errors) {
   const int64_t in = weights.size(1);
   float* w = weights.mutable_data_ptr<float>();
   float* e = errors.mutable_data_ptr<float>();
   const float* u = factor.upper.const_data_ptr<float>();
+  const quant::Grid& grid = *result->grid;
   at::parallel_for(0, weights.size(0), 8, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       float* values = w + row * in;
       for (int64_t j = start; j < start + width; ++j) {
         const int64_t place = row * in + factor.order[j];
-        const float scale = result->scales[place / quant::kGroup];
-        const int8_t code = quant::RoundToCode(values[j], scale);
+        const float scale = result->scales[place / grid.group];
+        const int8_t code = quant::RoundToCode(values[j], scale, grid);
         result->codes[place] = code;
         const float error =
             (values[j] - static_cast<float>(code) * scale) / u[j * in + j];
@@ -77,10 +78,10 @@ absl::StatusOr<HessianFactor> FactorHessian(const at::Tensor& hessian,
   return factor;
 }
 
-quant::Int4Matrix RoundWithFeedback(const at::Tensor& target,
-                                    const quant::Int4Matrix& grid,
+quant::GridMatrix RoundWithFeedback(const at::Tensor& target,
+                                    const quant::GridMatrix& grid,
                                     const HessianFactor& factor) {
-  quant::Int4Matrix result = grid;
+  quant::GridMatrix result = grid;
   // A copy, which the feedback changes.
   at::Tensor weights = target.index_select(1, IndexOf(factor.order));
   const int64_t out = weights.size(0), in = weights.size(1);

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "kernels/quant/int4_g32.h"
+#include "kernels/quant/grid.h"
 
 namespace onegrid::finetuner {
 
@@ -34,8 +34,8 @@ absl::StatusOr<HessianFactor> FactorHessian(const at::Tensor& hessian,
 
 // Codes for `target` [out, in] float32 on the scales of `grid`. The rounding of
 // each value is quant::RoundToCode.
-quant::Int4Matrix RoundWithFeedback(const at::Tensor& target,
-                                    const quant::Int4Matrix& grid,
+quant::GridMatrix RoundWithFeedback(const at::Tensor& target,
+                                    const quant::GridMatrix& grid,
                                     const HessianFactor& factor);
 
 }  // namespace onegrid::finetuner

@@ -47,7 +47,7 @@ absl::StatusOr<GridCheckpoint> LoadGridCheckpoint(const GgufFile& file) {
   for (const model::LinearSpec& spec : checkpoint.specs) {
     ASSIGN_OR_RETURN(const GgufFile::Tensor* tensor,
                      FindTyped(file, spec.gguf_name, GgmlType::kQ4_0));
-    ASSIGN_OR_RETURN(quant::Int4Matrix matrix,
+    ASSIGN_OR_RETURN(quant::GridMatrix matrix,
                      quant::UnpackQ4_0(tensor->data, spec.out, spec.in));
     checkpoint.linears.push_back(std::move(matrix));
   }

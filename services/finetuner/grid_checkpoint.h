@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "kernels/quant/int4_g32.h"
+#include "kernels/quant/grid.h"
 #include "kernels/quant/q8_0.h"
 #include "services/model/gemma3_config.h"
 #include "services/model/gguf_reader.h"
@@ -21,8 +21,8 @@ namespace onegrid::finetuner {
 struct GridCheckpoint {
   model::Gemma3Config config;
   std::vector<model::LinearSpec> specs;
-  std::vector<quant::Int4Matrix> linears;  // Parallel to specs.
-  quant::Int8Matrix embedding;             // [vocab, hidden], also the head.
+  std::vector<quant::GridMatrix> linears;  // Parallel to specs.
+  quant::GridMatrix embedding;             // [vocab, hidden], also the head.
   std::vector<std::vector<float>> norms;
 };
 

@@ -25,7 +25,7 @@ GridCheckpoint MakeTinyCheckpoint(uint64_t seed) {
   };
   checkpoint.specs = model::Gemma3Linears(config);
   for (const model::LinearSpec& spec : checkpoint.specs) {
-    quant::Int4Matrix matrix;
+    quant::GridMatrix matrix;
     matrix.rows = spec.out;
     matrix.cols = spec.in;
     for (int64_t i = 0; i < spec.out * spec.in; ++i) {
@@ -35,6 +35,7 @@ GridCheckpoint MakeTinyCheckpoint(uint64_t seed) {
         static_cast<size_t>(spec.out * spec.in / quant::kGroup), 0x1p-5f);
     checkpoint.linears.push_back(matrix);
   }
+  checkpoint.embedding.grid = &quant::kInt8G32;
   checkpoint.embedding.rows = config.vocab_size;
   checkpoint.embedding.cols = config.hidden;
   for (int64_t i = 0; i < config.vocab_size * config.hidden; ++i) {

@@ -21,7 +21,7 @@ def test_the_tree_keeps_its_layers():
     ("kernels/base/a.h", "services/common/files.h"),
     ("kernels/cpu/a.cc", "grpcpp/grpcpp.h"),
     ("kernels/reference/a.cc", "torch/torch.h"),
-    ("kernels/base/a.cc", "kernels/quant/int4_g32.h"),
+    ("kernels/base/a.cc", "kernels/quant/grid.h"),
     ("kernels/quant/a.h", "kernels/cpu/int4_linear.h"),
     ("services/inference/a.cc", "torch/torch.h"),
     ("services/inference/a.cc", "services/finetuner/trainer.h"),

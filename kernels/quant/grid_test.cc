@@ -1,4 +1,4 @@
-#include "kernels/quant/int4_g32.h"
+#include "kernels/quant/grid.h"
 
 #include <algorithm>
 #include <cmath>
@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -44,9 +45,19 @@ std::vector<float> NormalWeights(size_t n, float deviation, int seed) {
   return w;
 }
 
-std::vector<float> Decode(const Int4Matrix& matrix) {
+// Most of these tests are about the default grid.
+int8_t RoundToCode(float w, float scale) {
+  return quant::RoundToCode(w, scale, kInt4G32);
+}
+
+absl::StatusOr<GridMatrix> EncodeInt4(absl::Span<const float> w, int64_t rows,
+                                      int64_t cols) {
+  return EncodeMatrix(w, rows, cols, kInt4G32);
+}
+
+std::vector<float> Decode(const GridMatrix& matrix) {
   std::vector<float> out(matrix.codes.size());
-  DequantizeInt4(matrix, absl::MakeSpan(out));
+  DequantizeMatrix(matrix, absl::MakeSpan(out));
   return out;
 }
 
@@ -124,12 +135,12 @@ TEST(RoundToCodeTest, EqualsClampedNearbyint) {
   }
 }
 
-TEST(EncodeInt4G32Test, ScalesAreDualExactAndCodesFollowTheRule) {
+TEST(EncodeMatrixTest, ScalesAreDualExactAndCodesFollowTheRule) {
   for (const float deviation : {1e-6f, 1e-4f, 0.02f, 1.0f, 1000.0f}) {
     const auto w = NormalWeights(64 * 96, deviation, 2);
-    const auto matrix = EncodeInt4G32(w, 64, 96);
+    const auto matrix = EncodeInt4(w, 64, 96);
     ASSERT_TRUE(matrix.ok());
-    EXPECT_TRUE(ValidateInt4(*matrix).ok());
+    EXPECT_TRUE(ValidateMatrix(*matrix).ok());
     for (size_t g = 0; g < matrix->scales.size(); ++g) {
       ASSERT_TRUE(IsDualExact(matrix->scales[g])) << matrix->scales[g];
       for (size_t i = g * kGroup; i < (g + 1) * kGroup; ++i) {
@@ -141,10 +152,10 @@ TEST(EncodeInt4G32Test, ScalesAreDualExactAndCodesFollowTheRule) {
 
 // Groups on a dual-exact grid, of every scale and of every extreme code: values
 // never change, and a group that uses code -8 keeps its codes and scale too.
-TEST(EncodeInt4G32Test, OnGridGroupsAreKept) {
+TEST(EncodeMatrixTest, OnGridGroupsAreKept) {
   std::mt19937 random(3);
   const std::vector<float> scales = AllScales();
-  Int4Matrix grid;
+  GridMatrix grid;
   grid.rows = static_cast<int64_t>(scales.size());
   grid.cols = kGroup;
   grid.scales = scales;
@@ -156,7 +167,7 @@ TEST(EncodeInt4G32Test, OnGridGroupsAreKept) {
     }
   }
   const auto w = Decode(grid);
-  const auto matrix = EncodeInt4G32(w, grid.rows, grid.cols);
+  const auto matrix = EncodeInt4(w, grid.rows, grid.cols);
   ASSERT_TRUE(matrix.ok());
   EXPECT_EQ(Decode(*matrix), w);
   int kept = 0;
@@ -174,12 +185,12 @@ TEST(EncodeInt4G32Test, OnGridGroupsAreKept) {
 
 // A weight one float step off the grid is no longer taken as on it; its group
 // is then within half a float step of the grid anyway.
-TEST(EncodeInt4G32Test, EncodingAgainChangesNothing) {
+TEST(EncodeMatrixTest, EncodingAgainChangesNothing) {
   const auto w = NormalWeights(64 * 64, 0.02f, 4);
-  const auto once = EncodeInt4G32(w, 64, 64);
+  const auto once = EncodeInt4(w, 64, 64);
   ASSERT_TRUE(once.ok());
   const auto values = Decode(*once);
-  const auto twice = EncodeInt4G32(values, 64, 64);
+  const auto twice = EncodeInt4(values, 64, 64);
   ASSERT_TRUE(twice.ok());
   EXPECT_EQ(Decode(*twice), values);
 }
@@ -187,14 +198,14 @@ TEST(EncodeInt4G32Test, EncodingAgainChangesNothing) {
 // A grid seen through bf16 rounding (a checkpoint saved in bf16): each weight
 // moved by at most 2^-9 of itself. Nearly every scale is found again; where the
 // group says too little (small codes only), a neighbouring scale fits as well.
-TEST(EncodeInt4G32Test, GridIsRecoveredThroughBf16) {
+TEST(EncodeMatrixTest, GridIsRecoveredThroughBf16) {
   const int64_t rows = 500;
   const auto grid =
-      EncodeInt4G32(NormalWeights(rows * kGroup, 0.02f, 6), rows, kGroup);
+      EncodeInt4(NormalWeights(rows * kGroup, 0.02f, 6), rows, kGroup);
   ASSERT_TRUE(grid.ok());
   std::vector<float> w = Decode(*grid);
   for (float& v : w) v = kernels::Bf16ToFloat(kernels::FloatToBf16(v));
-  const auto matrix = EncodeInt4G32(w, rows, kGroup);
+  const auto matrix = EncodeInt4(w, rows, kGroup);
   ASSERT_TRUE(matrix.ok());
   int64_t same = 0;
   for (int64_t g = 0; g < rows; ++g) {
@@ -207,10 +218,10 @@ TEST(EncodeInt4G32Test, GridIsRecoveredThroughBf16) {
 // Against the best of all 3840 dual-exact scales, group by group: 0.2 % more
 // squared error on normal weights. The bound is tight: the plain rule amax / 8
 // has 19 % more, amax / 7 has 31 %.
-TEST(EncodeInt4G32Test, ErrorIsNearTheBestScale) {
+TEST(EncodeMatrixTest, ErrorIsNearTheBestScale) {
   const int64_t rows = 200;
   const auto w = NormalWeights(rows * kGroup, 0.02f, 5);
-  const auto matrix = EncodeInt4G32(w, rows, kGroup);
+  const auto matrix = EncodeInt4(w, rows, kGroup);
   ASSERT_TRUE(matrix.ok());
   double best = 0, eighth = 0, seventh = 0;
   const std::vector<float> scales = AllScales();
@@ -230,35 +241,35 @@ TEST(EncodeInt4G32Test, ErrorIsNearTheBestScale) {
   EXPECT_GE(seventh, 1.25 * best);
 }
 
-TEST(EncodeInt4G32Test, ZeroGroupGetsCodesZeroAndTheSmallestScale) {
+TEST(EncodeMatrixTest, ZeroGroupGetsCodesZeroAndTheSmallestScale) {
   std::vector<float> w(64, 0.0f);
   w[5] = -0.0f;
   w[40] = 1.0f;
-  const auto matrix = EncodeInt4G32(w, 1, 64);
+  const auto matrix = EncodeInt4(w, 1, 64);
   ASSERT_TRUE(matrix.ok());
   EXPECT_EQ(matrix->scales[0], kMinScale);
   EXPECT_THAT(absl::MakeConstSpan(matrix->codes).subspan(0, 32), Each(0));
   EXPECT_EQ(Decode(*matrix)[40], 1.0f);
 }
 
-TEST(EncodeInt4G32Test, NonFiniteAndHugeWeightsAreInvalidArgument) {
+TEST(EncodeMatrixTest, NonFiniteAndHugeWeightsAreInvalidArgument) {
   for (const float bad : {kNan, kInf, -kInf, 8.1f * kMaxScale, 3e38f}) {
     for (const int at : {0, 31, 32, 63}) {
       std::vector<float> w(64, 0.5f);
       w[at] = bad;
-      const auto matrix = EncodeInt4G32(w, 2, 32);
+      const auto matrix = EncodeInt4(w, 2, 32);
       EXPECT_EQ(matrix.status().code(), absl::StatusCode::kInvalidArgument);
       EXPECT_THAT(std::string(matrix.status().message()),
                   HasSubstr(at < 32 ? "0..31" : "32..63"));
     }
   }
   const std::vector<float> largest(32, -8.0f * kMaxScale);
-  const auto matrix = EncodeInt4G32(largest, 1, 32);
+  const auto matrix = EncodeInt4(largest, 1, 32);
   ASSERT_TRUE(matrix.ok());
   EXPECT_EQ(Decode(*matrix), largest);
 }
 
-TEST(EncodeInt4G32Test, WrongShapesAreInvalidArgument) {
+TEST(EncodeMatrixTest, WrongShapesAreInvalidArgument) {
   const std::vector<float> w(96);
   const int64_t huge = int64_t{1} << 62;
   for (const auto& [rows, cols] :
@@ -269,30 +280,30 @@ TEST(EncodeInt4G32Test, WrongShapesAreInvalidArgument) {
                                                 {-3, 32},
                                                 {huge, 32},
                                                 {32, huge}}) {
-    EXPECT_EQ(EncodeInt4G32(w, rows, cols).status().code(),
+    EXPECT_EQ(EncodeInt4(w, rows, cols).status().code(),
               absl::StatusCode::kInvalidArgument)
         << rows << " x " << cols;
   }
-  EXPECT_TRUE(EncodeInt4G32({}, 0, 32).ok());
+  EXPECT_TRUE(EncodeInt4({}, 0, 32).ok());
 }
 
-TEST(ValidateInt4Test, EachBrokenFieldIsInvalidArgument) {
-  Int4Matrix good;
+TEST(ValidateMatrixTest, EachBrokenFieldIsInvalidArgument) {
+  GridMatrix good;
   good.rows = 2;
   good.cols = 32;
   good.codes.assign(64, 7);
   good.scales.assign(2, 1.0f);
-  EXPECT_TRUE(ValidateInt4(good).ok());
-  Int4Matrix bad = good;
+  EXPECT_TRUE(ValidateMatrix(good).ok());
+  GridMatrix bad = good;
   bad.codes.pop_back();
-  EXPECT_FALSE(ValidateInt4(bad).ok());
+  EXPECT_FALSE(ValidateMatrix(bad).ok());
   bad = good;
   bad.scales.push_back(1.0f);
-  EXPECT_FALSE(ValidateInt4(bad).ok());
+  EXPECT_FALSE(ValidateMatrix(bad).ok());
   for (const int8_t code : {-9, 8, -128, 127}) {
     bad = good;
     bad.codes[63] = code;
-    EXPECT_FALSE(ValidateInt4(bad).ok());
+    EXPECT_FALSE(ValidateMatrix(bad).ok());
   }
 }
 
