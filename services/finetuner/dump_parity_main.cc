@@ -88,7 +88,7 @@ absl::Status Dump() {
   for (size_t i = 0; i < examples.size(); ++i) {
     AppendSegment(examples[i], static_cast<int64_t>(i),
                   static_cast<int64_t>(examples[i].tokens.size()), &sequence);
-    completion_starts.push_back(examples[i].completion_start);
+    completion_starts.push_back(examples[i].labels.front().begin);
   }
   const Gemma3Model model(
       MakeSharedWeights(checkpoint, sequence.size()), checkpoint.linears,

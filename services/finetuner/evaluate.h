@@ -16,8 +16,8 @@ namespace onegrid::finetuner {
 using EvaluateProgress = std::function<bool(int64_t done, int64_t total)>;
 
 // Teacher-forced scores of `examples`. An example counts as correct when the
-// most likely token is the reference at every completion position, EOS
-// included: exactly when greedy decoding would reproduce the completion.
+// most likely token is the reference at every label, end of turn included:
+// exactly when greedy decoding would reproduce the completion.
 // `adapter` may be nullptr. Cancelled when `progress` says so.
 absl::StatusOr<EvaluationResult> Evaluate(
     const Gemma3Model& model, const LoraAdapter* adapter,

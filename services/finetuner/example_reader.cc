@@ -13,11 +13,12 @@ TokenizedExample TokenizeExample(const model::Tokenizer& tokenizer,
   TokenizedExample example;
   example.tokens = tokenizer.Encode(prompt, /*add_bos=*/true,
                                     /*parse_control=*/false);
-  example.completion_start = static_cast<int64_t>(example.tokens.size());
+  const auto start = static_cast<int64_t>(example.tokens.size());
   const std::vector<int32_t> ids =
       tokenizer.Encode(completion, /*add_bos=*/false, /*parse_control=*/false);
   example.tokens.insert(example.tokens.end(), ids.begin(), ids.end());
   example.tokens.push_back(tokenizer.eos());
+  example.labels = {{start, static_cast<int64_t>(example.tokens.size())}};
   return example;
 }
 

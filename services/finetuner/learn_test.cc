@@ -114,7 +114,7 @@ TEST_F(LearnTest, SlidingLayersSeeOnlyTheirWindow) {
   // window's end and none behind it.
   const c10::NoGradGuard no_grad;
   PackedSequence sequence;
-  AppendSegment({std::vector<int32_t>(20, 7), 1}, 0, kTokens, &sequence);
+  AppendSegment({std::vector<int32_t>(20, 7), {}}, 0, kTokens, &sequence);
   const AttentionLayout layout = MakeAttentionLayout(sequence);
   const at::Tensor before =
       model_.ForwardLayer(0, model_.Embed(sequence), layout, {});

@@ -24,11 +24,16 @@ int64_t PackedSequence::label_count() const {
 
 void AppendSegment(const TokenizedExample& example, int64_t index,
                    int64_t max_tokens, PackedSequence* sequence) {
+  const int64_t start = sequence->size();
   const int64_t count = std::min<int64_t>(max_tokens, example.tokens.size());
-  for (int64_t i = 0; i < count; ++i) {
-    sequence->tokens.push_back(example.tokens[i]);
-    const bool labelled = i + 1 < count && i + 1 >= example.completion_start;
-    sequence->targets.push_back(labelled ? example.tokens[i + 1] : kNoTarget);
+  sequence->tokens.insert(sequence->tokens.end(), example.tokens.begin(),
+                          example.tokens.begin() + count);
+  sequence->targets.resize(static_cast<size_t>(start + count), kNoTarget);
+  for (const TokenSpan& span : example.labels) {
+    for (int64_t i = span.begin; i < std::min(span.end, count); ++i) {
+      sequence->targets[static_cast<size_t>(start + i - 1)] =
+          example.tokens[static_cast<size_t>(i)];
+    }
   }
   sequence->segment_starts.push_back(sequence->size());
   sequence->examples.push_back(index);

@@ -16,12 +16,23 @@ namespace onegrid::finetuner {
 // Target of a position whose prediction is not part of the loss.
 inline constexpr int32_t kNoTarget = -1;
 
-// One example: BOS, prompt, completion, EOS.
+// Tokens begin..end-1 of an example.
+struct TokenSpan {
+  int64_t begin = 0;
+  int64_t end = 0;
+
+  int64_t size() const { return end - begin; }
+  bool operator==(const TokenSpan&) const = default;
+};
+
+// One example.
 struct TokenizedExample {
   std::vector<int32_t> tokens;
-  // Index in `tokens` of the first completion token; every token from here on,
-  // EOS included, is a label. 1 <= completion_start < tokens.size().
-  int64_t completion_start = 0;
+  // The tokens to be predicted, each from those before it: ascending and
+  // disjoint, 1 <= begin < end <= tokens.size().
+  std::vector<TokenSpan> labels;
+
+  bool operator==(const TokenizedExample&) const = default;
 };
 
 // Examples laid end to end.

@@ -11,8 +11,8 @@ namespace {
 
 TEST(PackingTest, LabelsAreTheCompletionAndNothingElse) {
   PackedSequence sequence;
-  AppendSegment({{2, 10, 11, 12, 1}, 3}, 0, 100, &sequence);
-  AppendSegment({{2, 20, 1}, 1}, 1, 100, &sequence);
+  AppendSegment({{2, 10, 11, 12, 1}, {{3, 5}}}, 0, 100, &sequence);
+  AppendSegment({{2, 20, 1}, {{1, 3}}}, 1, 100, &sequence);
   const std::vector<int32_t> expected = {kNoTarget, kNoTarget, 12, 1,
                                          kNoTarget, 20,        1,  kNoTarget};
   EXPECT_EQ(sequence.targets, expected);
@@ -20,9 +20,22 @@ TEST(PackingTest, LabelsAreTheCompletionAndNothingElse) {
   EXPECT_EQ(sequence.label_count(), 4);
 }
 
+TEST(PackingTest, EachSpanIsPredictedFromTheTokenBeforeIt) {
+  PackedSequence sequence;
+  AppendSegment({{2, 10, 11, 12, 13, 14}, {{2, 3}, {4, 6}}}, 0, 100, &sequence);
+  const std::vector<int32_t> whole = {kNoTarget, 11, kNoTarget,
+                                      13,        14, kNoTarget};
+  EXPECT_EQ(sequence.targets, whole);
+  // A cut within a span, and one before the last span.
+  AppendSegment({{2, 10, 11, 12, 13, 14}, {{2, 3}, {4, 6}}}, 1, 5, &sequence);
+  AppendSegment({{2, 10, 11, 12, 13, 14}, {{2, 3}, {4, 6}}}, 2, 3, &sequence);
+  EXPECT_EQ(sequence.label_count(), 3 + 2 + 1);
+  EXPECT_EQ(sequence.targets.size(), sequence.tokens.size());
+}
+
 TEST(PackingTest, AnExampleThatIsTooLongIsCut) {
   PackedSequence sequence;
-  AppendSegment({{2, 10, 11, 12, 1}, 3}, 0, 4, &sequence);
+  AppendSegment({{2, 10, 11, 12, 1}, {{3, 5}}}, 0, 4, &sequence);
   EXPECT_EQ(sequence.size(), 4);
   EXPECT_EQ(sequence.label_count(), 1);
 }
@@ -31,7 +44,7 @@ TEST(PackingTest, EveryExampleIsPackedOnceAndNothingOverflows) {
   std::vector<TokenizedExample> examples;
   for (int i = 0; i < 300; ++i) {
     examples.push_back(
-        {std::vector<int32_t>(static_cast<size_t>(2 + (i * 37) % 61), 5), 1});
+        {std::vector<int32_t>(static_cast<size_t>(2 + (i * 37) % 61), 5), {}});
   }
   const std::vector<PackedSequence> packed =
       Pack(examples, ShuffledOrder(300, 7), 128);
@@ -59,7 +72,7 @@ TEST(PackingTest, ShufflesBySeed) {
 TEST(PackingTest, BucketsHoldSegmentsOfSimilarLength) {
   PackedSequence sequence;
   for (const size_t length : {3, 40, 32, 33, 64, 65}) {
-    AppendSegment({std::vector<int32_t>(length, 5), 1}, 0, 100, &sequence);
+    AppendSegment({std::vector<int32_t>(length, 5), {}}, 0, 100, &sequence);
   }
   const std::vector<SegmentBucket> buckets = BucketSegments(sequence);
   ASSERT_EQ(buckets.size(), 3u);

@@ -43,7 +43,7 @@ absl::Status WriteProbe(const Gemma3Model& model,
     starts.push_back(static_cast<int32_t>(tokens.size()));
     if (sequence.size() > 1) {
       PackedSequence packed;
-      AppendSegment({sequence, 1}, 0, static_cast<int64_t>(sequence.size()),
+      AppendSegment({sequence, {}}, 0, static_cast<int64_t>(sequence.size()),
                     &packed);
       const AttentionLayout layout = MakeAttentionLayout(packed);
       std::vector<int64_t> rows(sequence.size() - 1);

@@ -65,7 +65,7 @@ std::vector<TokenizedExample> MakeTinyExamples(int count, int spread,
     for (int64_t j = 0; j < length; ++j) {
       example.tokens.push_back(static_cast<int32_t>(random() % kTinyVocab));
     }
-    example.completion_start = length - 3;
+    example.labels = {{length - 3, length}};
     examples.push_back(example);
   }
   return examples;

@@ -92,11 +92,11 @@ class Run {
 absl::Status RequireRoomForLabels(const std::vector<TokenizedExample>& examples,
                                   int64_t sequence_tokens) {
   for (size_t i = 0; i < examples.size(); ++i) {
-    if (examples[i].completion_start < sequence_tokens) continue;
+    const int64_t start = examples[i].labels.front().begin;
+    if (start < sequence_tokens) continue;
     return common::MakeError(
         absl::StatusCode::kInvalidArgument, "EXAMPLE_TOO_LONG",
-        absl::StrCat("training example ", i + 1, " has ",
-                     examples[i].completion_start,
+        absl::StrCat("training example ", i + 1, " has ", start,
                      " prompt tokens, which leaves no room for its completion "
                      "in sequence_tokens = ",
                      sequence_tokens),
