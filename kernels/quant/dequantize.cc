@@ -148,6 +148,13 @@ void Q6KBlock(const uint8_t* b, float* y) {
   }
 }
 
+void Q2_0Block(const uint8_t* b, float* y) {  // d, qs[16]
+  const float d = LoadF16(b);
+  for (int j = 0; j < 64; ++j) {
+    y[j] = static_cast<float>(((b[2 + j / 4] >> (2 * (j % 4))) & 3) - 1) * d;
+  }
+}
+
 template <void (*kDecodeBlock)(const uint8_t*, float*)>
 void DecodeBlocks(const GgmlTypeTraits& traits, const uint8_t* src,
                   absl::Span<float> dst) {
@@ -196,6 +203,8 @@ absl::Status Dequantize(GgmlType type, absl::Span<const uint8_t> src,
         return DecodeBlocks<Q5KBlock>;
       case GgmlType::kQ6_K:
         return DecodeBlocks<Q6KBlock>;
+      case GgmlType::kQ2_0:
+        return DecodeBlocks<Q2_0Block>;
     }
     return nullptr;  // TraitsOf has refused every other value.
   }();

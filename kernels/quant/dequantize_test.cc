@@ -28,7 +28,7 @@ struct GoldenCase {
 
 class DequantizeGoldenTest : public testing::TestWithParam<GoldenCase> {};
 
-TEST_P(DequantizeGoldenTest, EqualsGgufPythonBitForBit) {
+TEST_P(DequantizeGoldenTest, EqualsTheFormatsOwnCodeBitForBit) {
   const std::string name = GetParam().name;
   const auto blocks = ReadGolden<uint8_t>(name + ".blocks");
   const auto expected = ReadGolden<float>(name + ".values");
@@ -90,7 +90,8 @@ INSTANTIATE_TEST_SUITE_P(AllBlockTypes, DequantizeGoldenTest,
                                          GoldenCase{GgmlType::kQ8_0, "q8_0"},
                                          GoldenCase{GgmlType::kQ4_K, "q4_k"},
                                          GoldenCase{GgmlType::kQ5_K, "q5_k"},
-                                         GoldenCase{GgmlType::kQ6_K, "q6_k"}),
+                                         GoldenCase{GgmlType::kQ6_K, "q6_k"},
+                                         GoldenCase{GgmlType::kQ2_0, "q2_0"}),
                          [](const auto& info) {
                            return std::string(info.param.name);
                          });
@@ -124,8 +125,8 @@ TEST(DequantizeTest, NothingDecodesToNothing) {
 }
 
 TEST(GgmlTypesTest, UnknownTypeIsUnimplementedAndNamed) {
-  // 8 + 1 is Q8_1, which never lies in a file; 42 is Q2_0.
-  for (const uint32_t id : {4u, 9u, 42u, 0xffffffffu}) {
+  // 8 + 1 is Q8_1, which never lies in a file; 41 is Q1_0.
+  for (const uint32_t id : {4u, 9u, 41u, 43u, 0xffffffffu}) {
     const absl::Status status = TraitsOf(static_cast<GgmlType>(id)).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
     EXPECT_THAT(std::string(status.message()), HasSubstr(std::to_string(id)));

@@ -33,6 +33,8 @@ absl::StatusOr<GgmlTypeTraits> TraitsOf(GgmlType type) {
       return GgmlTypeTraits{"Q6_K", 256, 210};
     case GgmlType::kBF16:
       return GgmlTypeTraits{"BF16", 1, 2};
+    case GgmlType::kQ2_0:
+      return GgmlTypeTraits{"Q2_0", 64, 18};
   }
   return absl::UnimplementedError(
       absl::StrCat("ggml tensor type ", static_cast<uint32_t>(type),

@@ -21,6 +21,7 @@ enum class GgmlType : uint32_t {
   kQ5_K = 13,
   kQ6_K = 14,
   kBF16 = 30,
+  kQ2_0 = 42,
 };
 
 // Elements are stored in blocks; a row is a whole number of blocks.

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/quant/ct_int4.h"
+#include "kernels/quant/ct_pack.h"
 #include "nlohmann/json.hpp"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
@@ -59,7 +59,8 @@ std::string GenerationConfig(const model::Gemma3Config& config) {
 absl::Status AddLinear(const quant::GridMatrix& matrix, const LinearSpec& spec,
                        SafetensorsWriter& writer) {
   ASSIGN_OR_RETURN(const std::vector<int32_t> words,
-                   quant::PackCtInt4(matrix.codes, matrix.rows, matrix.cols));
+                   quant::PackCt(matrix.codes, matrix.rows, matrix.cols,
+                                 quant::CodeBits(*matrix.grid)));
   const std::vector<int64_t> shape = {spec.out, spec.in};
   RETURN_IF_ERROR(writer.Add(absl::StrCat(spec.hf_name, ".weight_packed"),
                              "I32", {spec.out, spec.in / 8}, BytesOf(words)));

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/quant/ct_int4.h"
+#include "kernels/quant/ct_pack.h"
 #include "kernels/quant/q4_0.h"
 #include "services/common/error_info.h"
 #include "services/model/gguf_reader.h"
@@ -131,7 +131,9 @@ absl::StatusOr<GridMatrix> CtLinear(const SafetensorsFile& file,
   std::vector<int32_t> words(packed->data.size() / sizeof(int32_t));
   std::memcpy(words.data(), packed->data.data(), packed->data.size());
   GridMatrix matrix{spec.out, spec.in, {}, {}};
-  ASSIGN_OR_RETURN(matrix.codes, quant::UnpackCtInt4(words, spec.out, spec.in));
+  ASSIGN_OR_RETURN(
+      matrix.codes,
+      quant::UnpackCt(words, spec.out, spec.in, quant::CodeBits(*matrix.grid)));
   matrix.scales.resize(spec.out * groups);
   std::memcpy(matrix.scales.data(), scale->data.data(), scale->data.size());
   return matrix;

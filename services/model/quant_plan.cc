@@ -7,6 +7,8 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "kernels/quant/ggml_types.h"
+#include "kernels/quant/grid_blocks.h"
 #include "services/common/error_info.h"
 #include "services/model/tensor_names.h"
 #include "yaml-cpp/yaml.h"
@@ -265,9 +267,7 @@ int64_t PlanBytes(const QuantPlan& plan, const Gemma3Config& config) {
 }
 
 int64_t GridBytes(const Grid& grid, int64_t rows, int64_t cols) {
-  // An f16 scale and the codes of one group.
-  const int bits = grid.max_code > 7 ? 8 : grid.max_code > 1 ? 4 : 2;
-  return rows * (cols / grid.group) * (2 + grid.group * bits / 8);
+  return rows * *quant::RowBytes(quant::BlockType(grid), cols);
 }
 
 }  // namespace onegrid::model

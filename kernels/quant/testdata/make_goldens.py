@@ -1,9 +1,11 @@
 """Writes the goldens of kernels/quant from the formats' own Python packages.
 
-Run: python3 kernels/quant/testdata/make_goldens.py kernels/quant/testdata
-See README.md beside this file for the versions and the meaning of each file.
+Run: python3 kernels/quant/testdata/make_goldens.py kernels/quant/testdata LIB
+LIB is llama.cpp's libggml-base.so, which knows Q2_0; the Python package does
+not. See README.md beside this file for the versions and the meaning of each file.
 """
 
+import ctypes
 import pathlib
 import sys
 
@@ -76,12 +78,51 @@ def compressed_tensors_goldens(rng, out):
         words.numpy().astype('<i4').tobytes())
 
 
+def more_compressed_tensors_goldens(rng, out):
+  for bits in (2, 8):
+    for rows, cols in ((9, 96), (5, 43)):
+      limit = 1 << (bits - 1)
+      codes = rng.integers(-limit, limit, (rows, cols)).astype(np.int8)
+      words = helpers.pack_to_int32(torch.from_numpy(codes), bits)
+      name = f'ct{bits}_{rows}x{cols}'
+      (out / f'{name}.codes').write_bytes(codes.tobytes())
+      (out / f'{name}.words').write_bytes(
+          words.numpy().astype('<i4').tobytes())
+
+
+def q2_0_goldens(rng, out, ggml):
+  """Random blocks and their values; ternary weights and their blocks."""
+  floats, void = ctypes.POINTER(ctypes.c_float), ctypes.c_void_p
+  ggml.dequantize_row_q2_0.argtypes = [void, floats, ctypes.c_int64]
+  ggml.quantize_row_q2_0_ref.argtypes = [floats, void, ctypes.c_int64]
+  blocks = rng.integers(0, 256, (BLOCKS, 18), dtype=np.uint8)
+  scales = rng.normal(0, 0.02, BLOCKS).astype(np.float16)
+  scales[:3] = 0, 3e-6, -1.5
+  blocks[:, :2] = scales.view(np.uint8).reshape(BLOCKS, 2)
+  values = np.zeros((BLOCKS, 64), dtype=np.float32)
+  ggml.dequantize_row_q2_0(blocks.ctypes.data, values.ctypes.data_as(floats),
+                           values.size)
+  (out / 'q2_0.blocks').write_bytes(blocks.tobytes())
+  (out / 'q2_0.values').write_bytes(values.astype('<f4').tobytes())
+
+  # Scales of at most 8 significant bits, exact in f16 and bf16.
+  scales = rng.integers(128, 256, (24, 1)) * 2.0**rng.integers(-21, 8, (24, 1))
+  weights = (rng.integers(-1, 2, (24, 64)) * scales).astype(np.float32)
+  blocks = np.zeros((24, 18), dtype=np.uint8)
+  ggml.quantize_row_q2_0_ref(weights.ctypes.data_as(floats),
+                             blocks.ctypes.data, weights.size)
+  (out / 'encode_q2_0.values').write_bytes(weights.astype('<f4').tobytes())
+  (out / 'encode_q2_0.blocks').write_bytes(blocks.tobytes())
+
+
 def main():
   out = pathlib.Path(sys.argv[1])
   rng = np.random.default_rng(SEED)
   decode_goldens(rng, out)
   encode_goldens(rng, out)
   compressed_tensors_goldens(rng, out)
+  more_compressed_tensors_goldens(rng, out)
+  q2_0_goldens(rng, out, ctypes.CDLL(sys.argv[2]))
 
 
 if __name__ == '__main__':
