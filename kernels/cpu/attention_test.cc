@@ -13,6 +13,7 @@
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/kv_cache.h"
+#include "kernels/quant/int8_activations.h"
 #include "kernels/reference/ops.h"
 
 namespace onegrid::cpu {
@@ -247,6 +248,47 @@ TEST_P(AttentionTest, CacheHoldsRotatedKeysAndValuesWithinHalfAStep) {
         cache.ValueScales(page, head)[at * (s.head_dim / 32) + group];
     EXPECT_NEAR(held.v[i], in.v[i], v_step * (0.5 + 127 * 4 * kU));
   }
+}
+
+// Training simulates the cache with the scalar rules.
+TEST_P(AttentionTest, CacheHoldsWhatTheScalarRulesGiveBitForBit) {
+  ThreadPool pool(1);
+  for (int64_t d : {32, 64, 128, 256, 512}) {
+    const AttentionShape s = {1, 70, 2, 2, d, 69, 0, 1.0};
+    const Inputs in(s);
+    const Dequantized held(s, Filled<KvInt8>(s, in, pool, GetParam()));
+    std::vector<float> keys = in.k, values = in.v;
+    for (size_t at = 0; at < keys.size(); at += d) {
+      const absl::Span<float> key = absl::MakeSpan(keys).subspan(at, d);
+      std::vector<int8_t> codes(static_cast<size_t>(d));
+      quant::RotateHadamard(key);
+      const float scale = quant::QuantizeInt8(key, codes.data());
+      for (int64_t i = 0; i < d; ++i) key[i] = codes[i] * scale;
+    }
+    quant::FakeQuantizeOneTerm(absl::MakeSpan(values));
+    EXPECT_EQ(held.k, keys) << d;
+    EXPECT_EQ(held.v, values) << d;
+  }
+}
+
+// A query is quantized like two terms, the second in steps of 1/254 of the
+// first's: within 1/508 of a step, and a few roundings of y, up to 127 steps.
+TEST_P(AttentionTest, QueriesKeepFifteenBits) {
+  const int64_t d = 256;
+  const std::vector<float> x = RandomFloats(d, 5);
+  alignas(64) int8_t codes[2 * d];
+  int32_t sums[2];
+  float scale;
+  AttentionKernelsFor(GetParam())
+      .quantize_query(x.data(), d, 1.0f, 0, {codes, sums, &scale, 1});
+  double worst = 0;
+  for (int64_t i = 0; i < d; ++i) {
+    const int8_t* high = codes + i / 32 * 64 + i % 32;
+    const double steps = high[0] + high[32] / 254.0;
+    worst = std::max(worst, std::fabs(steps * scale - x[i]) / scale);
+  }
+  EXPECT_LE(worst, 1.0 / 508 + 127 * 4 * kU);
+  EXPECT_GT(worst, 1.0 / 600);
 }
 
 TEST_P(AttentionTest, SeveralSequencesAtOnceEqualOneByOne) {

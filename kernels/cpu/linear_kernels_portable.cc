@@ -1,9 +1,10 @@
-#include <cmath>
 #include <cstring>
 
+#include "absl/types/span.h"
 #include "kernels/base/check.h"
 #include "kernels/base/float_types.h"
 #include "kernels/cpu/linear_kernels.h"
+#include "kernels/quant/int8_activations.h"
 
 namespace onegrid::cpu {
 namespace {
@@ -39,23 +40,19 @@ struct Int8Format {
   }
 };
 
+static_assert(kLinearGroup == quant::kActivationGroup);
+static_assert(kSmallestAmax == quant::kSmallestActivation);
+
 void QuantizeRow(const float* x, int64_t groups, int row, int rows,
                  int8_t* codes, float* scales, int32_t* offsets) {
   for (int64_t g = 0; g < groups; ++g) {
-    const float* in = x + g * kLinearGroup;
-    float amax = 0;
-    for (int i = 0; i < kLinearGroup; ++i) {
-      amax = std::fmax(amax, std::fabs(in[i]));
-    }
-    const float inverse = amax > kSmallestAmax ? 127.0f / amax : 0.0f;
-    int8_t* out = codes + (g * rows + row) * kLinearGroup;
+    const int64_t at = g * rows + row;
+    int8_t* out = codes + at * kLinearGroup;
+    scales[at] = quant::QuantizeInt8(
+        absl::MakeConstSpan(x + g * kLinearGroup, kLinearGroup), out);
     int32_t sum = 0;
-    for (int i = 0; i < kLinearGroup; ++i) {
-      out[i] = static_cast<int8_t>(std::lrint(in[i] * inverse));
-      sum += out[i];
-    }
-    scales[g * rows + row] = amax / 127.0f;
-    offsets[g * rows + row] = -8 * sum;
+    for (int i = 0; i < kLinearGroup; ++i) sum += out[i];
+    offsets[at] = -8 * sum;
   }
 }
 

@@ -14,6 +14,7 @@
 #include "kernels/cpu/int4_linear.h"
 #include "kernels/cpu/int8_head.h"
 #include "kernels/quant/grid.h"
+#include "kernels/quant/int8_activations.h"
 #include "kernels/quant/q4_0.h"
 #include "kernels/quant/q8_0.h"
 #include "kernels/reference/ops.h"
@@ -209,6 +210,29 @@ TEST_P(LinearTest, QuantizedActivationsAreWithinHalfAStep) {
         EXPECT_NEAR(q.CodeAt(row, i) * scale,
                     x[static_cast<size_t>(row * k + i)],
                     scale * (0.5 + 127 * 4 * kU));
+      }
+    }
+  }
+}
+
+// Training simulates serving with the scalar rule.
+TEST_P(LinearTest, QuantizedActivationsAreTheScalarRulesBitForBit) {
+  for (int64_t m : {1, 13}) {
+    const int64_t k = 256;
+    std::vector<float> x = RandomFloats(m * k, 7);
+    for (int64_t i = 0; i < k; i += 3) x[static_cast<size_t>(i)] *= 1e-9f;
+    // Ties: a scale of exactly 1/2.
+    for (int i = 0; i < 32; ++i) x[i] = i == 9 ? 63.5f : 0.25f * i - 4;
+    for (int i = 32; i < 64; ++i) x[i] = i == 40 ? -1e-30f : 0;
+    QuantizedActivations q;
+    QuantizeActivations(x, m, k, &q, pool_, GetParam());
+    for (int64_t at = 0; at < m * k; at += 32) {
+      int8_t codes[32];
+      const float scale = quant::QuantizeInt8(
+          absl::MakeConstSpan(x).subspan(static_cast<size_t>(at), 32), codes);
+      EXPECT_EQ(q.ScaleAt(at / k, at % k / 32), scale);
+      for (int i = 0; i < 32; ++i) {
+        EXPECT_EQ(q.CodeAt(at / k, at % k + i), codes[i]) << at + i;
       }
     }
   }

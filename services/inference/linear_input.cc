@@ -5,6 +5,7 @@
 
 #include "absl/types/span.h"
 #include "kernels/cpu/elementwise.h"
+#include "kernels/quant/int8_activations.h"
 
 namespace onegrid::inference {
 namespace {
@@ -41,10 +42,10 @@ void LinearInput::StackRest(const float* x, int64_t m, int64_t k) {
         for (int64_t g = 0; g < panel.groups; ++g) {
           const int64_t at = g * panel.rows + row;
           const int8_t* codes = panel.codes + at * cpu::kLinearGroup;
-          for (int i = 0; i < cpu::kLinearGroup; ++i) {
-            rest[g * cpu::kLinearGroup + i] =
-                in[g * cpu::kLinearGroup + i] - codes[i] * panel.scales[at];
-          }
+          quant::Int8Rest(absl::MakeConstSpan(in + g * cpu::kLinearGroup,
+                                              cpu::kLinearGroup),
+                          codes, panel.scales[at],
+                          rest + g * cpu::kLinearGroup);
         }
       }
     }

@@ -1,4 +1,34 @@
 // In what precision the engine computes.
+//
+// As served (both kInt8), a trainer that wants to see what will be served must
+// simulate the following; the functions named are the scalar form of each rule,
+// in kernels/quant/int8_activations.h, and hold whatever grid the weights are
+// on. Everything not named is f32 without further rounding: embedding row times
+// sqrt(hidden), residual stream, RMS norms, rotary positions, GELU(tanh) * up.
+//
+//   input of attn_q, attn_k, attn_v       FakeQuantizeTwoTerms
+//   input of the head (output_norm's      FakeQuantizeTwoTerms
+//     output; the head is the embedding)
+//   input of attn_output, ffn_gate,       FakeQuantizeOneTerm
+//     ffn_up, ffn_down
+//   key: after k_norm and rotation by     FakeQuantizeKey, for each token and
+//     position                              key/value head
+//   value: as attn_v gives it             FakeQuantizeOneTerm
+//
+// - Groups of 32 run along the input, from its start; 32 divides every input
+//   and the head size, so a group never spans two heads. The scale is the
+//   group's amax / 127 in f32 (not dual-exact, never calibrated: each token has
+//   its own), codes are -127..127, rounded half to even.
+// - The second term quantizes what the first leaves, by the same rule with an
+//   own scale; both are multiplied by the same weights and added.
+// - A linear is exact but for the order of f32 sums: in each group an integer
+//   dot product, times weight scale, times activation scale, summed over
+//   groups. Its output is f32.
+// - Queries are rotated like keys, which changes no product, and kept at 15
+//   bits: 1/508 of a step of amax / 127 of the row, which no simulation needs.
+//   Scores, softmax (online, no soft cap), probabilities and their product with
+//   the values are f32; the scale of attention goes into the query's.
+// - A token's own key and value are read back from the cache like all others.
 #ifndef SERVICES_INFERENCE_NUMERICS_H_
 #define SERVICES_INFERENCE_NUMERICS_H_
 
