@@ -16,8 +16,8 @@ struct Example {
   int64_t line;  // 1-based
 };
 
-// Reads a whole dataset split. Other keys of a line are ignored; lines of
-// nothing but spaces are skipped; a file without examples gives an empty
+// Reads a whole split of the format prompt_completion (dataset_format.h) with
+// strings, for those who need no other. A file without examples gives an empty
 // vector.
 //
 // InvalidArgument (DATASET_SCHEMA_INVALID; metadata path, line, problem): the

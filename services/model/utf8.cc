@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "absl/strings/strip.h"
+
 namespace onegrid::model {
 namespace {
 
@@ -26,6 +28,45 @@ size_t CharacterLength(absl::string_view text) {
   return length;
 }
 
+constexpr absl::string_view kSpaces[] = {" ",  // The most frequent first.
+                                         "\n",
+                                         "\t",
+                                         "\r",
+                                         "\v",
+                                         "\f",
+                                         "\x1C",
+                                         "\x1D",
+                                         "\x1E",
+                                         "\x1F",
+                                         "\xC2\x85",
+                                         "\xC2\xA0",
+                                         "\xE1\x9A\x80",
+                                         "\xE2\x80\x80",
+                                         "\xE2\x80\x81",
+                                         "\xE2\x80\x82",
+                                         "\xE2\x80\x83",
+                                         "\xE2\x80\x84",
+                                         "\xE2\x80\x85",
+                                         "\xE2\x80\x86",
+                                         "\xE2\x80\x87",
+                                         "\xE2\x80\x88",
+                                         "\xE2\x80\x89",
+                                         "\xE2\x80\x8A",
+                                         "\xE2\x80\xA8",
+                                         "\xE2\x80\xA9",
+                                         "\xE2\x80\xAF",
+                                         "\xE2\x81\x9F",
+                                         "\xE3\x80\x80"};
+
+bool StripOne(absl::string_view* text) {
+  for (const absl::string_view space : kSpaces) {
+    if (absl::ConsumePrefix(text, space) || absl::ConsumeSuffix(text, space)) {
+      return true;
+    }
+  }
+  return false;
+}
+
 }  // namespace
 
 size_t ValidUtf8Prefix(absl::string_view text) {
@@ -36,6 +77,12 @@ size_t ValidUtf8Prefix(absl::string_view text) {
     valid += length;
   }
   return valid;
+}
+
+absl::string_view StripUnicodeSpace(absl::string_view text) {
+  while (StripOne(&text)) {
+  }
+  return text;
 }
 
 }  // namespace onegrid::model

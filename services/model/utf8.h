@@ -15,6 +15,10 @@ inline bool IsValidUtf8(absl::string_view text) {
   return ValidUtf8Prefix(text) == text.size();
 }
 
+// `text`, which must be UTF-8, without the white space at its ends: the
+// characters that Unicode and Python's str.strip take for white space.
+absl::string_view StripUnicodeSpace(absl::string_view text);
+
 }  // namespace onegrid::model
 
 #endif  // SERVICES_MODEL_UTF8_H_

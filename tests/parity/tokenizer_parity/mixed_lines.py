@@ -115,10 +115,11 @@ def _made_up_line(rng):
     return "".join(parts)
 
 
-def mixed_lines(count, seed):
-    """`count` strings without U+0000, which llama.cpp's callers cut at."""
+def mixed_lines(count, seed, system=True):
+    """`count` strings without U+0000, which llama.cpp's callers cut at. All are
+    made up if `system` is false: then they are the same on every machine."""
     rng = random.Random(seed)
-    lines = _system_lines(count // 2)
+    lines = _system_lines(count // 2) if system else []
     while len(lines) < count:
         lines.append(_made_up_line(rng))
     rng.shuffle(lines)

@@ -1,0 +1,73 @@
+// The chat format of the Gemma 3 family, made of tokens rather than of text.
+//
+//   <bos><start_of_turn>user\n{system}\n\n{text}<end_of_turn>\n
+//   <start_of_turn>model\n{text}<end_of_turn>\n...
+//
+// A system turn goes, as it is, before the first user text and a blank line;
+// every other text loses the white space at its ends. For texts without the
+// names of control tokens the ids equal those of the family's Jinja template
+// (tests/parity/chat_template_parity.py). Where a text does hold such a name it
+// stays text: what a user types cannot end a turn.
+#ifndef SERVICES_MODEL_CHAT_TEMPLATE_H_
+#define SERVICES_MODEL_CHAT_TEMPLATE_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "services/model/chat_turns.h"
+#include "services/model/tokenizer.h"
+
+namespace onegrid::model {
+
+// What the model writes of an assistant turn, its text and <end_of_turn>:
+// tokens begin..end-1.
+struct AnswerTokens {
+  int64_t turn = 0;  // Index of the turn.
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+
+struct ChatTokens {
+  std::vector<int32_t> tokens;
+  std::vector<AnswerTokens> answers;  // Of all assistant turns, in order.
+};
+
+// Thread-safe. The tokenizer must outlive it.
+class ChatTemplate {
+ public:
+  static constexpr char kName[] = "gemma3";
+
+  // FailedPrecondition (NO_CHAT_TOKENS): the vocabulary has no control tokens
+  // <start_of_turn> and <end_of_turn>.
+  static absl::StatusOr<ChatTemplate> Create(const Tokenizer& tokenizer);
+
+  // The tokens of a conversation. With `open_answer` the opening of an
+  // assistant turn follows, for which a model then writes the text.
+  // RenderProblem(turns) must be "".
+  ChatTokens Encode(absl::Span<const Turn> turns, bool open_answer) const;
+
+  // The text that the family's template renders.
+  static std::string Text(absl::Span<const Turn> turns, bool open_answer);
+
+  // 64 hex digits: SHA-256 of Text of a fixed conversation that shows every
+  // rule. Another format has another digest.
+  static std::string Digest();
+
+ private:
+  ChatTemplate(const Tokenizer& tokenizer, int32_t start_of_turn,
+               int32_t end_of_turn)
+      : tokenizer_(&tokenizer),
+        start_of_turn_(start_of_turn),
+        end_of_turn_(end_of_turn) {}
+
+  const Tokenizer* tokenizer_;
+  int32_t start_of_turn_;
+  int32_t end_of_turn_;
+};
+
+}  // namespace onegrid::model
+
+#endif  // SERVICES_MODEL_CHAT_TEMPLATE_H_

@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+"""Compares OneGrid's chat tokens with the family's Jinja template.
+
+  tests/parity/chat_template_parity.py --template FILE --gguf FILE \\
+      --tool TOKENIZE_TOOL --node-dir DIR [--conversations 2000] [--seed 1]
+  tests/parity/chat_template_parity.py --template FILE --goldens OUT
+
+FILE of --template is the chat template of a Gemma 3 model: a .jinja file, a
+GGUF file with tokenizer.chat_template, or a Python source that has it as
+_CHAT_TEMPLATE. jinja2 renders it as transformers does, llama.cpp tokenizes the
+text with its control tokens, and //services/model:tokenize_tool --chat makes
+tokens of the turns. Prints `chat template: N of M conversations equal`; exits 0
+only if all are equal, 1 if some differ, 2 if a side could not be run.
+
+With --goldens it writes conversations and their texts for chat_template_test.
+"""
+
+import argparse
+import ast
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+
+import jinja2
+import jinja2.sandbox
+
+HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)),
+                    "tokenizer_parity")
+sys.path.insert(0, HERE)
+from mixed_lines import CONTROL, mixed_lines  # noqa: E402  (path above)
+
+GOLDEN_CONVERSATIONS = 40
+# What Python's str.strip takes off, and some that it leaves.
+SPACES = ["", " ", "\n", "\t\n ", "\r\n", "\v\f", "\x1c\x1f", "\x85", "\xa0",
+          "\u1680", "\u2003", "\u2028\u2029", "\u202f", "\u205f", "\u3000",
+          "\u200b", "\ufeff", "\x1b"]
+SHOWN_DIFFERENCES_MAX = 5
+
+
+def read_template(path):
+    if path.endswith(".gguf"):
+        import gguf
+        field = gguf.GGUFReader(path).fields.get("tokenizer.chat_template")
+        return field.contents() if field else None
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    if not path.endswith(".py"):
+        return text
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == "_CHAT_TEMPLATE":
+            return ast.literal_eval(node.value)
+    return None
+
+
+def compile_template(text):
+    def refuse(message):
+        raise jinja2.TemplateError(message)
+
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True)
+    environment.globals["raise_exception"] = refuse
+    return environment.from_string(text)
+
+
+def conversations(lines, count, seed):
+    """Random conversations whose texts hold no name of a control token."""
+    rng = random.Random(seed)
+    lines = [line for line in lines
+             if not any(name in line for name in CONTROL) and "<" not in line]
+
+    def text():
+        body = rng.choice(lines) if rng.randrange(12) else ""
+        return rng.choice(SPACES) + body + rng.choice(SPACES)
+
+    for _ in range(count):
+        messages = []
+        if rng.randrange(2):
+            messages.append({"role": "system", "content": text()})
+        for i in range(rng.randint(1, 6)):
+            role = "assistant" if i % 2 else "user"
+            messages.append({"role": role, "content": text()})
+        yield {"messages": messages, "open_answer": bool(rng.randrange(2))}
+
+
+def render(template, case):
+    return template.render(
+        messages=case["messages"], bos_token="<bos>",
+        add_generation_prompt=case["open_answer"])
+
+
+def run(command, lines):
+    result = subprocess.run(
+        command, input="".join(json.dumps(line) + "\n" for line in lines),
+        encoding="utf-8", stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        check=False)
+    if result.returncode != 0:
+        print(f"{command[0]} failed with exit code {result.returncode}:\n"
+              f"{result.stderr.strip()}", file=sys.stderr)
+        sys.exit(2)
+    return [json.loads(line) for line in result.stdout.split("\n") if line]
+
+
+def compare(args, cases, texts):
+    ours = run([args.tool, f"--gguf={args.gguf}", "--chat"], cases)
+    theirs = run(["node", os.path.join(HERE, "llama_tokenize.mjs"),
+                  args.node_dir, args.gguf, "control"], texts)
+    if not len(ours) == len(theirs) == len(cases):
+        print(f"expected {len(cases)} results, found {len(ours)} from onegrid "
+              f"and {len(theirs)} from llama.cpp", file=sys.stderr)
+        sys.exit(2)
+    different = [i for i in range(len(cases)) if ours[i] != theirs[i]]
+    for i in different[:SHOWN_DIFFERENCES_MAX]:
+        print(f"  differs: {cases[i]}\n    onegrid   {ours[i]}\n"
+              f"    llama.cpp {theirs[i]}")
+    return len(cases) - len(different), sum(len(ids) for ids in ours)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--template", required=True)
+    parser.add_argument("--goldens")
+    parser.add_argument("--gguf")
+    parser.add_argument("--tool")
+    parser.add_argument("--node-dir")
+    parser.add_argument("--conversations", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+
+    source = read_template(args.template)
+    if source is None:
+        parser.error(f"{args.template} holds no chat template")
+    print("template sha256:", hashlib.sha256(source.encode()).hexdigest())
+    template = compile_template(source)
+    if args.goldens:
+        lines = [line[:60] for line in mixed_lines(
+            400, args.seed, system=False) if line.isprintable()]
+        cases = conversations(lines, GOLDEN_CONVERSATIONS, args.seed)
+        with open(args.goldens, "w", encoding="utf-8") as file:
+            for case in cases:
+                case["text"] = render(template, case)
+                file.write(json.dumps(case) + "\n")
+        return 0
+    if not (args.gguf and args.tool and args.node_dir):
+        parser.error("--gguf, --tool and --node-dir are needed")
+    lines = mixed_lines(args.conversations, args.seed)
+    cases = list(conversations(lines, args.conversations, args.seed))
+    texts = [render(template, case) for case in cases]
+    equal, tokens = compare(args, cases, texts)
+    print(f"chat template: {equal} of {len(cases)} conversations equal, "
+          f"{tokens} tokens (target {len(cases)})")
+    return 0 if equal == len(cases) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
