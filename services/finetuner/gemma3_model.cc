@@ -156,7 +156,6 @@ at::Tensor Gemma3Model::Linear(int64_t layer, LinearGroup group,
   const LoraGroup* lora =
       adapter == nullptr ? nullptr : adapter->group(layer, g);
   return LoraLinear(x, weights_[layer * kGroupsPerLayer + g], lora,
-                    adapter == nullptr ? 0.0 : adapter->scale(),
                     lora == nullptr ? at::Tensor() : DropoutMask(x, options));
 }
 

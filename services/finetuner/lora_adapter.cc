@@ -2,15 +2,12 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 
-#include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <nlohmann/json.hpp>
-#include <set>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "services/common/error_info.h"
 #include "services/finetuner/grid_checkpoint.h"
 #include "services/finetuner/tensor_file.h"
@@ -18,21 +15,15 @@
 namespace onegrid::finetuner {
 namespace {
 
-bool IsTarget(const LoraOptions& options, const std::string& kind) {
-  return options.targets.empty() ||
-         std::find(options.targets.begin(), options.targets.end(), kind) !=
-             options.targets.end();
-}
-
 // Shapes of one group before its tensors exist.
 struct GroupPlan {
   int64_t in = 0;
+  int64_t ranks = 0;  // Sum over the members.
   std::vector<LoraLinearParameters> members;
-  std::vector<int64_t> outs;
 };
 
 GroupPlan PlanGroup(absl::Span<const model::LinearSpec> linears,
-                    const LoraOptions& options, int64_t layer,
+                    absl::Span<const LoraShape> shapes, int64_t layer,
                     LinearGroup group) {
   GroupPlan plan;
   const GroupSpan span = LinearsOf(group);
@@ -41,12 +32,14 @@ GroupPlan PlanGroup(absl::Span<const model::LinearSpec> linears,
     const int64_t linear = layer * kLinearsPerLayer + i;
     const model::LinearSpec& spec = linears[static_cast<size_t>(linear)];
     plan.in = spec.in;
-    if (IsTarget(options, spec.kind)) {
+    const LoraShape& shape = shapes[static_cast<size_t>(linear)];
+    if (shape.rank > 0) {
       LoraLinearParameters member;
       member.linear = linear;
       member.out_offset = out_offset;
+      member.scale = shape.scale;
       plan.members.push_back(std::move(member));
-      plan.outs.push_back(spec.out);
+      plan.ranks += shape.rank;
     }
     out_offset += spec.out;
   }
@@ -77,26 +70,19 @@ class Carver {
 absl::StatusOr<LoraAdapter> LoraAdapter::Create(
     absl::Span<const model::LinearSpec> linears, const LoraOptions& options,
     uint64_t seed) {
-  const int64_t rank = options.rank;
+  LoraAdapter adapter;
+  ASSIGN_OR_RETURN(adapter.shapes_, PlanLora(linears, options));
   const int64_t layers =
       static_cast<int64_t>(linears.size()) / kLinearsPerLayer;
   std::vector<GroupPlan> plans;
-  int64_t total = 0;
   for (int64_t g = 0; g < layers * kGroupsPerLayer; ++g) {
-    plans.push_back(PlanGroup(linears, options, g / kGroupsPerLayer,
+    plans.push_back(PlanGroup(linears, adapter.shapes_, g / kGroupsPerLayer,
                               static_cast<LinearGroup>(g % kGroupsPerLayer)));
-    for (const int64_t out : plans.back().outs) {
-      total += rank * (plans.back().in + out);
-    }
   }
-  if (total == 0) {
-    return common::MakeError(
-        absl::StatusCode::kInvalidArgument, "INVALID_HYPERPARAMETER",
-        absl::StrCat("target_modules names no linear of the model: ",
-                     absl::StrJoin(options.targets, ", ")),
-        {{"field", "lora.target_modules"}});
+  int64_t total = 0;
+  for (size_t i = 0; i < linears.size(); ++i) {
+    total += adapter.shapes_[i].rank * (linears[i].in + linears[i].out);
   }
-  LoraAdapter adapter;
   adapter.options_ = options;
   adapter.linears_.assign(linears.begin(), linears.end());
   adapter.parameters_ = at::zeros({total}, at::kFloat);
@@ -106,15 +92,18 @@ absl::StatusOr<LoraAdapter> LoraAdapter::Create(
   for (GroupPlan& plan : plans) {
     LoraGroup group;
     if (!plan.members.empty()) {
-      const int64_t ranks = rank * static_cast<int64_t>(plan.members.size());
-      std::tie(group.a, group.grad_a) = carver.Take(ranks, plan.in);
+      std::tie(group.a, group.grad_a) = carver.Take(plan.ranks, plan.in);
       const double bound = 1.0 / std::sqrt(static_cast<double>(plan.in));
       group.a.uniform_(-bound, bound, random);
     }
-    for (size_t i = 0; i < plan.members.size(); ++i) {
-      LoraLinearParameters& member = plan.members[i];
-      member.a = group.a.narrow(0, rank * static_cast<int64_t>(i), rank);
-      std::tie(member.b, member.grad_b) = carver.Take(plan.outs[i], rank);
+    int64_t row = 0;
+    for (LoraLinearParameters& member : plan.members) {
+      const auto linear = static_cast<size_t>(member.linear);
+      const int64_t rank = adapter.shapes_[linear].rank;
+      member.a = group.a.narrow(0, row, rank);
+      std::tie(member.b, member.grad_b) =
+          carver.Take(linears[linear].out, rank);
+      row += rank;
     }
     group.members = std::move(plan.members);
     adapter.groups_.push_back(std::move(group));
@@ -140,10 +129,11 @@ void LoraAdapter::Refresh(at::ScalarType compute_type) {
     at::Tensor b = at::zeros({out, group.a.size(0)}, at::kFloat);
     int64_t rank_offset = 0;
     for (const LoraLinearParameters& member : group.members) {
+      const int64_t rank = member.b.size(1);
       b.narrow(0, member.out_offset, member.b.size(0))
-          .narrow(1, rank_offset, options_.rank)
-          .copy_(member.b * scale());
-      rank_offset += options_.rank;
+          .narrow(1, rank_offset, rank)
+          .copy_(member.b * member.scale);
+      rank_offset += rank;
     }
     group.b_compute = b.to(compute_type);
   }
@@ -158,10 +148,33 @@ const LoraGroup* LoraAdapter::group(int64_t layer, int group) const {
 at::Tensor LoraAdapter::Delta(int64_t linear) const {
   for (const LoraGroup& group : groups_) {
     for (const LoraLinearParameters& member : group.members) {
-      if (member.linear == linear) return at::mm(member.b, member.a) * scale();
+      if (member.linear == linear) {
+        return at::mm(member.b, member.a) * member.scale;
+      }
     }
   }
   return at::Tensor();
+}
+
+std::vector<ParameterSpan> LoraAdapter::spans() const {
+  std::vector<ParameterSpan> spans;
+  int64_t next = 0;
+  const auto add = [&](int64_t count, double multiplier) {
+    if (!spans.empty() && spans.back().learning_rate_multiplier == multiplier) {
+      spans.back().end += count;
+    } else {
+      spans.push_back({next, next + count, multiplier});
+    }
+    next += count;
+  };
+  for (const LoraGroup& group : groups_) {
+    if (group.members.empty()) continue;
+    add(group.a.numel(), 1);
+    for (const LoraLinearParameters& member : group.members) {
+      add(member.b.numel(), options_.lora_plus_ratio);
+    }
+  }
+  return spans;
 }
 
 absl::Status LoraAdapter::SaveTensors(const std::string& path) const {
@@ -180,27 +193,7 @@ absl::Status LoraAdapter::SaveTensors(const std::string& path) const {
 }
 
 std::string LoraAdapter::ConfigJson(const std::string& base_model_name) const {
-  std::set<std::string> targets;
-  for (const model::LinearSpec& linear : linears_) {
-    if (IsTarget(options_, linear.kind)) targets.insert(linear.kind);
-  }
-  nlohmann::json config = {
-      {"peft_type", "LORA"},
-      {"task_type", "CAUSAL_LM"},
-      {"base_model_name_or_path", base_model_name},
-      {"r", options_.rank},
-      {"lora_alpha", options_.alpha},
-      {"lora_dropout", options_.dropout},
-      {"target_modules", targets},
-      {"bias", "none"},
-      {"use_rslora", false},
-      {"use_dora", false},
-      {"fan_in_fan_out", false},
-      {"init_lora_weights", true},
-      {"inference_mode", true},
-      {"modules_to_save", nullptr},
-  };
-  return config.dump(2) + "\n";
+  return PeftConfigJson(linears_, shapes_, options_, base_model_name);
 }
 
 }  // namespace onegrid::finetuner

@@ -2,9 +2,9 @@
 // copies in the compute type for the forward and backward products.
 //
 // A targeted linear W [out, in] computes W x + scale * B (A x) with A [rank,
-// in], B [out, rank] and scale = alpha / rank. Linears of one group share their
-// input, so their A's are stacked to one [ranks, in] matrix and their B's lie
-// in one block-diagonal [group out, ranks] matrix.
+// in] and B [out, rank], rank and scale by lora_plan.h. Linears of one group
+// share their input, so their A's are stacked to one [ranks, in] matrix and
+// their B's lie in one block-diagonal [group out, ranks] matrix.
 #ifndef SERVICES_FINETUNER_LORA_ADAPTER_H_
 #define SERVICES_FINETUNER_LORA_ADAPTER_H_
 
@@ -17,25 +17,19 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "services/finetuner/lora_plan.h"
+#include "services/finetuner/tunable.h"
 #include "services/model/tensor_names.h"
 
 namespace onegrid::finetuner {
-
-// Shape of an adapter.
-struct LoraOptions {
-  int64_t rank = 16;
-  double alpha = 32;
-  double dropout = 0;
-  // Kinds of linears ("q_proj", ...); empty means all.
-  std::vector<std::string> targets;
-};
 
 // One targeted linear. Tensors are views of the flat vectors.
 struct LoraLinearParameters {
   int64_t linear = 0;      // Index in Gemma3Linears.
   int64_t out_offset = 0;  // First output within its group.
-  at::Tensor a;            // [rank, in]
-  at::Tensor b;            // [out, rank]
+  double scale = 0;
+  at::Tensor a;  // [rank, in]
+  at::Tensor b;  // [out, rank]
   at::Tensor grad_b;
 };
 
@@ -54,7 +48,7 @@ struct LoraGroup {
 class LoraAdapter {
  public:
   // A ~ uniform with bound 1/sqrt(in) (Kaiming with a = sqrt 5), B = 0.
-  // InvalidArgument: no linear has a targeted kind.
+  // Errors: those of PlanLora.
   static absl::StatusOr<LoraAdapter> Create(
       absl::Span<const model::LinearSpec> linears, const LoraOptions& options,
       uint64_t seed);
@@ -64,9 +58,6 @@ class LoraAdapter {
   void Refresh(at::ScalarType compute_type);
 
   const LoraOptions& options() const { return options_; }
-  double scale() const {
-    return options_.alpha / static_cast<double>(options_.rank);
-  }
   // nullptr when no linear of the group is targeted.
   const LoraGroup* group(int64_t layer, int group) const;
   const std::vector<LoraGroup>& groups() const { return groups_; }
@@ -74,6 +65,9 @@ class LoraAdapter {
   // [n] float32.
   const at::Tensor& parameters() const { return parameters_; }
   const at::Tensor& gradients() const { return gradients_; }
+  // Those of A at the stage's learning rate, those of B at lora_plus_ratio
+  // times that; neighbours of one rate are one span.
+  std::vector<ParameterSpan> spans() const;
 
   // scale * B A of linear `linear`, [out, in] float32; undefined when it is
   // not targeted.
@@ -87,6 +81,7 @@ class LoraAdapter {
  private:
   LoraOptions options_;
   std::vector<model::LinearSpec> linears_;
+  std::vector<LoraShape> shapes_;  // By linear.
   std::vector<LoraGroup> groups_;  // [layer * kGroupsPerLayer + group]
   at::Tensor parameters_;
   at::Tensor gradients_;

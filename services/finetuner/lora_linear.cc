@@ -13,10 +13,10 @@ using torch::autograd::Function;
 using torch::autograd::variable_list;
 
 // Adds the gradients of A and B: hidden [T, ranks] = A x, d_hidden its gradient
-// (scale included), x the input of A.
-void AccumulateGradients(const LoraGroup& group, double scale,
-                         const at::Tensor& x, const at::Tensor& hidden,
-                         const at::Tensor& d_hidden, const at::Tensor& dy) {
+// (scales included), x the input of A.
+void AccumulateGradients(const LoraGroup& group, const at::Tensor& x,
+                         const at::Tensor& hidden, const at::Tensor& d_hidden,
+                         const at::Tensor& dy) {
   group.grad_a.add_(at::mm(d_hidden.t(), x));
   const at::Tensor d_b = at::mm(dy.t(), hidden);  // [group out, ranks]
   int64_t rank_offset = 0;
@@ -25,7 +25,7 @@ void AccumulateGradients(const LoraGroup& group, double scale,
     member.grad_b.add_(d_b.narrow(0, member.out_offset, out)
                            .narrow(1, rank_offset, rank)
                            .to(at::kFloat),
-                       scale);
+                       member.scale);
     rank_offset += rank;
   }
 }
@@ -34,11 +34,9 @@ class LoraLinearFunction : public Function<LoraLinearFunction> {
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x,
                             const at::Tensor& weight, const LoraGroup* group,
-                            double scale,
                             const std::optional<at::Tensor>& dropout_mask) {
     const at::Tensor mask = dropout_mask.value_or(at::Tensor());
     ctx->saved_data["group"] = reinterpret_cast<int64_t>(group);
-    ctx->saved_data["scale"] = scale;
     at::Tensor y = at::mm(x, weight.t());
     if (group == nullptr) {
       ctx->save_for_backward({x, weight});
@@ -59,28 +57,26 @@ class LoraLinearFunction : public Function<LoraLinearFunction> {
     const at::Tensor dy = grads[0].contiguous();
     at::Tensor dx = at::mm(dy, saved[1]);
     if (group != nullptr) {
-      const double scale = ctx->saved_data["scale"].toDouble();
       const at::Tensor &mask = saved[3], &a = saved[4], &b = saved[5];
       const at::Tensor d_hidden = at::mm(dy, b);
-      AccumulateGradients(*group, scale, saved[0], saved[2], d_hidden, dy);
+      AccumulateGradients(*group, saved[0], saved[2], d_hidden, dy);
       if (mask.defined()) {
         dx.addcmul_(at::mm(d_hidden, a), mask);
       } else {
         dx.addmm_(d_hidden, a);
       }
     }
-    return {dx, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+    return {dx, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
 }  // namespace
 
 at::Tensor LoraLinear(const at::Tensor& x, const at::Tensor& weight,
-                      const LoraGroup* group, double scale,
-                      const at::Tensor& dropout_mask) {
+                      const LoraGroup* group, const at::Tensor& dropout_mask) {
   // An undefined tensor cannot be an argument of a function; none can.
   return LoraLinearFunction::apply(
-      x, weight, group, scale,
+      x, weight, group,
       dropout_mask.defined() ? std::make_optional(dropout_mask) : std::nullopt);
 }
 

@@ -14,8 +14,7 @@ namespace onegrid::finetuner {
 // dropout_mask: [T, in] of the compute type, 0 or 1 / (1 - p), multiplies the
 // input of A only; undefined for no dropout.
 at::Tensor LoraLinear(const at::Tensor& x, const at::Tensor& weight,
-                      const LoraGroup* group, double scale,
-                      const at::Tensor& dropout_mask);
+                      const LoraGroup* group, const at::Tensor& dropout_mask);
 
 }  // namespace onegrid::finetuner
 
