@@ -7,6 +7,8 @@
 #include <cmath>
 #include <utility>
 
+#include "absl/types/span.h"
+#include "kernels/quant/int8_activations.h"
 #include "services/finetuner/row_ops.h"
 #include "services/finetuner/rows.h"
 
@@ -44,7 +46,7 @@ at::Tensor Flat(const at::Tensor& t) { return t.view({-1, t.size(-1)}); }
 
 // Norm and rotation of every query and key row, and the gather of all three.
 BucketTensors Gather(const at::Tensor& qkv, const AttentionSpec& spec,
-                     const AttentionLayout::Bucket& bucket) {
+                     const AttentionLayout::Bucket& bucket, bool as_served) {
   const int64_t d = spec.head_dim, half = d / 2, padded = bucket.padded;
   const int64_t batch =
       static_cast<int64_t>(bucket.lengths.size()) * spec.kv_heads;
@@ -72,15 +74,21 @@ BucketTensors Gather(const at::Tensor& qkv, const AttentionSpec& spec,
             RopeRow(cosines + angle, sines + angle, half, 1.0f, b.data());
             if (query) {
               q.Store(QueryRow(spec, token, h, padded), 0, d, b.data());
-            } else {
-              k.Store(KeyRow(spec, token, h - spec.heads, padded), 0, d,
-                      b.data());
+              continue;
             }
+            if (as_served) quant::FakeQuantizeKey(absl::MakeSpan(b));
+            k.Store(KeyRow(spec, token, h - spec.heads, padded), 0, d,
+                    b.data());
           }
           for (int64_t h = 0; h < spec.kv_heads; ++h) {
             const int64_t column = (spec.heads + spec.kv_heads + h) * d;
-            v.Store(KeyRow(spec, token, h, padded), 0, d,
-                    in.Load(token.row, column, d, a.data()));
+            const float* value = in.Load(token.row, column, d, a.data());
+            if (as_served) {
+              if (value != a.data()) std::copy(value, value + d, a.data());
+              quant::FakeQuantizeOneTerm(absl::MakeSpan(a));
+              value = a.data();
+            }
+            v.Store(KeyRow(spec, token, h, padded), 0, d, value);
           }
         }
       });
@@ -205,12 +213,12 @@ class AttentionFunction : public Function<AttentionFunction> {
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& qkv,
                             const AttentionSpec* spec,
-                            const AttentionLayout* layout) {
+                            const AttentionLayout* layout, bool as_served) {
     at::Tensor out =
         at::empty({qkv.size(0), spec->heads * spec->head_dim}, qkv.options());
     variable_list saved = {qkv};
     for (const AttentionLayout::Bucket& bucket : layout->buckets) {
-      const BucketTensors x = Gather(qkv, *spec, bucket);
+      const BucketTensors x = Gather(qkv, *spec, bucket, as_served);
       at::Tensor p = at::bmm(x.q, x.k.transpose(1, 2));
       Softmax(*spec, bucket, p);
       CopyHeads(*spec, bucket, out, at::bmm(p, x.v), /*scatter=*/true);
@@ -244,7 +252,7 @@ class AttentionFunction : public Function<AttentionFunction> {
                                at::bmm(p.transpose(1, 2), d_o)};
       ScatterGrad(*spec, bucket, qkv, grad, d_qkv);
     }
-    return {d_qkv, at::Tensor(), at::Tensor()};
+    return {d_qkv, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -288,8 +296,8 @@ RopeTable MakeRopeTable(int64_t positions, int64_t head_dim, double theta,
 }
 
 at::Tensor Attention(const at::Tensor& qkv, const AttentionSpec& spec,
-                     const AttentionLayout& layout) {
-  return AttentionFunction::apply(qkv, &spec, &layout);
+                     const AttentionLayout& layout, bool as_served) {
+  return AttentionFunction::apply(qkv, &spec, &layout, as_served);
 }
 
 }  // namespace onegrid::finetuner

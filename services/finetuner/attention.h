@@ -57,9 +57,10 @@ struct AttentionSpec {
 
 // qkv [T, (heads + 2 kv_heads) * head_dim]: q, k, v side by side, straight from
 // their projection -> [T, heads * head_dim] of the same type. `spec` and
-// `layout` must outlive the backward pass.
+// `layout` must outlive the backward pass. as_served: keys and values are
+// rounded as in the inference service's cache, gradients pass straight through.
 at::Tensor Attention(const at::Tensor& qkv, const AttentionSpec& spec,
-                     const AttentionLayout& layout);
+                     const AttentionLayout& layout, bool as_served);
 
 }  // namespace onegrid::finetuner
 

@@ -22,8 +22,8 @@
 #include "services/finetuner/gemma3_model.h"
 #include "services/finetuner/grid_checkpoint.h"
 #include "services/finetuner/lora_adapter.h"
+#include "services/finetuner/objectives.h"
 #include "services/finetuner/tensor_file.h"
-#include "services/finetuner/trainer.h"
 #include "services/model/gguf_reader.h"
 #include "services/model/tokenizer.h"
 
@@ -105,10 +105,11 @@ absl::Status Dump() {
       b.normal_(0, kBDeviation, random);
     }
   }
-  adapter.Refresh(model.compute_type());
+  AdapterTunable tunable(model, &adapter, {});
+  tunable.Refresh();
   const int64_t labels = sequence.label_count();
   const double sum =
-      AccumulateGradients(model, &adapter, sequence, labels, nullptr);
+      tunable.AddGradients(sequence, labels, nullptr).cross_entropy;
   return WriteGradients(checkpoint, adapter, sequence, completion_starts,
                         sum / static_cast<double>(labels),
                         absl::GetFlag(FLAGS_out));

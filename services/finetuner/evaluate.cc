@@ -17,15 +17,14 @@ struct Totals {
   int64_t correct = 0;
 };
 
-void ScoreSequence(const Gemma3Model& model, const LoraAdapter* adapter,
+void ScoreSequence(const Gemma3Model& model, const ForwardOptions& options,
                    const PackedSequence& sequence, Totals* totals) {
   const AttentionLayout layout = MakeAttentionLayout(sequence);
-  ForwardOptions options;
-  options.adapter = adapter;
   const Labels labels = LabelsOf(sequence);
   const at::Tensor x = model.Forward(sequence, layout, options);
-  const HeadScores scores = ScoreTargets(model.FinalHidden(x, labels.rows),
-                                         model.head().weight, labels.targets);
+  const HeadScores scores =
+      ScoreTargets(model.FinalHidden(x, labels.rows, options.as_served),
+                   model.head().weight, labels.targets);
   size_t next = 0;
   for (int64_t s = 0; s < sequence.segments(); ++s) {
     const int64_t stop = sequence.segment_starts[static_cast<size_t>(s + 1)];
@@ -42,7 +41,7 @@ void ScoreSequence(const Gemma3Model& model, const LoraAdapter* adapter,
 }  // namespace
 
 absl::StatusOr<EvaluationResult> Evaluate(
-    const Gemma3Model& model, const LoraAdapter* adapter,
+    const Gemma3Model& model, const ForwardOptions& options,
     absl::Span<const TokenizedExample> examples, int64_t sequence_tokens,
     const EvaluateProgress& progress) {
   const c10::NoGradGuard no_grad;
@@ -56,7 +55,7 @@ absl::StatusOr<EvaluationResult> Evaluate(
   const std::vector<PackedSequence> sequences = Pack(examples, order, longest);
   Totals totals;
   for (size_t i = 0; i < sequences.size(); ++i) {
-    ScoreSequence(model, adapter, sequences[i], &totals);
+    ScoreSequence(model, options, sequences[i], &totals);
     if (!progress(static_cast<int64_t>(i + 1),
                   static_cast<int64_t>(sequences.size()))) {
       return absl::CancelledError("tuning was cancelled");

@@ -1,4 +1,4 @@
-// The trainer's own evaluation: the fake-quant forward in float32.
+// The trainer's own evaluation: teacher forcing over a split.
 #ifndef SERVICES_FINETUNER_EVALUATE_H_
 #define SERVICES_FINETUNER_EVALUATE_H_
 
@@ -18,9 +18,9 @@ using EvaluateProgress = std::function<bool(int64_t done, int64_t total)>;
 // Teacher-forced scores of `examples`. An example counts as correct when the
 // most likely token is the reference at every label, end of turn included:
 // exactly when greedy decoding would reproduce the completion.
-// `adapter` may be nullptr. Cancelled when `progress` says so.
+// Cancelled when `progress` says so.
 absl::StatusOr<EvaluationResult> Evaluate(
-    const Gemma3Model& model, const LoraAdapter* adapter,
+    const Gemma3Model& model, const ForwardOptions& options,
     absl::Span<const TokenizedExample> examples, int64_t sequence_tokens,
     const EvaluateProgress& progress);
 

@@ -3,6 +3,9 @@
 #include <c10/core/GradMode.h>
 
 #include <cstddef>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
 
 #include "services/common/error_info.h"
 #include "services/finetuner/gptq.h"
@@ -53,6 +56,19 @@ int64_t CountChanged(const quant::GridMatrix& a, const quant::GridMatrix& b) {
 
 }  // namespace
 
+double ShareOfCodesChanged(absl::Span<const quant::GridMatrix> before,
+                           absl::Span<const quant::GridMatrix> after) {
+  int64_t changed = 0, total = 0;
+  for (size_t i = 0; i < before.size(); ++i) {
+    const auto codes = static_cast<int64_t>(before[i].codes.size());
+    total += codes;
+    changed += before[i].grid == after[i].grid
+                   ? CountChanged(before[i], after[i])
+                   : codes;
+  }
+  return static_cast<double>(changed) / static_cast<double>(total);
+}
+
 absl::StatusOr<FoldResult> Fold(const GridCheckpoint& checkpoint,
                                 const Gemma3Model& model,
                                 const LoraAdapter& adapter,
@@ -65,10 +81,6 @@ absl::StatusOr<FoldResult> Fold(const GridCheckpoint& checkpoint,
   }
   FoldResult result;
   result.linears = checkpoint.linears;
-  int64_t changed = 0, total = 0;
-  for (const quant::GridMatrix& matrix : checkpoint.linears) {
-    total += static_cast<int64_t>(matrix.codes.size());
-  }
   for (int64_t layer = 0; layer < checkpoint.config.layers; ++layer) {
     const std::vector<at::Tensor> hessians =
         AdvanceAndObserve(model, adapter, layer, &streams);
@@ -83,7 +95,6 @@ absl::StatusOr<FoldResult> Fold(const GridCheckpoint& checkpoint,
         result.linears[linear] = RoundWithFeedback(
             DequantizeTensor(grid) + adapter.Delta(member.linear), grid,
             factor);
-        changed += CountChanged(grid, result.linears[linear]);
       }
     }
     if (!progress(layer + 1)) {
@@ -91,29 +102,37 @@ absl::StatusOr<FoldResult> Fold(const GridCheckpoint& checkpoint,
     }
   }
   result.codes_changed =
-      static_cast<double>(changed) / static_cast<double>(total);
+      ShareOfCodesChanged(checkpoint.linears, result.linears);
   return result;
 }
 
 absl::Status SaveFolded(const GridCheckpoint& checkpoint,
-                        const FoldResult& result, const std::string& path) {
+                        absl::Span<const quant::GridMatrix> linears,
+                        const std::string& path) {
   TensorFileWriter writer;
+  nlohmann::json grids = nlohmann::json::object();
   // Wide types first, so that both kinds are aligned.
   for (size_t i = 0; i < checkpoint.specs.size(); ++i) {
-    const quant::GridMatrix& matrix = result.linears[i];
+    const quant::GridMatrix& matrix = linears[i];
+    const std::string& name = checkpoint.specs[i].gguf_name;
+    if (matrix.grid != &quant::kInt4G32) grids[name] = matrix.grid->name;
     RETURN_IF_ERROR(writer.Add(
-        checkpoint.specs[i].gguf_name + ".scales",
+        name + ".scales",
         at::from_blob(const_cast<float*>(matrix.scales.data()),
-                      {matrix.rows, matrix.cols / quant::kGroup}, at::kFloat)));
+                      {matrix.rows, matrix.cols / matrix.grid->group},
+                      at::kFloat)));
   }
   for (size_t i = 0; i < checkpoint.specs.size(); ++i) {
-    const quant::GridMatrix& matrix = result.linears[i];
+    const quant::GridMatrix& matrix = linears[i];
     RETURN_IF_ERROR(
         writer.Add(checkpoint.specs[i].gguf_name + ".codes",
                    at::from_blob(const_cast<int8_t*>(matrix.codes.data()),
                                  {matrix.rows, matrix.cols}, at::kChar)));
   }
-  writer.SetMetadata({{"format", "onegrid.folded.v1"}});
+  std::map<std::string, std::string> metadata = {
+      {"format", "onegrid.folded.v1"}};
+  if (!grids.empty()) metadata["grids"] = grids.dump();
+  writer.SetMetadata(metadata);
   return writer.WriteTo(path);
 }
 

@@ -21,8 +21,13 @@ namespace onegrid::finetuner {
 // Codes and scales of every linear, parallel to the checkpoint's.
 struct FoldResult {
   std::vector<quant::GridMatrix> linears;
-  double codes_changed = 0;  // Share of all codes, 0..1.
+  double codes_changed = 0;  // See ShareOfCodesChanged.
 };
+
+// Share of the codes of `before` that are others in `after`, 0..1; all of a
+// matrix that is on another grid.
+double ShareOfCodesChanged(absl::Span<const quant::GridMatrix> before,
+                           absl::Span<const quant::GridMatrix> after);
 
 // Called after each layer; returns false to stop.
 using FoldProgress = std::function<bool(int64_t layers_done)>;
@@ -42,9 +47,12 @@ absl::StatusOr<FoldResult> Fold(const GridCheckpoint& checkpoint,
                                 absl::Span<const PackedSequence> calibration,
                                 const FoldProgress& progress);
 
-// N.codes I8 [out, in] and N.scales F32 [out, in / 32] for each linear N.
+// N.codes I8 [out, in] and N.scales F32 [out, in / group] for each linear N;
+// metadata `grids` is a JSON object that names the grid of every N that is not
+// on int4_g32.
 absl::Status SaveFolded(const GridCheckpoint& checkpoint,
-                        const FoldResult& result, const std::string& path);
+                        absl::Span<const quant::GridMatrix> linears,
+                        const std::string& path);
 
 }  // namespace onegrid::finetuner
 

@@ -148,10 +148,17 @@ at::Tensor Gemma3Model::linear(int64_t linear) const {
 }
 
 at::Tensor Gemma3Model::Linear(int64_t layer, LinearGroup group,
-                               const at::Tensor& x,
+                               const at::Tensor& input,
                                const ForwardOptions& options) const {
-  if (options.observe) options.observe(layer, group, x);
+  if (options.observe) options.observe(layer, group, input);
+  const at::Tensor x = options.as_served
+                           ? FakeQuantize(input, group == LinearGroup::kQkv)
+                           : input;
   const int g = static_cast<int>(group);
+  if (options.weight_gradients != nullptr) {
+    return GridLinear(x, weights_[layer * kGroupsPerLayer + g], layer, group,
+                      options.weight_gradients);
+  }
   const LoraAdapter* adapter = options.adapter;
   const LoraGroup* lora =
       adapter == nullptr ? nullptr : adapter->group(layer, g);
@@ -165,9 +172,9 @@ at::Tensor Gemma3Model::ForwardLayer(int64_t layer, const at::Tensor& x,
   const double eps = config().rms_eps;
   const at::Tensor a =
       RmsNorm(x, Norm(layer, kAttentionInput), eps, compute_type_);
-  const at::Tensor heads =
-      Attention(Linear(layer, LinearGroup::kQkv, a, options),
-                attention_[static_cast<size_t>(layer)], layout);
+  const at::Tensor heads = Attention(
+      Linear(layer, LinearGroup::kQkv, a, options),
+      attention_[static_cast<size_t>(layer)], layout, options.as_served);
   const at::Tensor after_attention =
       AddRmsNorm(x, Linear(layer, LinearGroup::kOutput, heads, options),
                  Norm(layer, kAttentionOutput), eps);
@@ -192,7 +199,8 @@ at::Tensor Gemma3Model::Forward(const PackedSequence& sequence,
                                 const ForwardOptions& options) const {
   at::Tensor x = Embed(sequence);
   // The weights are frozen, so the graph has to start at the input.
-  if (c10::GradMode::is_enabled() && options.adapter != nullptr) {
+  if (c10::GradMode::is_enabled() &&
+      (options.adapter != nullptr || options.weight_gradients != nullptr)) {
     x.requires_grad_(true);
   }
   for (int64_t layer = 0; layer < config().layers; ++layer) {
@@ -202,13 +210,16 @@ at::Tensor Gemma3Model::Forward(const PackedSequence& sequence,
 }
 
 at::Tensor Gemma3Model::FinalHidden(const at::Tensor& x,
-                                    absl::Span<const int64_t> rows) const {
+                                    absl::Span<const int64_t> rows,
+                                    bool as_served) const {
   const at::Tensor index =
       at::from_blob(const_cast<int64_t*>(rows.data()),
                     {static_cast<int64_t>(rows.size())}, at::kLong)
           .clone();
-  return RmsNorm(at::index_select(x, 0, index), shared_->norms.back(),
-                 config().rms_eps, at::kFloat);
+  const at::Tensor hidden =
+      RmsNorm(at::index_select(x, 0, index), shared_->norms.back(),
+              config().rms_eps, at::kFloat);
+  return as_served ? FakeQuantize(hidden, /*two_terms=*/true) : hidden;
 }
 
 Labels LabelsOf(const PackedSequence& sequence) {

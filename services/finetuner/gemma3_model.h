@@ -14,6 +14,7 @@
 #include "services/finetuner/attention.h"
 #include "services/finetuner/float_checkpoint.h"
 #include "services/finetuner/grid_checkpoint.h"
+#include "services/finetuner/grid_linear.h"
 #include "services/finetuner/head_loss.h"
 #include "services/finetuner/lora_adapter.h"
 #include "services/finetuner/packing.h"
@@ -38,7 +39,13 @@ std::shared_ptr<const SharedWeights> MakeSharedWeights(
 
 // What a forward pass does beside computing.
 struct ForwardOptions {
+  // Not together with weight_gradients.
   const LoraAdapter* adapter = nullptr;
+  // Gets the gradients of the linears' weights in the backward pass.
+  WeightGradientSink* weight_gradients = nullptr;
+  // Rounds activations and cached keys and values as the inference service
+  // does; gradients pass straight through.
+  bool as_served = false;
   // Source of dropout masks; nullptr: no dropout.
   at::Generator* dropout_random = nullptr;
   // Called with the input [T, in] of every linear group, in order of layers.
@@ -79,9 +86,9 @@ class Gemma3Model {
   at::Tensor Embed(const PackedSequence& sequence) const;
 
   // Final norm of the given rows of Forward's result, [rows, hidden] float32:
-  // the input of the head.
-  at::Tensor FinalHidden(const at::Tensor& x,
-                         absl::Span<const int64_t> rows) const;
+  // the input of the head. `as_served`: see ForwardOptions.
+  at::Tensor FinalHidden(const at::Tensor& x, absl::Span<const int64_t> rows,
+                         bool as_served = false) const;
 
   // Replaces one linear's weight, [out, in] of any type.
   void SetLinear(int64_t linear, const at::Tensor& weight);

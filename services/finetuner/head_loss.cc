@@ -5,6 +5,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <cmath>
+#include <vector>
 
 #include "services/finetuner/row_ops.h"
 
@@ -15,43 +17,141 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 
-// Turns the logits of a chunk into d loss / d logits = softmax - one-hot, in
-// place, and returns the loss.
-double LossAndGradient(const at::Tensor& logits, const int32_t* targets) {
+// Turns the logits of one position into weights.cross_entropy * (p - one-hot),
+// in place, and returns the cross-entropy.
+double CrossEntropyRow(const LossWeights& weights, int32_t target,
+                       int64_t vocab, float* row) {
+  const float target_logit = row[target];
+  const float logsumexp = LogSumExpRow(row, vocab);
+  ExpMinusRow(logsumexp, vocab, row);
+  const auto weight = static_cast<float>(weights.cross_entropy);
+  if (weight != 1.0f) {
+    for (int64_t i = 0; i < vocab; ++i) row[i] *= weight;
+  }
+  row[target] -= weight;
+  return static_cast<double>(logsumexp) - target_logit;
+}
+
+// The same with a teacher's logits: the gradient of both losses.
+LossSums DistillRow(const LossWeights& weights, const float* teacher,
+                    int32_t target, int64_t vocab, float* row) {
+  const float target_logit = row[target];
+  const float logsumexp = LogSumExpRow(row, vocab);
+  const double kl =
+      DistillGradRow(teacher, LogSumExpRow(teacher, vocab), logsumexp,
+                     static_cast<float>(weights.cross_entropy + weights.kl),
+                     static_cast<float>(weights.kl), vocab, row);
+  row[target] -= static_cast<float>(weights.cross_entropy);
+  return {static_cast<double>(logsumexp) - target_logit, kl};
+}
+
+// The same with the teacher's k most likely tokens; all others count as one.
+LossSums DistillTopRow(const LossWeights& weights, const int32_t* ids,
+                       const float* logprobs, int64_t k, int32_t target,
+                       int64_t vocab, float* row) {
+  LossSums sums;
+  const float target_logit = row[target];
+  const float logsumexp = LogSumExpRow(row, vocab);
+  sums.cross_entropy = static_cast<double>(logsumexp) - target_logit;
+  double known = 0, model_known = 0;
+  std::vector<double> q(k);
+  for (int64_t j = 0; j < k; ++j) {
+    q[j] = std::exp(double{logprobs[j]});
+    const double log_p = double{row[ids[j]]} - logsumexp;
+    known += q[j];
+    model_known += std::exp(log_p);
+    sums.kl += q[j] * (logprobs[j] - log_p);
+  }
+  const double rest = std::max(0.0, 1.0 - known);
+  const double model_rest = std::max(1e-12, 1.0 - model_known);
+  if (rest > 0) sums.kl += rest * std::log(rest / model_rest);
+  // d KL / d logit = p - q for a known token, p (1 - rest / model_rest) for the
+  // others.
+  std::vector<float> known_p(k);
+  for (int64_t j = 0; j < k; ++j) {
+    known_p[j] = std::exp(row[ids[j]] - logsumexp);
+  }
+  ExpMinusRow(logsumexp, vocab, row);
+  const auto others = static_cast<float>(
+      weights.cross_entropy + weights.kl * (1.0 - rest / model_rest));
+  for (int64_t i = 0; i < vocab; ++i) row[i] *= others;
+  for (int64_t j = 0; j < k; ++j) {
+    row[ids[j]] = static_cast<float>(
+        (weights.cross_entropy + weights.kl) * known_p[j] - weights.kl * q[j]);
+  }
+  row[target] -= static_cast<float>(weights.cross_entropy);
+  return sums;
+}
+
+// One call of HeadLoss.
+struct HeadLossCall {
+  const Head* head;
+  const int32_t* targets;
+  LossWeights weights;
+  const HeadTeacher* teacher;
+  LossSums* sums;
+  int64_t chunk;
+
+  // Turns logits of positions start.. into d loss / d logits, in place, and
+  // returns the weighted loss.
+  double LossAndGradient(int64_t start, const at::Tensor& logits) const;
+};
+
+double HeadLossCall::LossAndGradient(int64_t start,
+                                     const at::Tensor& logits) const {
   const int64_t rows = logits.size(0), vocab = logits.size(1);
   float* data = logits.mutable_data_ptr<float>();
-  std::vector<double> losses(rows);
+  at::Tensor teacher_logits;
+  const bool distills = teacher != nullptr && weights.kl > 0;
+  if (distills && teacher->hidden.defined()) {
+    teacher_logits = at::mm(teacher->hidden.narrow(0, start, rows),
+                            teacher->head->weight.t());
+  }
+  std::vector<LossSums> each(rows);
   at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       float* row = data + r * vocab;
-      const float target = row[targets[r]];
-      const float logsumexp = LogSumExpRow(row, vocab);
-      losses[r] = static_cast<double>(logsumexp) - target;
-      ExpMinusRow(logsumexp, vocab, row);
-      row[targets[r]] -= 1.0f;
+      const int32_t target = targets[start + r];
+      if (!distills) {
+        each[r].cross_entropy = CrossEntropyRow(weights, target, vocab, row);
+      } else if (teacher_logits.defined()) {
+        each[r] = DistillRow(weights,
+                             teacher_logits.const_data_ptr<float>() + r * vocab,
+                             target, vocab, row);
+      } else {
+        const int64_t k = teacher->top.ids.size(1), at = (start + r) * k;
+        each[r] = DistillTopRow(
+            weights, teacher->top.ids.const_data_ptr<int32_t>() + at,
+            teacher->top.logprobs.const_data_ptr<float>() + at, k, target,
+            vocab, row);
+      }
     }
   });
-  double sum = 0;
-  for (const double loss : losses) sum += loss;
-  return sum;
+  double loss = 0;
+  for (const LossSums& one : each) {
+    sums->cross_entropy += one.cross_entropy;
+    sums->kl += one.kl;
+    loss += weights.cross_entropy * one.cross_entropy + weights.kl * one.kl;
+  }
+  return loss;
 }
 
 class HeadLossFunction : public Function<HeadLossFunction> {
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden,
-                            const Head* head, const int32_t* targets,
-                            int64_t chunk) {
+                            const HeadLossCall* call) {
+    const Head& head = *call->head;
     const int64_t count = hidden.size(0);
     at::Tensor d_hidden = at::empty(hidden.sizes(), hidden.options());
     double sum = 0;
-    for (int64_t start = 0; start < count; start += chunk) {
-      const int64_t rows = std::min(chunk, count - start);
+    for (int64_t start = 0; start < count; start += call->chunk) {
+      const int64_t rows = std::min(call->chunk, count - start);
       const at::Tensor logits =
-          at::mm(hidden.narrow(0, start, rows), head->weight.t());
-      sum += LossAndGradient(logits, targets + start);
+          at::mm(hidden.narrow(0, start, rows), head.weight.t());
+      sum += call->LossAndGradient(start, logits);
       d_hidden.narrow(0, start, rows)
-          .copy_(at::mm(logits.to(head->compute_weight.scalar_type()),
-                        head->compute_weight));
+          .copy_(at::mm(logits.to(head.compute_weight.scalar_type()),
+                        head.compute_weight));
     }
     ctx->save_for_backward({d_hidden});
     return at::scalar_tensor(sum, at::kDouble);
@@ -59,15 +159,24 @@ class HeadLossFunction : public Function<HeadLossFunction> {
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     return {ctx->get_saved_variables()[0] * grads[0].item<double>(),
-            at::Tensor(), at::Tensor(), at::Tensor()};
+            at::Tensor()};
   }
 };
 
 }  // namespace
 
+at::Tensor HeadLoss(const at::Tensor& hidden, const Head& head,
+                    absl::Span<const int32_t> targets,
+                    const LossWeights& weights, const HeadTeacher* teacher,
+                    LossSums* sums, int64_t chunk) {
+  const HeadLossCall call{&head, targets.data(), weights, teacher, sums, chunk};
+  return HeadLossFunction::apply(hidden, &call);
+}
+
 at::Tensor HeadLossSum(const at::Tensor& hidden, const Head& head,
                        absl::Span<const int32_t> targets, int64_t chunk) {
-  return HeadLossFunction::apply(hidden, &head, targets.data(), chunk);
+  LossSums sums;
+  return HeadLoss(hidden, head, targets, {}, nullptr, &sums, chunk);
 }
 
 HeadScores ScoreTargets(const at::Tensor& hidden, const at::Tensor& weight,

@@ -1,4 +1,5 @@
-// Cross-entropy through the tied output head, over labelled positions only.
+// Cross-entropy, and divergence from a teacher, through the tied output head,
+// over labelled positions only.
 //
 // The logits of a Gemma vocabulary take a megabyte per position, so positions
 // go through in chunks, and since the head is frozen the gradient with respect
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "services/finetuner/tunable.h"
 
 namespace onegrid::finetuner {
 
@@ -25,8 +27,38 @@ struct Head {
   at::Tensor compute_weight;  // Compute type, for the gradient product.
 };
 
-// Sum over positions of -log softmax(head hidden)[target]: a float64 scalar.
-// hidden [P, hidden] float32, P >= 1; targets [P].
+// The k most likely tokens of each position, most likely first: ids [P, k]
+// int32 and their natural log-probabilities [P, k] float32.
+struct TopLogprobs {
+  at::Tensor ids;
+  at::Tensor logprobs;
+};
+
+// What a teacher says about the same positions: either its final hidden states
+// [P, its hidden] float32 and its head, of the same vocabulary, or its most
+// likely tokens only, the rest of the probability then counting as one token.
+struct HeadTeacher {
+  at::Tensor hidden;
+  const Head* head = nullptr;
+  TopLogprobs top;
+};
+
+// loss = cross_entropy * -log p[target] + kl * KL(teacher || p).
+struct LossWeights {
+  double cross_entropy = 1;
+  double kl = 0;
+};
+
+// The weighted sum over positions of the loss of p = softmax(head hidden): a
+// float64 scalar, differentiable in `hidden`; the unweighted sums are added to
+// `sums`. hidden [P, hidden] float32, P >= 1; targets [P]. `teacher` may be
+// nullptr if weights.kl is 0.
+at::Tensor HeadLoss(const at::Tensor& hidden, const Head& head,
+                    absl::Span<const int32_t> targets,
+                    const LossWeights& weights, const HeadTeacher* teacher,
+                    LossSums* sums, int64_t chunk = kHeadChunk);
+
+// The cross-entropy alone.
 at::Tensor HeadLossSum(const at::Tensor& hidden, const Head& head,
                        absl::Span<const int32_t> targets,
                        int64_t chunk = kHeadChunk);
@@ -39,12 +71,6 @@ struct HeadScores {
 HeadScores ScoreTargets(const at::Tensor& hidden, const at::Tensor& weight,
                         absl::Span<const int32_t> targets);
 
-// The k most likely tokens of each position, most likely first: ids [P, k]
-// int32 and their natural log-probabilities [P, k] float32.
-struct TopLogprobs {
-  at::Tensor ids;
-  at::Tensor logprobs;
-};
 TopLogprobs ScoreTop(const at::Tensor& hidden, const at::Tensor& weight,
                      int64_t k);
 

@@ -13,6 +13,8 @@
 #include "services/finetuner/evaluate.h"
 #include "services/finetuner/gemma3_model.h"
 #include "services/finetuner/head_loss.h"
+#include "services/finetuner/objectives.h"
+#include "services/finetuner/tensor_file.h"
 #include "services/finetuner/tiny_model.h"
 #include "services/finetuner/trainer.h"
 
@@ -29,33 +31,31 @@ class LearnTest : public testing::Test {
                at::kFloat),
         examples_(MakeTinyExamples(40, 20, 2)) {
     at::set_num_threads(1);
-    options_.rank = 4;
+    lora_.rank = 4;
+    lora_.alpha = 8;
     options_.sequence_tokens = kTokens;
     options_.learning_rate = 1e-2;
     options_.seed = 3;
   }
 
   LoraAdapter MakeAdapter() const {
-    LoraOptions lora;
-    lora.rank = options_.rank;
-    lora.alpha = 8;
-    lora.dropout = options_.dropout;
-    lora.targets = options_.target_modules;
-    return *LoraAdapter::Create(checkpoint_.specs, lora, options_.seed);
+    return *LoraAdapter::Create(checkpoint_.specs, lora_, options_.seed);
   }
 
   // Sum of losses; gradients of it in adapter->gradients().
   double Loss(LoraAdapter* adapter, const PackedSequence& sequence) const {
-    adapter->Refresh(at::kFloat);
+    AdapterTunable tunable(model_, adapter, {});
+    tunable.Refresh();
     at::Tensor gradients = adapter->gradients();
     gradients.zero_();
-    return AccumulateGradients(model_, adapter, sequence, 1, nullptr);
+    return tunable.AddGradients(sequence, 1, nullptr).cross_entropy;
   }
 
   const GridCheckpoint checkpoint_;
   const Gemma3Model model_;
   const std::vector<TokenizedExample> examples_;
-  TuningOptions options_;
+  LoraOptions lora_;
+  StageOptions options_;
 };
 
 TEST_F(LearnTest, GradientsMatchFiniteDifferences) {
@@ -152,10 +152,11 @@ TEST_F(LearnTest, ChunkedHeadLossEqualsPlainLoss) {
 
 TEST_F(LearnTest, ResumedRunEqualsUninterruptedOneBitForBit) {
   options_.max_steps = 12;  // More than an epoch.
-  options_.dropout = 0.1;
+  lora_.dropout = 0.1;
   const auto never = [] { return false; };
   LoraAdapter whole = MakeAdapter();
-  Trainer uninterrupted(model_, &whole, examples_, options_);
+  AdapterTunable whole_tunable(model_, &whole, {});
+  Trainer uninterrupted(&whole_tunable, examples_, options_);
   std::vector<double> losses;
   while (uninterrupted.step() < 12) {
     losses.push_back(uninterrupted.Step(never)->loss);
@@ -165,16 +166,24 @@ TEST_F(LearnTest, ResumedRunEqualsUninterruptedOneBitForBit) {
   const std::string path = testing::TempDir() + "/resume.safetensors";
   {
     LoraAdapter first = MakeAdapter();
-    Trainer trainer(model_, &first, examples_, options_);
+    AdapterTunable tunable(model_, &first, {});
+    Trainer trainer(&tunable, examples_, options_);
     while (trainer.step() < 7) ASSERT_TRUE(trainer.Step(never).ok());
-    ASSERT_TRUE(trainer.Save(path, "so far\n").ok());
+    trainer.Offer(2.5);
+    trainer.Offer(3.5);
+    ASSERT_TRUE(trainer.Save(path, "learn", {}).ok());
   }
   LoraAdapter second = MakeAdapter();
-  Trainer trainer(model_, &second, examples_, options_);
-  std::string metrics;
-  const absl::Status loaded = trainer.Load(path, &metrics);
+  AdapterTunable tunable(model_, &second, {});
+  Trainer trainer(&tunable, examples_, options_);
+  const auto file = TensorFile::Open(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ(file->Metadata("stage"), "learn");
+  const absl::Status loaded = trainer.Load(*file, path);
   ASSERT_TRUE(loaded.ok()) << loaded;
-  EXPECT_EQ(metrics, "so far\n");
+  EXPECT_EQ(trainer.best_score(), 2.5);
+  EXPECT_EQ(trainer.best_step(), 7);
+  EXPECT_EQ(trainer.offers_since_best(), 1);
   EXPECT_EQ(trainer.step(), 7);
   while (trainer.step() < 12) {
     const auto step = static_cast<size_t>(trainer.step());
@@ -186,18 +195,21 @@ TEST_F(LearnTest, ResumedRunEqualsUninterruptedOneBitForBit) {
 TEST_F(LearnTest, CheckpointOfAnotherRunIsRefused) {
   const std::string path = testing::TempDir() + "/other.safetensors";
   LoraAdapter adapter = MakeAdapter();
+  AdapterTunable tunable(model_, &adapter, {});
   ASSERT_TRUE(
-      Trainer(model_, &adapter, examples_, options_).Save(path, "").ok());
+      Trainer(&tunable, examples_, options_).Save(path, "learn", {}).ok());
   options_.seed = 4;
-  Trainer other(model_, &adapter, examples_, options_);
-  std::string metrics;
-  EXPECT_EQ(common::ErrorReason(other.Load(path, &metrics)),
+  Trainer other(&tunable, examples_, options_);
+  const auto file = TensorFile::Open(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ(common::ErrorReason(other.Load(*file, path)),
             "CHECKPOINT_MISMATCH");
 }
 
 TEST_F(LearnTest, CancelledStepChangesNothing) {
   LoraAdapter adapter = MakeAdapter();
-  Trainer trainer(model_, &adapter, examples_, options_);
+  AdapterTunable tunable(model_, &adapter, {});
+  Trainer trainer(&tunable, examples_, options_);
   const at::Tensor before = adapter.parameters().clone();
   EXPECT_EQ(trainer.Step([] { return true; }).status().code(),
             absl::StatusCode::kCancelled);
@@ -206,7 +218,7 @@ TEST_F(LearnTest, CancelledStepChangesNothing) {
 }
 
 TEST_F(LearnTest, OnlyTargetedLinearsAreAdapted) {
-  options_.target_modules = {"q_proj", "down_proj"};
+  lora_.targets = {"q_proj", "down_proj"};
   LoraAdapter adapter = MakeAdapter();
   EXPECT_EQ(adapter.group(0, 0)->members.size(), 1u);
   EXPECT_EQ(adapter.group(0, 1), nullptr);
@@ -231,23 +243,26 @@ TEST_F(LearnTest, EvaluationCountsWholeCompletions) {
   options_.max_steps = 60;
   const std::vector<TokenizedExample> one = {examples_[0]};
   LoraAdapter adapter = MakeAdapter();
-  Trainer trainer(model_, &adapter, one, options_);
+  AdapterTunable tunable(model_, &adapter, {});
+  Trainer trainer(&tunable, one, options_);
   while (trainer.step() < 60) {
     ASSERT_TRUE(trainer.Step([] { return false; }).ok());
   }
   const auto always = [](int64_t, int64_t) { return true; };
-  const auto known = Evaluate(model_, &adapter, one, kTokens, always);
+  ForwardOptions with_adapter;
+  with_adapter.adapter = &adapter;
+  const auto known = Evaluate(model_, with_adapter, one, kTokens, always);
   EXPECT_EQ(known->accuracy, 100);
   EXPECT_EQ(known->completion_tokens, 3);
   EXPECT_LT(known->perplexity, 1.5);
-  const auto all = Evaluate(model_, &adapter, examples_, kTokens, always);
+  const auto all = Evaluate(model_, with_adapter, examples_, kTokens, always);
   EXPECT_LT(all->accuracy, 20);
   EXPECT_EQ(all->examples, 40);
-  EXPECT_EQ(Evaluate(model_, nullptr, one, kTokens,
-                     [](int64_t, int64_t) { return false; })
-                .status()
-                .code(),
-            absl::StatusCode::kCancelled);
+  EXPECT_EQ(
+      Evaluate(model_, {}, one, kTokens, [](int64_t, int64_t) { return false; })
+          .status()
+          .code(),
+      absl::StatusCode::kCancelled);
 }
 
 }  // namespace

@@ -3,16 +3,7 @@
 #include <cmath>
 #include <cstring>
 
-// Sanitizers instrument the resolver of a cloned function before they are
-// ready to run, so their builds use the plain version only.
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && \
-    !defined(__SANITIZE_THREAD__)
-#define ONEGRID_CLONES \
-  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define ONEGRID_CLONES
-#endif
-#define ONEGRID_INLINE static inline __attribute__((always_inline))
+#include "services/finetuner/clones.h"
 
 namespace onegrid::finetuner {
 namespace {
@@ -187,6 +178,28 @@ ONEGRID_CLONES
 void ExpMinusRow(float logsumexp, int64_t n, float* x) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) x[i] = Exp(x[i] - logsumexp);
+}
+
+ONEGRID_CLONES
+double DistillGradRow(const float* teacher, float teacher_logsumexp,
+                      float logsumexp, float model_weight, float teacher_weight,
+                      int64_t n, float* x) {
+  constexpr int64_t kBlock = 1024;
+  double total = 0.0;
+  for (int64_t start = 0; start < n; start += kBlock) {
+    const int64_t stop = start + kBlock < n ? start + kBlock : n;
+    float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = start; i < stop; ++i) {
+      const float log_q = teacher[i] - teacher_logsumexp;
+      const float log_p = x[i] - logsumexp;
+      const float q = Exp(log_q);
+      sum += q * (log_q - log_p);
+      x[i] = model_weight * Exp(log_p) - teacher_weight * q;
+    }
+    total += sum;
+  }
+  return total;
 }
 
 }  // namespace onegrid::finetuner

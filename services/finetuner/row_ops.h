@@ -48,6 +48,14 @@ float LogSumExpRow(const float* x, int64_t n);
 // In place: x = exp(x - logsumexp), the probabilities.
 void ExpMinusRow(float logsumexp, int64_t n, float* x);
 
+// In place, from logits x to model_weight * softmax(x) - teacher_weight *
+// softmax(teacher); returns sum softmax(teacher) * (log softmax(teacher) - log
+// softmax(x)), the divergence of the two, in nats. The sums of exponentials of
+// both are given.
+double DistillGradRow(const float* teacher, float teacher_logsumexp,
+                      float logsumexp, float model_weight, float teacher_weight,
+                      int64_t n, float* x);
+
 }  // namespace onegrid::finetuner
 
 #endif  // SERVICES_FINETUNER_ROW_OPS_H_

@@ -1,4 +1,4 @@
-// Stage learn: optimizer steps on the adapter, resumable at any step.
+// Optimizer steps on a tunable over packed examples, resumable at any step.
 #ifndef SERVICES_FINETUNER_TRAINER_H_
 #define SERVICES_FINETUNER_TRAINER_H_
 
@@ -6,14 +6,16 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "services/finetuner/gemma3_model.h"
-#include "services/finetuner/lora_adapter.h"
 #include "services/finetuner/packing.h"
+#include "services/finetuner/tensor_file.h"
+#include "services/finetuner/tunable.h"
 #include "services/finetuner/tuning_options.h"
 
 namespace onegrid::finetuner {
@@ -21,7 +23,8 @@ namespace onegrid::finetuner {
 // What one optimizer step did.
 struct StepMetrics {
   int64_t step = 0;  // 1 for the first.
-  double loss = 0;   // Mean nats per labelled token.
+  double loss = 0;   // Cross-entropy, mean nats per labelled token.
+  double kl = 0;     // To the teacher, likewise.
   double learning_rate = 0;
   double grad_norm = 0;  // Before clipping.
   int64_t tokens = 0;    // Run through the model.
@@ -34,19 +37,13 @@ struct StepMetrics {
 double LearningRateAt(int64_t step, int64_t total, double peak,
                       double warmup_ratio);
 
-// Runs sequences through the model and adds the adapter's gradients of
-// sum(loss) / label_count. Returns sum(loss) in nats.
-double AccumulateGradients(const Gemma3Model& model, LoraAdapter* adapter,
-                           const PackedSequence& sequence, int64_t label_count,
-                           at::Generator* dropout_random);
-
-// Owns optimizer state, data order and position. Not thread-safe.
+// Owns optimizer state, data order and position, and the best parameters seen.
+// Not thread-safe.
 class Trainer {
  public:
   // All must outlive the trainer. `examples` is not empty.
-  Trainer(const Gemma3Model& model, LoraAdapter* adapter,
-          absl::Span<const TokenizedExample> examples,
-          const TuningOptions& options);
+  Trainer(Tunable* tunable, absl::Span<const TokenizedExample> examples,
+          const StageOptions& options);
 
   int64_t step() const { return step_; }
   int64_t total_steps() const { return total_steps_; }
@@ -56,23 +53,35 @@ class Trainer {
   // says so between two sequences; the parameters are then as before.
   absl::StatusOr<StepMetrics> Step(const std::function<bool()>& cancelled);
 
-  // Everything needed to go on as if never stopped: adapter, optimizer, random
-  // state, position in the data, and `metrics_jsonl` so far.
-  absl::Status Save(const std::string& path,
-                    const std::string& metrics_jsonl) const;
-  // FailedPrecondition (CHECKPOINT_MISMATCH): written by a run with another
-  // adapter shape, dataset size, seed or schedule.
-  absl::Status Load(const std::string& path, std::string* metrics_jsonl);
+  // Tells how good the present parameters are: smaller is better. The best are
+  // kept.
+  void Offer(double score);
+  bool has_best() const { return best_.defined(); }
+  double best_score() const { return best_score_; }
+  int64_t best_step() const { return best_step_; }
+  // Offers in a row that were no better than the best.
+  int64_t offers_since_best() const { return offers_since_best_; }
+  // Goes back to the best parameters, if any were offered.
+  void RestoreBest();
+
+  // Everything needed to go on as if never stopped: parameters, optimizer, the
+  // best parameters, random state, position in the data. `stage` is kept as
+  // metadata and `extra` as more tensors.
+  absl::Status Save(const std::string& path, const std::string& stage,
+                    const std::map<std::string, at::Tensor>& extra) const;
+  // FailedPrecondition (CHECKPOINT_MISMATCH): written by a run with other
+  // parameters, dataset size, seed or schedule. DataLoss (CORRUPT_FILE).
+  absl::Status Load(const TensorFile& file, const std::string& path);
 
  private:
   std::vector<const PackedSequence*> NextSequences();
   void PackEpoch(int64_t epoch);
+  void ApplyGradients(double gradient_scale, double learning_rate);
   std::string Fingerprint() const;
 
-  const Gemma3Model& model_;
-  LoraAdapter* const adapter_;
+  Tunable* const tunable_;
   const absl::Span<const TokenizedExample> examples_;
-  const TuningOptions options_;
+  const StageOptions options_;
   int64_t total_steps_ = 0;
   int64_t step_ = 0;
   int64_t epoch_ = 0;
@@ -81,6 +90,10 @@ class Trainer {
   at::Tensor first_moment_;
   at::Tensor second_moment_;
   at::Generator dropout_random_;
+  at::Tensor best_;  // Undefined before the first offer.
+  double best_score_ = 0;
+  int64_t best_step_ = 0;
+  int64_t offers_since_best_ = 0;
 };
 
 }  // namespace onegrid::finetuner

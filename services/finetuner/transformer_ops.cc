@@ -3,8 +3,11 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <vector>
 
+#include "absl/types/span.h"
+#include "kernels/quant/int8_activations.h"
 #include "services/finetuner/row_ops.h"
 #include "services/finetuner/rows.h"
 
@@ -139,7 +142,39 @@ class GeluMulFunction : public Function<GeluMulFunction> {
   }
 };
 
+class FakeQuantizeFunction : public Function<FakeQuantizeFunction> {
+ public:
+  static at::Tensor forward(AutogradContext*, const at::Tensor& x,
+                            bool two_terms) {
+    const int64_t n = x.size(1);
+    at::Tensor y = at::empty(x.sizes(), x.options());
+    const Rows in(x), out(y);
+    at::parallel_for(0, x.size(0), kGrain, [&](int64_t begin, int64_t end) {
+      std::vector<float> a(n);
+      for (int64_t t = begin; t < end; ++t) {
+        const float* row = in.Load(t, 0, n, a.data());
+        if (row != a.data()) std::copy(row, row + n, a.data());
+        if (two_terms) {
+          quant::FakeQuantizeTwoTerms(absl::MakeSpan(a));
+        } else {
+          quant::FakeQuantizeOneTerm(absl::MakeSpan(a));
+        }
+        out.Store(t, 0, n, a.data());
+      }
+    });
+    return y;
+  }
+
+  static variable_list backward(AutogradContext*, variable_list grads) {
+    return {grads[0], at::Tensor()};
+  }
+};
+
 }  // namespace
+
+at::Tensor FakeQuantize(const at::Tensor& x, bool two_terms) {
+  return FakeQuantizeFunction::apply(x, two_terms);
+}
 
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps,
                    at::ScalarType dtype) {

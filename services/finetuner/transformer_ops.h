@@ -17,6 +17,11 @@ at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps,
 at::Tensor AddRmsNorm(const at::Tensor& x, const at::Tensor& branch,
                       const at::Tensor& weight, double eps);
 
+// The rows x [T, n] rounded as the inference service rounds the input of a
+// product: groups of 32 in one or two int8 terms (kernels/quant/
+// int8_activations.h). The gradient passes straight through.
+at::Tensor FakeQuantize(const at::Tensor& x, bool two_terms);
+
 // gate_up [T, 2 n] -> gelu_tanh(first half) * second half, [T, n].
 at::Tensor GeluMul(const at::Tensor& gate_up);
 

@@ -44,8 +44,7 @@ class Tunable {
   // Runs a sequence through the model and adds the gradients of its weighted
   // loss divided by label_count. `random` is the source of dropout masks.
   virtual LossSums AddGradients(const PackedSequence& sequence,
-                                int64_t label_count,
-                                at::Generator* random) = 0;
+                                int64_t label_count, at::Generator* random) = 0;
 
   // What shapes the parameters, in words: a checkpoint of a run with another
   // fingerprint is not resumed.

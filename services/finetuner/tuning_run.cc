@@ -1,13 +1,14 @@
 #include "services/finetuner/tuning_run.h"
 
 #include <ATen/Parallel.h>
+#include <c10/core/GradMode.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <exception>
 #include <memory>
 #include <new>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -19,98 +20,33 @@
 #include "services/common/log.h"
 #include "services/common/thread_count.h"
 #include "services/finetuner/evaluate.h"
-#include "services/finetuner/example_reader.h"
 #include "services/finetuner/fold.h"
 #include "services/finetuner/gemma3_model.h"
-#include "services/finetuner/grid_checkpoint.h"
+#include "services/finetuner/grid_parameters.h"
 #include "services/finetuner/lora_adapter.h"
+#include "services/finetuner/objectives.h"
 #include "services/finetuner/probe.h"
+#include "services/finetuner/run_data.h"
+#include "services/finetuner/stage_loop.h"
+#include "services/finetuner/teacher.h"
 #include "services/finetuner/trainer.h"
-#include "services/model/gguf_reader.h"
-#include "services/model/tokenizer.h"
 
 namespace onegrid::finetuner {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
+// A stage scores the validation split about this often.
+constexpr int64_t kEvaluationsPerStage = 4;
+// Names of stages in checkpoints and progress.
+constexpr char kLearn[] = "learn";
+constexpr char kPolish[] = "polish";
+constexpr char kTrain[] = "train";
+// The finished adapter, in checkpoints of later stages.
+constexpr char kAdapter[] = "adapter";
+
 double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-// The data of a run, tokenized.
-struct Splits {
-  std::vector<TokenizedExample> train;
-  std::vector<TokenizedExample> test;
-  std::vector<TokenizedExample> validation;
-};
-
-// A run in progress: each method is one stage.
-class Run {
- public:
-  Run(const TuningInputs& inputs, const TuningOptions& options,
-      const std::string& folder, TuningHost* host)
-      : inputs_(inputs), options_(options), folder_(folder), host_(host) {}
-
-  absl::StatusOr<TuningOutputs> All();
-
- private:
-  absl::Status LoadFiles();
-  absl::Status Learn();
-  absl::Status SaveCheckpoint(const Trainer& trainer,
-                              const TuningProgress& progress);
-  absl::Status FoldAdapter();
-  absl::Status EvaluateModel(const Gemma3Model& model,
-                             const LoraAdapter* adapter,
-                             const std::string& label,
-                             EvaluationResult* result);
-  absl::Status Probe(const Gemma3Model& model);
-  // Reports progress of a stage of `total` equal parts; false when cancelled.
-  bool Report(const std::string& stage, int64_t done, int64_t total,
-              Clock::time_point start);
-  std::string Path(const std::string& name) const {
-    return absl::StrCat(folder_, "/", name);
-  }
-
-  const TuningInputs& inputs_;
-  const TuningOptions& options_;
-  const std::string folder_;
-  TuningHost* const host_;
-  std::unique_ptr<model::GgufFile> file_;
-  std::unique_ptr<model::Tokenizer> tokenizer_;
-  GridCheckpoint checkpoint_;
-  Splits splits_;
-  std::shared_ptr<const SharedWeights> shared_;
-  std::unique_ptr<Gemma3Model> learn_model_;
-  std::optional<LoraAdapter> adapter_;
-  std::string metrics_jsonl_;
-  FoldResult fold_;
-  TuningOutputs outputs_;
-};
-
-// Every training example must keep at least one label when it is cut.
-absl::Status RequireRoomForLabels(const std::vector<TokenizedExample>& examples,
-                                  int64_t sequence_tokens) {
-  for (size_t i = 0; i < examples.size(); ++i) {
-    const int64_t start = examples[i].labels.front().begin;
-    if (start < sequence_tokens) continue;
-    return common::MakeError(
-        absl::StatusCode::kInvalidArgument, "EXAMPLE_TOO_LONG",
-        absl::StrCat("training example ", i + 1, " has ", start,
-                     " prompt tokens, which leaves no room for its completion "
-                     "in sequence_tokens = ",
-                     sequence_tokens),
-        {{"split", "train"}, {"example", absl::StrCat(i + 1)}});
-  }
-  return absl::OkStatus();
-}
-
-absl::Status RequireExamples(const std::vector<TokenizedExample>& examples,
-                             const std::string& split) {
-  if (!examples.empty()) return absl::OkStatus();
-  return common::MakeError(
-      absl::StatusCode::kInvalidArgument, "DATASET_SCHEMA_INVALID",
-      absl::StrCat("split ", split, " has no example"), {{"split", split}});
 }
 
 at::ScalarType ComputeType(Precision precision) {
@@ -125,6 +61,65 @@ at::ScalarType ComputeType(Precision precision) {
   }
   return at::kFloat;
 }
+
+// A run in progress: each method is one stage.
+class Run {
+ public:
+  Run(const TuningInputs& inputs, const TuningOptions& options,
+      const std::string& folder, TuningHost* host)
+      : inputs_(inputs), options_(options), folder_(folder), host_(host) {}
+
+  absl::StatusOr<TuningOutputs> All();
+
+ private:
+  absl::Status OpenCheckpoint();
+  absl::Status Learn();
+  absl::Status LearnSteps();
+  absl::Status SaveAdapter();
+  absl::Status FoldAdapter();
+  absl::Status Polish();
+  absl::Status TrainGrid();
+  // Trains `parameters` with the model they make, and takes their codes.
+  absl::Status RunGridStage(const std::string& name, GridParameters parameters,
+                            const Objective& objective,
+                            const StageOptions& stage_options);
+  absl::Status RunTrainer(const std::string& name, Trainer* trainer,
+                          const Gemma3Model& model,
+                          const ForwardOptions& scoring);
+  // The teacher of stages but the polish, or nullptr. Fills teacher_model_.
+  absl::StatusOr<std::unique_ptr<Teacher>> OuterTeacher();
+  absl::StatusOr<std::unique_ptr<Teacher>> MakeTeacher(
+      const Gemma3Model& model, const LoraAdapter* adapter);
+  absl::Status Finish();
+  absl::Status EvaluateModel(const Gemma3Model& model,
+                             const ForwardOptions& forward,
+                             const std::string& label,
+                             EvaluationResult* result);
+  absl::Status Probe(const Gemma3Model& model);
+  // Reports progress of a stage of `total` equal parts; false when cancelled.
+  bool Report(const std::string& stage, int64_t done, int64_t total,
+              Clock::time_point start);
+  std::string Path(const std::string& name) const {
+    return absl::StrCat(folder_, "/", name);
+  }
+  bool ResumesAt(const std::string& stage) const {
+    return resume_.has_value() && resume_->Metadata("stage") == stage;
+  }
+
+  const TuningInputs& inputs_;
+  const TuningOptions& options_;
+  const std::string folder_;
+  TuningHost* const host_;
+  RunData data_;
+  std::optional<TensorFile> resume_;
+  std::unique_ptr<Gemma3Model> learn_model_;
+  std::unique_ptr<Gemma3Model> teacher_model_;
+  std::optional<LoraAdapter> adapter_;
+  std::string metrics_jsonl_;
+  // The linears as they will be exported; empty: there are none.
+  std::vector<quant::GridMatrix> tuned_;
+  TuningOutputs outputs_;
+};
 
 bool Run::Report(const std::string& stage, int64_t done, int64_t total,
                  Clock::time_point start) {
@@ -141,99 +136,109 @@ bool Run::Report(const std::string& stage, int64_t done, int64_t total,
   return !host_->cancelled();
 }
 
-absl::Status Run::LoadFiles() {
-  Report("load", 0, 0, Clock::now());
-  ASSIGN_OR_RETURN(file_, model::GgufFile::Open(inputs_.base));
-  ASSIGN_OR_RETURN(checkpoint_, LoadGridCheckpoint(*file_));
-  ASSIGN_OR_RETURN(tokenizer_, model::Tokenizer::FromGguf(*file_));
-  ASSIGN_OR_RETURN(splits_.train, ReadExamples(inputs_.train, *tokenizer_,
-                                               options_.max_examples));
-  RETURN_IF_ERROR(RequireExamples(splits_.train, "train"));
-  RETURN_IF_ERROR(
-      RequireRoomForLabels(splits_.train, options_.sequence_tokens));
-  ASSIGN_OR_RETURN(splits_.test, ReadExamples(inputs_.test, *tokenizer_,
-                                              options_.max_eval_examples));
-  RETURN_IF_ERROR(RequireExamples(splits_.test, "test"));
-  if (!inputs_.validation.empty()) {
-    ASSIGN_OR_RETURN(
-        splits_.validation,
-        ReadExamples(inputs_.validation, *tokenizer_, kProbeExamples));
+absl::Status Run::OpenCheckpoint() {
+  if (inputs_.resume_from.empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(TensorFile file, TensorFile::Open(inputs_.resume_from));
+  resume_.emplace(std::move(file));
+  const std::string stage = resume_->Metadata("stage");
+  const bool fits = HasAdapter(options_.mode)
+                        ? stage == kLearn || stage == kPolish
+                        : stage == kTrain;
+  if (!fits) {
+    return common::MakeError(
+        absl::StatusCode::kFailedPrecondition, "CHECKPOINT_MISMATCH",
+        absl::StrCat(inputs_.resume_from, ": checkpoint of the stage \"", stage,
+                     "\", which mode ", ModeName(options_.mode),
+                     " does not have"),
+        {{"found", stage}, {"expected", ModeName(options_.mode)}});
   }
-  int64_t longest = std::max(options_.sequence_tokens, kProbeWindow);
-  for (const auto* split : {&splits_.test, &splits_.validation}) {
-    for (const TokenizedExample& example : *split) {
-      longest = std::max(longest, static_cast<int64_t>(example.tokens.size()));
-    }
-  }
-  shared_ = MakeSharedWeights(checkpoint_, longest);
+  ASSIGN_OR_RETURN(metrics_jsonl_, MetricsOf(*resume_));
+  common::LogInfo("tuning_resumed", {{"stage", stage}});
   return absl::OkStatus();
 }
 
-std::string MetricsLine(const StepMetrics& metrics, double tokens_per_second) {
-  return nlohmann::json({{"step", metrics.step},
-                         {"loss", metrics.loss},
-                         {"lr", metrics.learning_rate},
-                         {"grad_norm", metrics.grad_norm},
-                         {"tokens", metrics.tokens},
-                         {"labels", metrics.labels},
-                         {"seconds", metrics.seconds},
-                         {"tokens_per_second", tokens_per_second}})
-             .dump() +
-         "\n";
+absl::StatusOr<std::unique_ptr<Teacher>> Run::MakeTeacher(
+    const Gemma3Model& model, const LoraAdapter* adapter) {
+  const DistillationOptions& distillation = options_.distillation;
+  if (distillation.kl == 0) return nullptr;
+  if (distillation.top == 0) return MakeModelTeacher(model, adapter);
+  const Clock::time_point start = Clock::now();
+  return MakeCachedTeacher(model, adapter, data_.train,
+                           options_.sequence_tokens, distillation.top,
+                           [&](int64_t done, int64_t total) {
+                             return Report("teach", done, total, start);
+                           });
 }
 
-absl::Status Run::SaveCheckpoint(const Trainer& trainer,
-                                 const TuningProgress& progress) {
-  const std::string path = Path("checkpoint.safetensors");
-  RETURN_IF_ERROR(trainer.Save(path, metrics_jsonl_));
-  return host_->OnCheckpoint(progress, path);
+absl::StatusOr<std::unique_ptr<Teacher>> Run::OuterTeacher() {
+  const std::string& path =
+      inputs_.teacher.empty() && !HasAdapter(options_.mode) ? inputs_.float_base
+                                                            : inputs_.teacher;
+  if (path.empty() || options_.distillation.kl == 0) return nullptr;
+  ASSIGN_OR_RETURN(teacher_model_,
+                   LoadFloatModel(path, data_.checkpoint.config, data_.longest,
+                                  ComputeType(options_.precision)));
+  return MakeTeacher(*teacher_model_, nullptr);
 }
 
-absl::Status Run::Learn() {
-  learn_model_ = std::make_unique<Gemma3Model>(shared_, checkpoint_.linears,
-                                               ComputeType(options_.precision));
-  LoraOptions lora{options_.rank, options_.alpha, options_.dropout,
-                   options_.target_modules};
-  ASSIGN_OR_RETURN(adapter_,
-                   LoraAdapter::Create(checkpoint_.specs, lora, options_.seed));
-  Trainer trainer(*learn_model_, &*adapter_, splits_.train, options_);
-  if (!inputs_.resume_from.empty()) {
-    RETURN_IF_ERROR(trainer.Load(inputs_.resume_from, &metrics_jsonl_));
-    common::LogInfo("tuning_resumed", {{"step", trainer.step()}});
+Objective ObjectiveWith(Teacher* teacher, const TuningOptions& options,
+                        bool as_served) {
+  Objective objective;
+  objective.as_served = as_served;
+  objective.teacher = teacher;
+  if (teacher != nullptr) {
+    objective.weights = {options.distillation.cross_entropy,
+                         options.distillation.kl};
   }
-  double seconds = 0;
-  int64_t tokens = 0, steps = 0;
-  while (trainer.step() < trainer.total_steps()) {
-    ASSIGN_OR_RETURN(const StepMetrics metrics,
-                     trainer.Step([this] { return host_->cancelled(); }));
-    seconds += metrics.seconds;
-    tokens += metrics.tokens;
-    ++steps;
-    const double speed = static_cast<double>(metrics.tokens) / metrics.seconds;
-    metrics_jsonl_ += MetricsLine(metrics, speed);
-    TuningProgress progress;
-    progress.stage = "learn";
-    progress.step = metrics.step;
-    progress.total_steps = trainer.total_steps();
-    progress.eta_seconds =
-        seconds / static_cast<double>(steps) *
-        static_cast<double>(trainer.total_steps() - metrics.step);
-    progress.metrics = {{"loss", metrics.loss},
-                        {"lr", metrics.learning_rate},
-                        {"grad_norm", metrics.grad_norm},
-                        {"tokens_per_second", speed}};
-    host_->OnProgress(progress);
-    if (metrics.step % options_.checkpoint_steps == 0 ||
-        metrics.step == trainer.total_steps()) {
-      RETURN_IF_ERROR(SaveCheckpoint(trainer, progress));
-    }
+  return objective;
+}
+
+absl::Status Run::RunTrainer(const std::string& name, Trainer* trainer,
+                             const Gemma3Model& model,
+                             const ForwardOptions& scoring) {
+  if (ResumesAt(name)) {
+    RETURN_IF_ERROR(trainer->Load(*resume_, inputs_.resume_from));
   }
-  if (seconds > 0) {
-    outputs_.tokens_per_second = static_cast<double>(tokens) / seconds;
+  Stage stage;
+  stage.name = name;
+  stage.trainer = trainer;
+  stage.host = host_;
+  stage.checkpoint_steps = options_.checkpoint_steps;
+  stage.checkpoint_path = Path("checkpoint.safetensors");
+  stage.patience = options_.patience;
+  stage.eval_steps = options_.eval_steps > 0
+                         ? options_.eval_steps
+                         : std::max<int64_t>(1, (trainer->total_steps() +
+                                                 kEvaluationsPerStage - 1) /
+                                                    kEvaluationsPerStage);
+  if (name != kLearn && adapter_.has_value()) {
+    stage.extra[kAdapter] = adapter_->parameters();
   }
-  outputs_.metrics_jsonl = Path("metrics.jsonl");
-  RETURN_IF_ERROR(
-      common::WriteFileAtomic(outputs_.metrics_jsonl, metrics_jsonl_));
+  const auto examples =
+      absl::MakeConstSpan(data_.validation)
+          .subspan(0, static_cast<size_t>(options_.eval_examples));
+  if (!examples.empty()) {
+    stage.evaluate = [&, examples]() -> absl::StatusOr<double> {
+      ASSIGN_OR_RETURN(
+          const EvaluationResult result,
+          Evaluate(model, scoring, examples, options_.sequence_tokens,
+                   [this](int64_t, int64_t) { return !host_->cancelled(); }));
+      return std::log(result.perplexity);
+    };
+  }
+  ASSIGN_OR_RETURN(const StageSpeed speed, RunStage(stage, &metrics_jsonl_));
+  if (speed.seconds > 0) {
+    outputs_.tokens_per_second =
+        static_cast<double>(speed.tokens) / speed.seconds;
+  }
+  if (trainer->has_best()) {
+    outputs_.best_score = trainer->best_score();
+    outputs_.best_step = trainer->best_step();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Run::SaveAdapter() {
   outputs_.adapter = Path("adapter.safetensors");
   RETURN_IF_ERROR(adapter_->SaveTensors(outputs_.adapter));
   outputs_.adapter_config = Path("adapter_config.json");
@@ -241,35 +246,132 @@ absl::Status Run::Learn() {
       outputs_.adapter_config, adapter_->ConfigJson(options_.base_model_name));
 }
 
+absl::Status Run::LearnSteps() {
+  ASSIGN_OR_RETURN(const std::unique_ptr<Teacher> teacher, OuterTeacher());
+  AdapterTunable tunable(*learn_model_, &*adapter_,
+                         ObjectiveWith(teacher.get(), options_, false));
+  Trainer trainer(&tunable, data_.train, FirstStage(options_));
+  ForwardOptions scoring;
+  scoring.adapter = &*adapter_;
+  return RunTrainer(kLearn, &trainer, *learn_model_, scoring);
+}
+
+absl::Status Run::Learn() {
+  learn_model_ = std::make_unique<Gemma3Model>(
+      data_.shared, data_.checkpoint.linears, ComputeType(options_.precision));
+  ASSIGN_OR_RETURN(
+      adapter_, LoraAdapter::Create(data_.checkpoint.specs,
+                                    AdapterOptions(options_), options_.seed));
+  if (ResumesAt(kPolish)) {
+    ASSIGN_OR_RETURN(const at::Tensor saved, resume_->Get(kAdapter));
+    if (saved.sizes() != adapter_->parameters().sizes()) {
+      return common::MakeError(
+          absl::StatusCode::kFailedPrecondition, "CHECKPOINT_MISMATCH",
+          absl::StrCat(inputs_.resume_from, ": an adapter of ", saved.numel(),
+                       " parameters, this run's has ",
+                       adapter_->parameters().numel()),
+          {});
+    }
+    adapter_->parameters().copy_(saved);
+    adapter_->Refresh(learn_model_->compute_type());
+  } else {
+    RETURN_IF_ERROR(LearnSteps());
+  }
+  return SaveAdapter();
+}
+
 absl::Status Run::FoldAdapter() {
   const Clock::time_point start = Clock::now();
-  const std::vector<TokenizedExample>& train = splits_.train;
-  std::vector<int64_t> order =
-      ShuffledOrder(static_cast<int64_t>(train.size()), options_.seed + 1);
+  std::vector<int64_t> order = ShuffledOrder(
+      static_cast<int64_t>(data_.train.size()), options_.seed + 1);
   order.resize(
       std::min(order.size(), static_cast<size_t>(options_.fold_examples)));
   const std::vector<PackedSequence> calibration =
-      Pack(train, order, options_.sequence_tokens);
-  const int64_t layers = checkpoint_.config.layers;
+      Pack(data_.train, order, options_.sequence_tokens);
+  const int64_t layers = data_.checkpoint.config.layers;
   Report("fold", 0, layers, start);
-  ASSIGN_OR_RETURN(fold_, Fold(checkpoint_, *learn_model_, *adapter_,
-                               calibration, [&](int64_t done) {
-                                 return Report("fold", done, layers, start);
-                               }));
-  outputs_.folded = Path("folded.safetensors");
-  outputs_.codes_changed = fold_.codes_changed;
+  ASSIGN_OR_RETURN(
+      FoldResult folded,
+      Fold(data_.checkpoint, *learn_model_, *adapter_, calibration,
+           [&](int64_t done) { return Report("fold", done, layers, start); }));
   common::LogInfo("fold_done", {{"seconds", SecondsSince(start)},
-                                {"codes_changed", fold_.codes_changed}});
-  return SaveFolded(checkpoint_, fold_, outputs_.folded);
+                                {"codes_changed", folded.codes_changed}});
+  tuned_ = std::move(folded.linears);
+  return absl::OkStatus();
+}
+
+absl::Status Run::RunGridStage(const std::string& name,
+                               GridParameters parameters,
+                               const Objective& objective,
+                               const StageOptions& stage_options) {
+  Gemma3Model student(data_.shared, tuned_, ComputeType(options_.precision));
+  GridTunable tunable(&student, &parameters, objective);
+  Trainer trainer(&tunable, data_.train, stage_options);
+  ForwardOptions scoring;
+  scoring.as_served = objective.as_served;
+  RETURN_IF_ERROR(RunTrainer(name, &trainer, student, scoring));
+  tuned_ = parameters.AllQuantized();
+  return absl::OkStatus();
+}
+
+absl::Status Run::Polish() {
+  // The learn stage's length decides, also when it was not run here.
+  AdapterTunable learned(*learn_model_, &*adapter_, {});
+  const int64_t learn_steps =
+      Trainer(&learned, data_.train, FirstStage(options_)).total_steps();
+  GridTraining training;
+  training.rank = options_.grid.rank;
+  training.alpha = 2.0 * static_cast<double>(training.rank);
+  training.low_rank_rate = options_.learning_rate / ScaleLearningRate(options_);
+  training.seed = options_.seed;
+  ASSIGN_OR_RETURN(GridParameters parameters,
+                   GridParameters::Create(tuned_, {}, training));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Teacher> teacher,
+                   MakeTeacher(*learn_model_, &*adapter_));
+  return RunGridStage(
+      kPolish, std::move(parameters),
+      ObjectiveWith(teacher.get(), options_, options_.grid.as_served),
+      PolishStage(options_, learn_steps));
+}
+
+absl::Status Run::TrainGrid() {
+  tuned_ = data_.checkpoint.linears;
+  GridTraining training;
+  training.seed = options_.seed;
+  std::vector<at::Tensor> weights;
+  if (options_.mode == TuningMode::kLrQat) {
+    training.rank = options_.grid.rank > 0 ? options_.grid.rank : options_.rank;
+    training.alpha = 2.0 * static_cast<double>(training.rank);
+    training.low_rank_rate =
+        options_.learning_rate / ScaleLearningRate(options_);
+  } else if (options_.mode == TuningMode::kFullQat) {
+    training.latent = true;
+    training.latent_rate =
+        WeightLearningRate(options_) / ScaleLearningRate(options_);
+    if (!inputs_.float_base.empty()) {
+      ASSIGN_OR_RETURN(const auto file,
+                       model::GgufFile::Open(inputs_.float_base));
+      ASSIGN_OR_RETURN(FloatCheckpoint floats, LoadFloatCheckpoint(*file));
+      weights = std::move(floats.linears);
+    }
+  }
+  ASSIGN_OR_RETURN(GridParameters parameters,
+                   GridParameters::Create(tuned_, weights, training));
+  weights.clear();
+  ASSIGN_OR_RETURN(const std::unique_ptr<Teacher> teacher, OuterTeacher());
+  return RunGridStage(
+      kTrain, std::move(parameters),
+      ObjectiveWith(teacher.get(), options_, options_.grid.as_served),
+      FirstStage(options_));
 }
 
 absl::Status Run::EvaluateModel(const Gemma3Model& model,
-                                const LoraAdapter* adapter,
+                                const ForwardOptions& forward,
                                 const std::string& label,
                                 EvaluationResult* result) {
   const Clock::time_point start = Clock::now();
   ASSIGN_OR_RETURN(
-      *result, Evaluate(model, adapter, splits_.test, options_.sequence_tokens,
+      *result, Evaluate(model, forward, data_.test, options_.sequence_tokens,
                         [&](int64_t done, int64_t total) {
                           return Report("evaluate", done, total, start);
                         }));
@@ -287,7 +389,7 @@ absl::Status Run::Probe(const Gemma3Model& model) {
   ASSIGN_OR_RETURN(const std::string text,
                    common::ReadFile(inputs_.probe_text));
   const std::vector<std::vector<int32_t>> sequences = ProbeSequences(
-      *tokenizer_, text, options_.probe_tokens, splits_.validation);
+      *data_.tokenizer, text, options_.probe_tokens, data_.validation);
   if (sequences.empty()) return absl::OkStatus();
   outputs_.probe = Path("probe.safetensors");
   return WriteProbe(model, sequences, outputs_.probe, [&](int64_t done) {
@@ -295,24 +397,50 @@ absl::Status Run::Probe(const Gemma3Model& model) {
   });
 }
 
-absl::StatusOr<TuningOutputs> Run::All() {
-  RETURN_IF_ERROR(LoadFiles());
-  RETURN_IF_ERROR(Learn());
-  if (options_.fold) RETURN_IF_ERROR(FoldAdapter());
-  learn_model_.reset();
-  // Exact from here on: float32 activations on dequantized weights.
-  Gemma3Model exact(shared_, checkpoint_.linears, at::kFloat);
-  adapter_->Refresh(at::kFloat);
+absl::Status Run::Finish() {
+  outputs_.metrics_jsonl = Path("metrics.jsonl");
   RETURN_IF_ERROR(
-      EvaluateModel(exact, &*adapter_, "adapter", &outputs_.float_adapter));
-  if (!options_.fold) return outputs_;
-  for (size_t i = 0; i < fold_.linears.size(); ++i) {
-    exact.SetLinear(static_cast<int64_t>(i),
-                    DequantizeTensor(fold_.linears[i]));
+      common::WriteFileAtomic(outputs_.metrics_jsonl, metrics_jsonl_));
+  // Exact from here on: float32 activations on dequantized weights.
+  Gemma3Model exact(data_.shared, data_.checkpoint.linears, at::kFloat);
+  ForwardOptions forward;
+  if (adapter_.has_value()) {
+    adapter_->Refresh(at::kFloat);
+    forward.adapter = &*adapter_;
+    RETURN_IF_ERROR(
+        EvaluateModel(exact, forward, "adapter", &outputs_.float_adapter));
+    forward.adapter = nullptr;
+  }
+  if (tuned_.empty()) return absl::OkStatus();
+  outputs_.codes_changed =
+      ShareOfCodesChanged(data_.checkpoint.linears, tuned_);
+  outputs_.folded = Path("folded.safetensors");
+  RETURN_IF_ERROR(SaveFolded(data_.checkpoint, tuned_, outputs_.folded));
+  for (size_t i = 0; i < tuned_.size(); ++i) {
+    exact.SetLinear(static_cast<int64_t>(i), DequantizeTensor(tuned_[i]));
   }
   RETURN_IF_ERROR(
-      EvaluateModel(exact, nullptr, "folded", &outputs_.folded_metrics));
-  RETURN_IF_ERROR(Probe(exact));
+      EvaluateModel(exact, forward, "tuned", &outputs_.folded_metrics));
+  return Probe(exact);
+}
+
+absl::StatusOr<TuningOutputs> Run::All() {
+  Report("load", 0, 0, Clock::now());
+  ASSIGN_OR_RETURN(data_, LoadRunData(inputs_, options_));
+  outputs_.validation_report = Path("validation_report.json");
+  RETURN_IF_ERROR(common::WriteFileAtomic(outputs_.validation_report,
+                                          data_.report.ToJson()));
+  RETURN_IF_ERROR(OpenCheckpoint());
+  if (HasAdapter(options_.mode)) {
+    RETURN_IF_ERROR(Learn());
+    if (options_.mode != TuningMode::kQlora) RETURN_IF_ERROR(FoldAdapter());
+    if (options_.mode == TuningMode::kQloraQat) RETURN_IF_ERROR(Polish());
+    learn_model_.reset();
+  } else {
+    RETURN_IF_ERROR(TrainGrid());
+    teacher_model_.reset();
+  }
+  RETURN_IF_ERROR(Finish());
   return outputs_;
 }
 
@@ -328,7 +456,8 @@ absl::StatusOr<TuningOutputs> RunTuning(const TuningInputs& inputs,
   at::set_num_threads(threads.threads);
   common::LogInfo(
       "tuning_started",
-      {{"threads", threads.threads},
+      {{"mode", ModeName(options.mode)},
+       {"threads", threads.threads},
        {"threads_from", threads.reason},
        {"precision", at::toString(ComputeType(options.precision))}});
   // The one place where LibTorch's exceptions become a status.

@@ -1,0 +1,64 @@
+#include "services/finetuner/run_data.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/common/error_info.h"
+#include "services/finetuner/float_checkpoint.h"
+#include "services/finetuner/prepared_data.h"
+#include "services/finetuner/probe.h"
+
+namespace onegrid::finetuner {
+absl::StatusOr<RunData> LoadRunData(const TuningInputs& inputs,
+                                    const TuningOptions& options) {
+  RunData data;
+  ASSIGN_OR_RETURN(data.file, model::GgufFile::Open(inputs.base));
+  ASSIGN_OR_RETURN(data.checkpoint, LoadGridCheckpoint(*data.file));
+  ASSIGN_OR_RETURN(data.tokenizer, model::Tokenizer::FromGguf(*data.file));
+  std::vector<SplitFile> files = {
+      {"train", inputs.train, options.max_examples, /*cut=*/true},
+      {"test", inputs.test, options.max_eval_examples, /*cut=*/false}};
+  if (!inputs.validation.empty()) {
+    files.push_back({"validation", inputs.validation,
+                     std::max(kProbeExamples, options.eval_examples),
+                     /*cut=*/false});
+  }
+  ASSIGN_OR_RETURN(PreparedData prepared,
+                   PrepareDataset(files, options.data, *data.tokenizer,
+                                  options.sequence_tokens));
+  data.train = std::move(prepared.splits[0]);
+  data.test = std::move(prepared.splits[1]);
+  if (files.size() > 2) data.validation = std::move(prepared.splits[2]);
+  data.report = std::move(prepared.report);
+  data.longest = std::max(options.sequence_tokens, kProbeWindow);
+  for (const auto* split : {&data.test, &data.validation}) {
+    for (const TokenizedExample& example : *split) {
+      data.longest =
+          std::max(data.longest, static_cast<int64_t>(example.tokens.size()));
+    }
+  }
+  data.shared = MakeSharedWeights(data.checkpoint, data.longest);
+  return data;
+}
+
+absl::StatusOr<std::unique_ptr<Gemma3Model>> LoadFloatModel(
+    const std::string& path, const model::Gemma3Config& config, int64_t longest,
+    at::ScalarType compute_type) {
+  ASSIGN_OR_RETURN(const auto file, model::GgufFile::Open(path));
+  ASSIGN_OR_RETURN(const FloatCheckpoint checkpoint,
+                   LoadFloatCheckpoint(*file));
+  if (checkpoint.config.vocab_size != config.vocab_size) {
+    return common::MakeError(
+        absl::StatusCode::kInvalidArgument, "TEACHER_MISMATCH",
+        absl::StrCat(path, ": a vocabulary of ", checkpoint.config.vocab_size,
+                     " tokens, the base has ", config.vocab_size),
+        {{"found", absl::StrCat(checkpoint.config.vocab_size)},
+         {"expected", absl::StrCat(config.vocab_size)}});
+  }
+  return std::make_unique<Gemma3Model>(MakeSharedWeights(checkpoint, longest),
+                                       checkpoint.linears, compute_type);
+}
+
+}  // namespace onegrid::finetuner

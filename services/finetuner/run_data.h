@@ -1,0 +1,44 @@
+// What a tuning run reads: base, tokenizer, splits.
+#ifndef SERVICES_FINETUNER_RUN_DATA_H_
+#define SERVICES_FINETUNER_RUN_DATA_H_
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "services/finetuner/data_report.h"
+#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/grid_checkpoint.h"
+#include "services/finetuner/packing.h"
+#include "services/finetuner/tuning_options.h"
+#include "services/model/gguf_reader.h"
+#include "services/model/tokenizer.h"
+
+namespace onegrid::finetuner {
+
+struct RunData {
+  std::unique_ptr<model::GgufFile> file;
+  std::unique_ptr<model::Tokenizer> tokenizer;
+  GridCheckpoint checkpoint;
+  std::vector<TokenizedExample> train;
+  std::vector<TokenizedExample> test;
+  std::vector<TokenizedExample> validation;  // May be empty.
+  DataReport report;
+  int64_t longest = 0;  // Tokens of the longest sequence that will be run.
+  std::shared_ptr<const SharedWeights> shared;
+};
+
+// Errors of the readers and of PrepareDataset.
+absl::StatusOr<RunData> LoadRunData(const TuningInputs& inputs,
+                                    const TuningOptions& options);
+
+// A checkpoint's float weights as a model of `compute_type`; keeps the shared
+// weights alive. InvalidArgument (TEACHER_MISMATCH): another vocabulary than
+// `config`'s.
+absl::StatusOr<std::unique_ptr<Gemma3Model>> LoadFloatModel(
+    const std::string& path, const model::Gemma3Config& config, int64_t longest,
+    at::ScalarType compute_type);
+
+}  // namespace onegrid::finetuner
+
+#endif  // SERVICES_FINETUNER_RUN_DATA_H_
