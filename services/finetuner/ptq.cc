@@ -13,6 +13,7 @@
 #include "services/finetuner/gemma3_model.h"
 #include "services/finetuner/gptq.h"
 #include "services/finetuner/grid_tensor.h"
+#include "services/finetuner/scale_fit.h"
 #include "services/finetuner/tensor_file.h"
 
 namespace onegrid::finetuner {
@@ -61,7 +62,9 @@ absl::StatusOr<std::vector<quant::GridMatrix>> RoundLinearsWithFeedback(
         const at::Tensor& target = checkpoint.linears[linear];
         ASSIGN_OR_RETURN(const quant::GridMatrix nearest,
                          EncodeTensor(target, *grids.linears[linear]));
-        linears.push_back(RoundWithFeedback(target, nearest, factor));
+        linears.push_back(RoundWithFittedScales(
+            target, nearest, statistics[static_cast<size_t>(g)].hessian,
+            factor));
         model.SetLinear(static_cast<int64_t>(linear),
                         DequantizeTensor(linears.back()));
       }

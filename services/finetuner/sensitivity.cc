@@ -17,6 +17,7 @@
 #include "services/finetuner/grid_tensor.h"
 #include "services/finetuner/head_kl.h"
 #include "services/finetuner/head_loss.h"
+#include "services/finetuner/scale_fit.h"
 #include "services/model/quant_plan.h"
 
 namespace onegrid::finetuner {
@@ -73,6 +74,12 @@ absl::StatusOr<Examined> Examine(const Gemma3Model& model,
   return examined;
 }
 
+// What RoundWithFittedScales wants to know of a linear group.
+struct Inputs {
+  at::Tensor hessian;
+  HessianFactor factor;
+};
+
 // Puts one matrix after another on its grids.
 class Measurement {
  public:
@@ -94,11 +101,11 @@ class Measurement {
       const SensitivityProgress& progress);
 
  private:
-  absl::StatusOr<TensorCosts> Linear(
-      int64_t layer, size_t linear, const std::optional<HessianFactor>& factor);
+  absl::StatusOr<TensorCosts> Linear(int64_t layer, size_t linear,
+                                     const std::optional<Inputs>& inputs);
   absl::StatusOr<TensorCosts> Embedding(absl::Span<const PackedSequence> text);
-  absl::StatusOr<std::array<std::optional<HessianFactor>, kGroupsPerLayer>>
-  Factors(int64_t layer);
+  absl::StatusOr<std::array<std::optional<Inputs>, kGroupsPerLayer>> InputsOf(
+      int64_t layer);
   double Kl(at::Tensor hidden, const at::Tensor& head) const;
 
   const FloatCheckpoint& checkpoint_;
@@ -116,14 +123,15 @@ double Measurement::Kl(at::Tensor hidden, const at::Tensor& head) const {
 }
 
 absl::StatusOr<TensorCosts> Measurement::Linear(
-    int64_t layer, size_t linear, const std::optional<HessianFactor>& factor) {
+    int64_t layer, size_t linear, const std::optional<Inputs>& inputs) {
   const at::Tensor& target = checkpoint_.linears[linear];
   TensorCosts costs{checkpoint_.specs[linear].gguf_name, {}};
   for (const quant::Grid* grid : options_.linear_grids) {
     if (target.size(1) % grid->group != 0) continue;
     ASSIGN_OR_RETURN(quant::GridMatrix matrix, EncodeTensor(target, *grid));
-    if (factor.has_value()) {
-      matrix = RoundWithFeedback(target, matrix, *factor);
+    if (inputs.has_value()) {
+      matrix = RoundWithFittedScales(target, matrix, inputs->hessian,
+                                     inputs->factor);
     }
     model_.SetLinear(static_cast<int64_t>(linear), DequantizeTensor(matrix));
     const double kl = Kl(RunFrom(model_, layer, text_.streams(),
@@ -157,15 +165,17 @@ absl::StatusOr<TensorCosts> Measurement::Embedding(
   return costs;
 }
 
-absl::StatusOr<std::array<std::optional<HessianFactor>, kGroupsPerLayer>>
-Measurement::Factors(int64_t layer) {
-  std::array<std::optional<HessianFactor>, kGroupsPerLayer> factors;
-  if (!options_.feedback) return factors;
+absl::StatusOr<std::array<std::optional<Inputs>, kGroupsPerLayer>>
+Measurement::InputsOf(int64_t layer) {
+  std::array<std::optional<Inputs>, kGroupsPerLayer> inputs;
+  if (!options_.feedback) return inputs;
   const LayerStatistics statistics = calibration_.ObserveAndAdvance(layer);
-  for (size_t g = 0; g < factors.size(); ++g) {
-    ASSIGN_OR_RETURN(factors[g], FactorHessian(statistics[g].hessian));
+  for (size_t g = 0; g < inputs.size(); ++g) {
+    ASSIGN_OR_RETURN(HessianFactor factor,
+                     FactorHessian(statistics[g].hessian));
+    inputs[g] = Inputs{statistics[g].hessian, std::move(factor)};
   }
-  return factors;
+  return inputs;
 }
 
 absl::StatusOr<std::vector<TensorCosts>> Measurement::All(
@@ -175,14 +185,14 @@ absl::StatusOr<std::vector<TensorCosts>> Measurement::All(
   const auto total = static_cast<int64_t>(checkpoint_.linears.size()) + 1;
   std::vector<TensorCosts> tensors;
   for (int64_t layer = 0; layer < checkpoint_.config.layers; ++layer) {
-    ASSIGN_OR_RETURN(const auto factors, Factors(layer));
-    for (size_t g = 0; g < factors.size(); ++g) {
+    ASSIGN_OR_RETURN(const auto inputs, InputsOf(layer));
+    for (size_t g = 0; g < inputs.size(); ++g) {
       const GroupSpan span = LinearsOf(static_cast<LinearGroup>(g));
       for (int i = span.begin; i < span.end; ++i) {
         ASSIGN_OR_RETURN(
             TensorCosts costs,
             Linear(layer, static_cast<size_t>(layer * kLinearsPerLayer + i),
-                   factors[g]));
+                   inputs[g]));
         tensors.push_back(std::move(costs));
         if (!progress(static_cast<int64_t>(tensors.size()), total)) {
           return absl::CancelledError("the measurement was cancelled");

@@ -32,7 +32,7 @@ FloatCheckpoint MakeFloatCheckpoint() {
 }
 
 std::vector<PackedSequence> Text() {
-  return Pack(MakeTinyExamples(40, 30, 2), ShuffledOrder(40, 1), 64);
+  return Pack(MakeTinyExamples(20, 30, 2), ShuffledOrder(20, 1), 64);
 }
 
 SensitivityOptions AllGrids() {
