@@ -2,7 +2,9 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <string>
+#include <system_error>
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
@@ -16,6 +18,7 @@
 #include "services/common/worker.h"
 #include "services/exporter/export_files.h"
 #include "services/exporter/export_work.h"
+#include "services/exporter/hf_importer.h"
 #include "services/exporter/importer.h"
 
 ABSL_FLAG(std::string, controller, "",
@@ -31,7 +34,11 @@ ABSL_FLAG(std::string, port_file, "",
 ABSL_FLAG(int, threads, 0,
           "Compute threads; 0: from affinity and cgroup quota.");
 ABSL_FLAG(std::string, import, "",
-          "Import this GGUF into --out and exit, without a controller.");
+          "Import this GGUF or folder of Hugging Face safetensors into --out "
+          "and exit, without a controller.");
+ABSL_FLAG(std::string, tokenizer_from, "",
+          "With --import of a folder without tokenizer.model: a GGUF of the "
+          "same vocabulary, whose tokenizer is taken.");
 ABSL_FLAG(std::string, export_base, "",
           "Export from this on-grid GGUF into the folder --out and exit, "
           "without a controller.");
@@ -78,9 +85,14 @@ void PrintJson(const google::protobuf::Message& message) {
 }
 
 int ImportOnce(int threads) {
-  const auto report =
-      ImportGguf(absl::GetFlag(FLAGS_import), absl::GetFlag(FLAGS_out),
-                 {threads, PrintProgress});
+  const std::string source = absl::GetFlag(FLAGS_import);
+  const std::string out = absl::GetFlag(FLAGS_out);
+  const ImportOptions options = {threads, PrintProgress,
+                                 absl::GetFlag(FLAGS_tokenizer_from)};
+  std::error_code none;
+  const auto report = std::filesystem::is_directory(source, none)
+                          ? ImportHfFolder(source, out, options)
+                          : ImportGguf(source, out, options);
   if (!report.ok()) return Fail(report.status());
   PrintJson(*report);
   return 0;
@@ -147,7 +159,7 @@ int main(int argc, char** argv) {
   absl::SetProgramUsageMessage(
       "Imports checkpoints onto the grid and exports tuned models.\n"
       "  exporter --controller=HOST:PORT --cache_dir=DIR\n"
-      "  exporter --import=SOURCE.gguf --out=BASE.gguf\n"
+      "  exporter --import=SOURCE.gguf|FOLDER --out=BASE.gguf\n"
       "  exporter --export_base=BASE.gguf --folded=FOLDED.safetensors\n"
       "      [--adapter=A.safetensors --adapter_config=C.json] --out=DIR");
   absl::ParseCommandLine(argc, argv);

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/quant/ggml_types.h"
+#include "kernels/quant/grid_recovery.h"
 #include "kernels/quant/q4_0.h"
 #include "services/common/error_info.h"
 #include "services/model/tensor_ops.h"
@@ -15,36 +16,61 @@
 namespace onegrid::exporter {
 namespace {
 
+using quant::GgmlType;
 using quant::GridMatrix;
+using quant::GridRecovery;
 using quant::kGroup;
+using quant::RecoveryCounts;
 
-// Encodes w [rows, cols] in up to `threads` slices of whole rows.
-absl::StatusOr<GridMatrix> EncodeRows(absl::Span<const float> w, int64_t rows,
-                                      int64_t cols, int threads) {
+void Add(const RecoveryCounts& part, RecoveryCounts& sum) {
+  sum.on_grid += part.on_grid;
+  sum.zero += part.zero;
+  sum.fallback += part.fallback;
+  sum.snapped += part.snapped;
+  sum.unheld += part.unheld;
+}
+
+// Encodes w [rows, cols] in up to `threads` slices of whole rows, each by
+// encode(w, rows, cols).
+template <typename Encode>
+absl::StatusOr<GridRecovery> EncodeRows(absl::Span<const float> w, int64_t rows,
+                                        int64_t cols, int threads,
+                                        const Encode& encode) {
   const int64_t slices = std::clamp<int64_t>(threads, 1, rows);
-  std::vector<absl::StatusOr<GridMatrix>> parts(slices, GridMatrix{});
+  std::vector<absl::StatusOr<GridRecovery>> parts(slices, GridRecovery{});
   std::vector<std::thread> workers;
-  const auto encode = [&](int64_t slice) {
+  const auto encode_slice = [&](int64_t slice) {
     const int64_t begin = rows * slice / slices;
     const int64_t end = rows * (slice + 1) / slices;
-    parts[slice] =
-        quant::EncodeMatrix(w.subspan(begin * cols, (end - begin) * cols),
-                            end - begin, cols, quant::kInt4G32);
+    parts[slice] = encode(w.subspan(begin * cols, (end - begin) * cols),
+                          end - begin, cols);
   };
-  for (int64_t i = 1; i < slices; ++i) workers.emplace_back(encode, i);
-  encode(0);
+  for (int64_t i = 1; i < slices; ++i) workers.emplace_back(encode_slice, i);
+  encode_slice(0);
   for (std::thread& worker : workers) worker.join();
-  GridMatrix whole{rows, cols, {}, {}};
-  whole.codes.reserve(rows * cols);
-  whole.scales.reserve(rows * cols / kGroup);
-  for (absl::StatusOr<GridMatrix>& part : parts) {
+  GridRecovery whole{{rows, cols, {}, {}}, {}};
+  whole.matrix.codes.reserve(rows * cols);
+  whole.matrix.scales.reserve(rows * cols / kGroup);
+  for (const absl::StatusOr<GridRecovery>& part : parts) {
     RETURN_IF_ERROR(part.status());
-    whole.codes.insert(whole.codes.end(), part->codes.begin(),
-                       part->codes.end());
-    whole.scales.insert(whole.scales.end(), part->scales.begin(),
-                        part->scales.end());
+    whole.matrix.codes.insert(whole.matrix.codes.end(),
+                              part->matrix.codes.begin(),
+                              part->matrix.codes.end());
+    whole.matrix.scales.insert(whole.matrix.scales.end(),
+                               part->matrix.scales.begin(),
+                               part->matrix.scales.end());
+    Add(part->counts, whole.counts);
   }
   return whole;
+}
+
+// The least-squares encoder, in the shape of the other one.
+absl::StatusOr<GridRecovery> EncodeAfresh(absl::Span<const float> w,
+                                          int64_t rows, int64_t cols) {
+  GridRecovery encoded;
+  ASSIGN_OR_RETURN(encoded.matrix,
+                   quant::EncodeMatrix(w, rows, cols, quant::kInt4G32));
+  return encoded;
 }
 
 // Copies the groups of `source` that the grid allows over those of `target`.
@@ -96,15 +122,42 @@ absl::Status CheckFinite(absl::string_view name,
   return absl::OkStatus();
 }
 
+absl::StatusOr<GridEncoding> EncodeFloats(absl::string_view name,
+                                          absl::Span<const float> values,
+                                          int64_t rows, int64_t cols,
+                                          int threads) {
+  RETURN_IF_ERROR(CheckFinite(name, values));
+  absl::StatusOr<GridRecovery> recovery =
+      EncodeRows(values, rows, cols, threads, quant::RecoverMatrix);
+  if (!recovery.ok()) {
+    return common::MakeError(
+        absl::StatusCode::kInvalidArgument, "UNSUPPORTED_TENSOR",
+        absl::StrCat("tensor ", name, ": ", recovery.status().message()),
+        {{"tensor", std::string(name)}});
+  }
+  GridEncoding encoding;
+  encoding.matrix = std::move(recovery->matrix);
+  encoding.recovery = recovery->counts;
+  Measure(values, encoding);
+  return encoding;
+}
+
 absl::StatusOr<GridEncoding> EncodeOnGrid(const model::GgufFile::Tensor& tensor,
                                           int threads) {
   ASSIGN_OR_RETURN(const std::vector<float> values,
                    model::DequantizeTensor(tensor));
+  if (tensor.type == GgmlType::kF32 || tensor.type == GgmlType::kF16 ||
+      tensor.type == GgmlType::kBF16) {
+    return EncodeFloats(tensor.name, values, tensor.rows(), tensor.cols(),
+                        threads);
+  }
   RETURN_IF_ERROR(CheckFinite(tensor.name, values));
+  ASSIGN_OR_RETURN(
+      GridRecovery encoded,
+      EncodeRows(values, tensor.rows(), tensor.cols(), threads, EncodeAfresh));
   GridEncoding encoding;
-  ASSIGN_OR_RETURN(encoding.matrix,
-                   EncodeRows(values, tensor.rows(), tensor.cols(), threads));
-  if (tensor.type == quant::GgmlType::kQ4_0) {
+  encoding.matrix = std::move(encoded.matrix);
+  if (tensor.type == GgmlType::kQ4_0) {
     ASSIGN_OR_RETURN(
         const GridMatrix source,
         quant::UnpackQ4_0(tensor.data, tensor.rows(), tensor.cols()));

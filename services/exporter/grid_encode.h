@@ -9,6 +9,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "kernels/quant/grid.h"
+#include "kernels/quant/grid_recovery.h"
 #include "services/model/gguf_reader.h"
 
 namespace onegrid::exporter {
@@ -21,12 +22,24 @@ struct GridEncoding {
   // Sums over the tensor of (w' - w)^2 and w^2.
   double error_squares = 0;
   double weight_squares = 0;
+  // Of float weights: groups on a lattice, zero and encoded afresh. All 0 for
+  // tensors of other types.
+  quant::RecoveryCounts recovery;
 };
 
+// Puts float weights [rows, cols] on the grid with up to `threads` threads:
+// groups that lie on a lattice keep its codes (quant::RecoverMatrix).
+// INVALID_ARGUMENT (UNSUPPORTED_TENSOR), naming the tensor: cols not a multiple
+// of the group, a value not finite or too large.
+absl::StatusOr<GridEncoding> EncodeFloats(absl::string_view name,
+                                          absl::Span<const float> values,
+                                          int64_t rows, int64_t cols,
+                                          int threads);
+
 // Puts `tensor` (2 dimensions, any type kernels/quant decodes) on the grid
-// with up to `threads` threads. A Q4_0 group that has a dual-exact scale and
-// can have a positive one keeps its codes and scale; other groups get
-// quant::EncodeMatrix's.
+// with up to `threads` threads. Float types as EncodeFloats. A Q4_0 group that
+// has a dual-exact scale and can have a positive one keeps its codes and scale;
+// other groups get quant::EncodeMatrix's.
 // INVALID_ARGUMENT: rows not a multiple of the group, a value not finite.
 absl::StatusOr<GridEncoding> EncodeOnGrid(const model::GgufFile::Tensor& tensor,
                                           int threads);

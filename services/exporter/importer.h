@@ -28,13 +28,17 @@ struct ImportOptions {
   // Threads of the scale search, at least 1.
   int threads = 1;
   ProgressFn progress;
+  // Of a Hugging Face folder: the GGUF file that has its tokenizer, if the
+  // folder has no tokenizer.model.
+  std::string tokenizer_from = {};
 };
 
 // Reads the GGUF `source` and writes the on-grid GGUF `out` atomically: on
 // any error `out` is as it was before.
 //
 // A group whose values already lie on the grid keeps its codes and scale and
-// is counted in groups_kept.
+// is counted in groups_kept. Float weights go through quant::RecoverMatrix,
+// which see; a warning is logged if some lie on no lattice.
 //
 // Errors: those of model::GgufFile::Open and model::ConfigFromGguf
 // (CORRUPT_FILE, UNSUPPORTED_ARCHITECTURE, UNSUPPORTED_TENSOR_TYPE);

@@ -14,6 +14,14 @@ void AppendRaw(const T& value, std::string& out) {
   out.append(reinterpret_cast<const char*>(&value), sizeof(value));
 }
 
+void AppendToken(const std::string& text, float score, int32_t type,
+                 std::string& out) {
+  AppendRaw(static_cast<uint64_t>(text.size()), out);
+  out.append(text);
+  AppendRaw(score, out);
+  AppendRaw(type, out);
+}
+
 }  // namespace
 
 absl::StatusOr<std::string> TokenizerDigest(const model::GgufFile& file) {
@@ -30,10 +38,16 @@ absl::StatusOr<std::string> TokenizerDigest(const model::GgufFile& file) {
   }
   std::string bytes;
   for (size_t i = 0; i < tokens.size(); ++i) {
-    AppendRaw(static_cast<uint64_t>(tokens[i].size()), bytes);
-    bytes.append(tokens[i]);
-    AppendRaw(scores[i], bytes);
-    AppendRaw(types[i], bytes);
+    AppendToken(tokens[i], scores[i], types[i], bytes);
+  }
+  return common::Sha256Of(bytes);
+}
+
+std::string TokenizerDigest(const model::Vocabulary& vocabulary) {
+  std::string bytes;
+  for (const model::VocabularyToken& token : vocabulary.tokens) {
+    AppendToken(token.text, token.score, static_cast<int32_t>(token.type),
+                bytes);
   }
   return common::Sha256Of(bytes);
 }

@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "services/model/gguf_reader.h"
+#include "services/model/sentencepiece_model.h"
 
 namespace onegrid::exporter {
 
@@ -14,6 +15,9 @@ namespace onegrid::exporter {
 // Errors: INVALID_ARGUMENT or NOT_FOUND when the file has no such arrays or
 // they differ in length.
 absl::StatusOr<std::string> TokenizerDigest(const model::GgufFile& file);
+
+// The same of a vocabulary that is in memory.
+std::string TokenizerDigest(const model::Vocabulary& vocabulary);
 
 }  // namespace onegrid::exporter
 

@@ -48,51 +48,6 @@ class ProtoWriter {
   std::string out_;
 };
 
-absl::Status CheckTokens(const GgufFile& file, const Vocabulary& vocabulary) {
-  absl::flat_hash_set<absl::string_view> texts;
-  bool has_byte[256] = {};
-  for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
-    const VocabularyToken& token = vocabulary.tokens[id];
-    const std::string where = absl::StrCat(kTokensKey, "[", id, "]");
-    if (token.text.empty()) {
-      return CorruptFile(file.path(), absl::StrCat(where, " is empty"));
-    }
-    if (!texts.insert(token.text).second) {
-      return CorruptFile(file.path(),
-                         absl::StrCat(where, " has the text of another token"));
-    }
-    if (!std::isfinite(token.score)) {
-      return CorruptFile(file.path(),
-                         absl::StrCat(where, ": its score is not finite"));
-    }
-    const int32_t type = static_cast<int32_t>(token.type);
-    if (type < 1 || type > 6) {
-      return CorruptFile(file.path(),
-                         absl::StrCat(where,
-                                      ": expected a token type 1 to 6, "
-                                      "found ",
-                                      type));
-    }
-    if (token.type == TokenType::kByte) {
-      const int byte = ByteOfToken(token.text);
-      if (byte < 0) {
-        return CorruptFile(file.path(),
-                           absl::StrCat(where,
-                                        ": a byte token is not named <0x00> to "
-                                        "<0xFF>"));
-      }
-      has_byte[byte] = true;
-    }
-  }
-  for (int byte = 0; byte < 256; ++byte) {
-    if (!has_byte[byte]) {
-      return CorruptFile(
-          file.path(), absl::StrCat(kTokensKey, ": no token for byte ", byte));
-    }
-  }
-  return absl::OkStatus();
-}
-
 absl::StatusOr<int32_t> TokenId(const GgufFile& file, const char* name,
                                 size_t vocab_size) {
   const std::string key = absl::StrCat("tokenizer.ggml.", name, "_token_id");
@@ -138,6 +93,51 @@ std::string SerializePiece(const VocabularyToken& token, bool is_unknown) {
 
 }  // namespace
 
+absl::Status CheckTokens(const std::string& path, absl::string_view list,
+                         const Vocabulary& vocabulary) {
+  absl::flat_hash_set<absl::string_view> texts;
+  bool has_byte[256] = {};
+  for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
+    const VocabularyToken& token = vocabulary.tokens[id];
+    const std::string where = absl::StrCat(list, "[", id, "]");
+    if (token.text.empty()) {
+      return CorruptFile(path, absl::StrCat(where, " is empty"));
+    }
+    if (!texts.insert(token.text).second) {
+      return CorruptFile(path,
+                         absl::StrCat(where, " has the text of another token"));
+    }
+    if (!std::isfinite(token.score)) {
+      return CorruptFile(path,
+                         absl::StrCat(where, ": its score is not finite"));
+    }
+    const int32_t type = static_cast<int32_t>(token.type);
+    if (type < 1 || type > 6) {
+      return CorruptFile(path, absl::StrCat(where,
+                                            ": expected a token type 1 to 6, "
+                                            "found ",
+                                            type));
+    }
+    if (token.type == TokenType::kByte) {
+      const int byte = ByteOfToken(token.text);
+      if (byte < 0) {
+        return CorruptFile(path,
+                           absl::StrCat(where,
+                                        ": a byte token is not named <0x00> to "
+                                        "<0xFF>"));
+      }
+      has_byte[byte] = true;
+    }
+  }
+  for (int byte = 0; byte < 256; ++byte) {
+    if (!has_byte[byte]) {
+      return CorruptFile(path,
+                         absl::StrCat(list, ": no token for byte ", byte));
+    }
+  }
+  return absl::OkStatus();
+}
+
 int ByteOfToken(const std::string& text) {
   if (text.size() != 6 || text.compare(0, 3, "<0x") != 0 || text[5] != '>') {
     return -1;
@@ -182,7 +182,7 @@ absl::StatusOr<Vocabulary> VocabularyFromGguf(const GgufFile& file) {
     vocabulary.tokens.push_back(
         {std::move(texts[i]), scores[i], static_cast<TokenType>(types[i])});
   }
-  RETURN_IF_ERROR(CheckTokens(file, vocabulary));
+  RETURN_IF_ERROR(CheckTokens(file.path(), kTokensKey, vocabulary));
   const size_t size = vocabulary.tokens.size();
   ASSIGN_OR_RETURN(vocabulary.bos_id, TokenId(file, "bos", size));
   ASSIGN_OR_RETURN(vocabulary.eos_id, TokenId(file, "eos", size));

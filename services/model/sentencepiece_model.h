@@ -5,7 +5,9 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "services/model/gguf_reader.h"
 
 namespace onegrid::model {
@@ -42,6 +44,12 @@ struct Vocabulary {
 // byte tokens. Errors: Unimplemented (UNSUPPORTED_TOKENIZER), DataLoss or
 // those of GgufFile::Get* (CORRUPT_FILE).
 absl::StatusOr<Vocabulary> VocabularyFromGguf(const GgufFile& file);
+
+// DataLoss (CORRUPT_FILE), naming `path` and the token as `list`[id]: an empty
+// text, two tokens of one text, a score that is not finite, an unknown type, or
+// not all 256 byte tokens.
+absl::Status CheckTokens(const std::string& path, absl::string_view list,
+                         const Vocabulary& vocabulary);
 
 // The byte of a token text "<0x00>" to "<0xFF>" (upper-case), else -1.
 int ByteOfToken(const std::string& text);

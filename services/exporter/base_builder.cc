@@ -1,0 +1,90 @@
+#include "services/exporter/base_builder.h"
+
+#include <cmath>
+#include <utility>
+
+#include "kernels/quant/ggml_types.h"
+#include "kernels/quant/q4_0.h"
+#include "kernels/quant/q8_0.h"
+#include "services/common/error_info.h"
+#include "services/common/log.h"
+#include "services/model/tensor_names.h"
+
+namespace onegrid::exporter {
+namespace {
+
+using quant::GgmlType;
+
+constexpr uint32_t kFileTypeQ4_0 = 2;
+constexpr uint32_t kQuantizationVersion = 2;
+
+}  // namespace
+
+std::map<std::string, model::GgufValue> BaseFileType() {
+  return {{"general.file_type", kFileTypeQ4_0},
+          {"general.quantization_version", kQuantizationVersion}};
+}
+
+void BaseBuilder::CountParameters(int64_t parameters) {
+  report_.set_parameters(report_.parameters() + parameters);
+}
+
+absl::Status BaseBuilder::AddLinear(const std::string& gguf_name,
+                                    const GridEncoding& encoding) {
+  const quant::GridMatrix& matrix = encoding.matrix;
+  ASSIGN_OR_RETURN(std::vector<uint8_t> packed, quant::PackQ4_0(matrix));
+  CountParameters(matrix.rows * matrix.cols);
+  const quant::RecoveryCounts& recovery = encoding.recovery;
+  report_.set_tensors_on_grid(report_.tensors_on_grid() + 1);
+  report_.set_groups(report_.groups() + encoding.groups);
+  report_.set_groups_kept(report_.groups_kept() + encoding.groups_kept);
+  report_.set_groups_on_grid(report_.groups_on_grid() + recovery.on_grid +
+                             recovery.zero);
+  report_.set_groups_snapped(report_.groups_snapped() + recovery.snapped);
+  report_.set_groups_fallback(report_.groups_fallback() + recovery.fallback);
+  error_squares_ += encoding.error_squares;
+  weight_squares_ += encoding.weight_squares;
+  return writer_.AddTensor(gguf_name, GgmlType::kQ4_0,
+                           {matrix.cols, matrix.rows}, std::move(packed));
+}
+
+absl::Status BaseBuilder::AddEmbedding(absl::Span<const float> values,
+                                       int64_t rows, int64_t cols) {
+  RETURN_IF_ERROR(CheckFinite(model::kGgufEmbedding, values));
+  CountParameters(rows * cols);
+  ASSIGN_OR_RETURN(std::vector<uint8_t> packed,
+                   quant::EncodeQ8_0(values, rows, cols));
+  return writer_.AddTensor(model::kGgufEmbedding, GgmlType::kQ8_0, {cols, rows},
+                           std::move(packed));
+}
+
+absl::Status BaseBuilder::AddNorm(const std::string& gguf_name,
+                                  absl::Span<const float> values) {
+  RETURN_IF_ERROR(CheckFinite(gguf_name, values));
+  const auto size = static_cast<int64_t>(values.size());
+  CountParameters(size);
+  const auto* bytes = reinterpret_cast<const uint8_t*>(values.data());
+  return writer_.AddTensor(
+      gguf_name, GgmlType::kF32, {size},
+      std::vector<uint8_t>(bytes, bytes + values.size() * sizeof(float)));
+}
+
+absl::StatusOr<v1::ImportReport> BaseBuilder::Finish(
+    const std::string& out, const std::string& architecture,
+    const std::string& tokenizer_sha256) {
+  RETURN_IF_ERROR(writer_.WriteTo(out));
+  report_.set_architecture(architecture);
+  report_.set_tokenizer_sha256(tokenizer_sha256);
+  if (weight_squares_ > 0) {
+    report_.set_relative_rms_error(std::sqrt(error_squares_ / weight_squares_));
+  }
+  if (report_.groups_fallback() > 0) {
+    common::LogWarning("weights_off_the_grid",
+                       {{"groups_fallback", report_.groups_fallback()},
+                        {"groups_on_grid", report_.groups_on_grid()},
+                        {"relative_rms_error", report_.relative_rms_error()}});
+  }
+  return std::move(report_);
+}
+
+}  // namespace onegrid::exporter

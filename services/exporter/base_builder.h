@@ -1,0 +1,57 @@
+// Collects the tensors of an on-grid base GGUF and reports what the grid
+// changed. The imports of every source format write through it.
+#ifndef SERVICES_EXPORTER_BASE_BUILDER_H_
+#define SERVICES_EXPORTER_BASE_BUILDER_H_
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "proto/onegrid/v1/base_model.pb.h"
+#include "services/exporter/grid_encode.h"
+#include "services/model/gguf_value.h"
+#include "services/model/gguf_writer.h"
+
+namespace onegrid::exporter {
+
+// Metadata of a file whose matrices are mostly Q4_0.
+std::map<std::string, model::GgufValue> BaseFileType();
+
+// Not thread-safe.
+class BaseBuilder {
+ public:
+  model::GgufWriter& writer() { return writer_; }
+
+  // A linear layer, Q4_0.
+  absl::Status AddLinear(const std::string& gguf_name,
+                         const GridEncoding& encoding);
+  // The token embedding [rows, cols], Q8_0 by ggml's rule.
+  // INVALID_ARGUMENT (UNSUPPORTED_TENSOR): a value that is not finite.
+  absl::Status AddEmbedding(absl::Span<const float> values, int64_t rows,
+                            int64_t cols);
+  // A norm, F32, in GGUF's convention. Errors: as AddEmbedding.
+  absl::Status AddNorm(const std::string& gguf_name,
+                       absl::Span<const float> values);
+  // Counts a tensor that the caller put into the writer itself.
+  void CountParameters(int64_t parameters);
+
+  // Writes the file and completes the report; logs a warning if groups of
+  // float weights lie on no lattice. Errors: those of GgufWriter::WriteTo.
+  absl::StatusOr<v1::ImportReport> Finish(const std::string& out,
+                                          const std::string& architecture,
+                                          const std::string& tokenizer_sha256);
+
+ private:
+  model::GgufWriter writer_;
+  v1::ImportReport report_;
+  double error_squares_ = 0;
+  double weight_squares_ = 0;
+};
+
+}  // namespace onegrid::exporter
+
+#endif  // SERVICES_EXPORTER_BASE_BUILDER_H_

@@ -1,0 +1,135 @@
+#include "services/exporter/hf_importer.h"
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "services/common/error_info.h"
+#include "services/exporter/base_builder.h"
+#include "services/exporter/grid_encode.h"
+#include "services/exporter/tokenizer_digest.h"
+#include "services/model/gguf_reader.h"
+#include "services/model/hf_checkpoint.h"
+#include "services/model/hf_model_config.h"
+#include "services/model/hf_vocabulary.h"
+#include "services/model/mapped_file.h"
+#include "services/model/sentencepiece_model.h"
+#include "services/model/tensor_names.h"
+
+namespace onegrid::exporter {
+namespace {
+
+using model::HfCheckpoint;
+
+using Metadata = std::map<std::string, model::GgufValue>;
+
+struct Tokenizer {
+  Metadata metadata;
+  std::string sha256;
+};
+
+absl::StatusOr<Tokenizer> TokenizerOfGguf(const std::string& path,
+                                          int64_t vocab_size) {
+  ASSIGN_OR_RETURN(const auto file, model::GgufFile::Open(path));
+  ASSIGN_OR_RETURN(const model::Vocabulary vocabulary,
+                   model::VocabularyFromGguf(*file));
+  const auto tokens = static_cast<int64_t>(vocabulary.tokens.size());
+  if (tokens != vocab_size) {
+    return model::CorruptFile(
+        path, absl::StrCat("has ", tokens, " tokens, the embedding ",
+                           vocab_size, " rows"));
+  }
+  Tokenizer tokenizer{{}, TokenizerDigest(vocabulary)};
+  for (const auto& [key, value] : file->metadata()) {
+    if (absl::StartsWith(key, "tokenizer.")) tokenizer.metadata[key] = value;
+  }
+  return tokenizer;
+}
+
+absl::StatusOr<Tokenizer> TokenizerOf(const HfCheckpoint& checkpoint,
+                                      const ImportOptions& options) {
+  const int64_t vocab_size = checkpoint.config().vocab_size;
+  if (!options.tokenizer_from.empty()) {
+    return TokenizerOfGguf(options.tokenizer_from, vocab_size);
+  }
+  const auto read = model::ReadHfVocabulary(checkpoint.folder(), vocab_size);
+  if (absl::IsNotFound(read.status())) {
+    return common::MakeError(
+        absl::StatusCode::kNotFound, "MISSING_TOKENIZER",
+        absl::StrCat(checkpoint.folder(),
+                     ": no tokenizer.model (a tokenizer.json has no scores); "
+                     "name a GGUF of the same vocabulary to take the tokenizer "
+                     "from"),
+        {{"path", checkpoint.folder()}});
+  }
+  RETURN_IF_ERROR(read.status());
+  return Tokenizer{model::TokenizerMetadata(*read),
+                   TokenizerDigest(read->vocabulary)};
+}
+
+// GGUF's convention: the weight itself, where Hugging Face leaves out the 1.
+absl::StatusOr<std::vector<float>> NormValues(const HfCheckpoint& checkpoint,
+                                              const model::NormSpec& spec) {
+  ASSIGN_OR_RETURN(std::vector<float> values, checkpoint.Values(spec.hf_name));
+  for (float& value : values) value += model::kGgufNormOffset;
+  return values;
+}
+
+absl::Status AddTensors(const HfCheckpoint& checkpoint,
+                        const ImportOptions& options, BaseBuilder& builder) {
+  const model::Gemma3Config& config = checkpoint.config();
+  const auto linears = model::Gemma3Linears(config);
+  const auto norms = model::Gemma3Norms(config);
+  const auto total = static_cast<int64_t>(1 + linears.size() + norms.size());
+  int64_t done = 0;
+  const auto report = [&]() -> absl::Status {
+    ++done;
+    return options.progress ? options.progress("import", done, total)
+                            : absl::OkStatus();
+  };
+  ASSIGN_OR_RETURN(const std::vector<float> embedding,
+                   checkpoint.Values(model::kHfEmbedding));
+  RETURN_IF_ERROR(
+      builder.AddEmbedding(embedding, config.vocab_size, config.hidden));
+  RETURN_IF_ERROR(report());
+  for (const model::NormSpec& spec : norms) {
+    ASSIGN_OR_RETURN(const std::vector<float> values,
+                     NormValues(checkpoint, spec));
+    RETURN_IF_ERROR(builder.AddNorm(spec.gguf_name, values));
+    RETURN_IF_ERROR(report());
+  }
+  for (const model::LinearSpec& spec : linears) {
+    ASSIGN_OR_RETURN(const std::vector<float> values,
+                     checkpoint.Values(absl::StrCat(spec.hf_name, ".weight")));
+    ASSIGN_OR_RETURN(const GridEncoding encoding,
+                     EncodeFloats(spec.gguf_name, values, spec.out, spec.in,
+                                  options.threads));
+    RETURN_IF_ERROR(builder.AddLinear(spec.gguf_name, encoding));
+    RETURN_IF_ERROR(report());
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<v1::ImportReport> ImportHfFolder(const std::string& source,
+                                                const std::string& out,
+                                                const ImportOptions& options) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<HfCheckpoint> checkpoint,
+                   HfCheckpoint::Open(source));
+  ASSIGN_OR_RETURN(Tokenizer tokenizer, TokenizerOf(*checkpoint, options));
+  Metadata metadata = model::Gemma3Metadata(checkpoint->config());
+  metadata.merge(BaseFileType());
+  metadata.merge(std::move(tokenizer.metadata));
+  BaseBuilder builder;
+  for (const auto& [key, value] : metadata) builder.writer().Set(key, value);
+  RETURN_IF_ERROR(AddTensors(*checkpoint, options, builder));
+  return builder.Finish(out, "gemma3", tokenizer.sha256);
+}
+
+}  // namespace onegrid::exporter

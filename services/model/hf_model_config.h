@@ -1,0 +1,31 @@
+#ifndef SERVICES_MODEL_HF_MODEL_CONFIG_H_
+#define SERVICES_MODEL_HF_MODEL_CONFIG_H_
+
+#include <map>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "services/model/gemma3_config.h"
+#include "services/model/gguf_value.h"
+
+namespace onegrid::model {
+
+// Reads a Hugging Face config.json of a Gemma 3 text model
+// (Gemma3ForCausalLM), in the form of any transformers version: layer_types or
+// sliding_window_pattern; rope_parameters or rope_theta, rope_local_base_freq
+// and rope_scaling. `path` is for messages.
+// DataLoss (CORRUPT_FILE): not a JSON object, or a value that is missing, of
+// another type or out of range. Unimplemented (UNSUPPORTED_ARCHITECTURE):
+// another model, or a variant (soft caps, biases, an untied head) that the
+// trainer and the engine do not compute.
+absl::StatusOr<Gemma3Config> ConfigFromHfJson(absl::string_view json,
+                                              const std::string& path);
+
+// The general.architecture and gemma3.* metadata that ConfigFromGguf reads as
+// the same configuration (token ids are the tokenizer's).
+std::map<std::string, GgufValue> Gemma3Metadata(const Gemma3Config& config);
+
+}  // namespace onegrid::model
+
+#endif  // SERVICES_MODEL_HF_MODEL_CONFIG_H_
