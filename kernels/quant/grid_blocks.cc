@@ -16,6 +16,16 @@ GgmlType BlockType(const Grid& grid) {
   return GgmlType::kQ8_0;
 }
 
+absl::StatusOr<const Grid*> GridOfBlocks(GgmlType type) {
+  for (const Grid* grid : {&kInt4G32, &kInt2G64, &kInt8G32}) {
+    if (BlockType(*grid) == type) return grid;
+  }
+  const auto traits = TraitsOf(type);
+  if (!traits.ok()) return traits.status();
+  return absl::UnimplementedError(
+      absl::StrCat("no grid is stored as ", traits->name));
+}
+
 absl::StatusOr<std::vector<uint8_t>> PackBlocks(const GridMatrix& matrix) {
   switch (BlockType(*matrix.grid)) {
     case GgmlType::kQ4_0:
@@ -38,12 +48,8 @@ absl::StatusOr<GridMatrix> UnpackBlocks(GgmlType type,
     case GgmlType::kQ8_0:
       return UnpackQ8_0(blocks, rows, cols);
     default:
-      break;
+      return GridOfBlocks(type).status();
   }
-  const auto traits = TraitsOf(type);
-  if (!traits.ok()) return traits.status();
-  return absl::UnimplementedError(
-      absl::StrCat("no grid is stored as ", traits->name));
 }
 
 }  // namespace onegrid::quant

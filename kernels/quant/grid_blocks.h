@@ -15,6 +15,9 @@ namespace onegrid::quant {
 
 GgmlType BlockType(const Grid& grid);
 
+// The grid that is stored in blocks of this type. Unimplemented: none is.
+absl::StatusOr<const Grid*> GridOfBlocks(GgmlType type);
+
 // The matrix as rows of blocks of BlockType(*matrix.grid).
 // InvalidArgument: an invalid matrix or a scale that f16 does not hold exactly.
 absl::StatusOr<std::vector<uint8_t>> PackBlocks(const GridMatrix& matrix);

@@ -18,6 +18,7 @@ TEST(GridBlocksTest, EveryGridComesBackFromItsBlocks) {
                {&kInt8G32, GgmlType::kQ8_0}};
   for (const auto& [grid, type] : cases) {
     ASSERT_EQ(BlockType(*grid), type);
+    ASSERT_EQ(*GridOfBlocks(type), grid);
     std::vector<float> w(3 * 128);
     for (size_t i = 0; i < w.size(); ++i) w[i] = 0.01f * (i % 23) - 0.1f;
     const auto matrix = EncodeMatrix(w, 3, 128, *grid);
@@ -38,6 +39,7 @@ TEST(GridBlocksTest, TypesWithoutAGridAreRefused) {
                           static_cast<GgmlType>(41)}) {
     EXPECT_EQ(UnpackBlocks(type, {}, 0, 0).status().code(),
               absl::StatusCode::kUnimplemented);
+    EXPECT_FALSE(GridOfBlocks(type).ok());
   }
 }
 

@@ -198,6 +198,54 @@ TEST_F(EngineTest, FloatModeEqualsTheNaiveForwardBeyondTheWindow) {
   EXPECT_LT(MaxDifference(ours, oracle), 1e-3);
 }
 
+TEST_F(EngineTest, FloatModeOfMixedGridsEqualsTheNaiveForward) {
+  const std::string path = testing::TempDir() + "/tiny_engine_mixed.gguf";
+  ASSERT_TRUE(WriteTinyModel(path, MixedTinyModel()).ok());
+  const auto file = model::GgufFile::Open(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  const auto weights = LoadGemma3Weights(**file, *pool_);
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  const std::vector<int32_t> tokens = Tokens(3 * kTinyWindow, 7);
+  const Rows oracle = Oracle(**file, weights->config).Run(tokens);
+  EngineOptions options;
+  options.numerics.activations = options.numerics.kv_cache = Precision::kF32;
+  options.max_context = kTinyContext;
+  auto f32 = Engine::Create(*weights, options, *pool_);
+  ASSERT_TRUE(f32.ok()) << f32.status();
+  EXPECT_LT(MaxDifference(Run(**f32, 0, tokens, 24), oracle), 1e-3);
+}
+
+// As served the weights are as exact as in float mode, so int8 activations
+// cost on any grid what they cost on int4_g32.
+TEST_F(EngineTest, Int8ActivationsCostTheSameOnMixedGrids) {
+  const auto cost = [](const TinyModelOptions& tiny) {
+    const std::string path = testing::TempDir() + "/tiny_engine_cost.gguf";
+    EXPECT_TRUE(WriteTinyModel(path, tiny).ok());
+    const auto file = model::GgufFile::Open(path);
+    const auto weights = LoadGemma3Weights(**file, *pool_);
+    const std::vector<int32_t> tokens = Tokens(40, 11);
+    Rows rows[2];
+    for (const Precision precision : {Precision::kF32, Precision::kInt8}) {
+      EngineOptions options;
+      options.numerics.activations = options.numerics.kv_cache = precision;
+      options.max_context = kTinyContext;
+      auto engine = Engine::Create(*weights, options, *pool_);
+      rows[precision == Precision::kInt8] = Run(**engine, 0, tokens, kStep);
+    }
+    double squares = 0, error = 0;
+    for (size_t i = 0; i < rows[0].size(); ++i) {
+      for (size_t j = 0; j < rows[0][i].size(); ++j) {
+        squares += rows[0][i][j] * rows[0][i][j];
+        error += std::pow(rows[0][i][j] - rows[1][i][j], 2);
+      }
+    }
+    return std::sqrt(error / squares);
+  };
+  const double int4 = cost({}), mixed = cost(MixedTinyModel());
+  EXPECT_LT(int4, 0.03);
+  EXPECT_LT(mixed, 0.03);
+}
+
 TEST_F(EngineTest, ChunksOfAnySizeGiveTheSameLogitsAsOneGo) {
   const std::vector<int32_t> tokens = Tokens(60, 3);
   for (Precision precision : {Precision::kInt8, Precision::kF32}) {

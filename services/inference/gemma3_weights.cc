@@ -22,55 +22,47 @@ std::string TypeName(GgmlType type) {
                      : absl::StrCat("type ", static_cast<uint32_t>(type));
 }
 
-absl::Status NotFinite(const GgufFile& file, const std::string& name,
-                       const char* what) {
-  return common::MakeError(absl::StatusCode::kDataLoss, "CORRUPT_FILE",
-                           absl::StrCat(file.path(), ": tensor ", name,
-                                        " has a ", what, " that is not finite"),
-                           {{"tensor", name}});
+absl::Status Corrupt(const GgufFile& file, const std::string& name,
+                     absl::string_view what) {
+  return common::MakeError(
+      absl::StatusCode::kDataLoss, "CORRUPT_FILE",
+      absl::StrCat(file.path(), ": tensor ", name, " ", what),
+      {{"tensor", name}});
 }
 
-absl::StatusOr<const GgufFile::Tensor*> FindOfType(const GgufFile& file,
-                                                   const std::string& name,
-                                                   GgmlType expected) {
+absl::Status UnsupportedType(const GgufFile& file,
+                             const GgufFile::Tensor& tensor,
+                             const std::string& expected) {
+  return common::MakeError(
+      absl::StatusCode::kUnimplemented, "UNSUPPORTED_TENSOR_TYPE",
+      absl::StrCat(file.path(), ": tensor ", tensor.name, " has type ",
+                   TypeName(tensor.type), ", expected ", expected,
+                   "; import the model onto a grid first"),
+      {{"tensor", tensor.name},
+       {"found", TypeName(tensor.type)},
+       {"expected", expected}});
+}
+
+absl::StatusOr<const GgufFile::Tensor*> Find(const GgufFile& file,
+                                             const std::string& name) {
   const GgufFile::Tensor* tensor = file.Find(name);
-  if (tensor == nullptr) {
-    return common::MakeError(
-        absl::StatusCode::kDataLoss, "CORRUPT_FILE",
-        absl::StrCat(file.path(), ": tensor ", name, " is missing"),
-        {{"tensor", name}});
-  }
-  if (tensor->type != expected) {
-    return common::MakeError(
-        absl::StatusCode::kUnimplemented, "UNSUPPORTED_TENSOR_TYPE",
-        absl::StrCat(file.path(), ": tensor ", name, " has type ",
-                     TypeName(tensor->type), ", expected ", TypeName(expected),
-                     "; import the model onto the int4_g32 grid first"),
-        {{"tensor", name},
-         {"found", TypeName(tensor->type)},
-         {"expected", TypeName(expected)}});
-  }
+  if (tensor == nullptr) return Corrupt(file, name, "is missing");
   return tensor;
 }
 
-// Every block of Q4_0 and Q8_0 starts with its f16 scale.
-bool ScalesAreFinite(const GgufFile::Tensor& tensor, int64_t block_bytes) {
-  for (size_t at = 0; at + 2 <= tensor.data.size(); at += block_bytes) {
-    uint16_t scale;
-    std::memcpy(&scale, tensor.data.data() + at, sizeof(scale));
-    if ((scale & 0x7C00) == 0x7C00) return false;
+// What `pack` (PackLinear, PackEmbedding) makes of a matrix.
+template <typename Pack>
+auto LoadMatrix(const GgufFile& file, const std::string& name, Pack pack,
+                kernels::ThreadPool& pool)
+    -> decltype(pack(GgmlType::kF32, {}, 0, 0, pool)) {
+  ASSIGN_OR_RETURN(const GgufFile::Tensor* tensor, Find(file, name));
+  auto packed =
+      pack(tensor->type, tensor->data, tensor->rows(), tensor->cols(), pool);
+  if (absl::IsUnimplemented(packed.status())) {
+    return UnsupportedType(file, *tensor, "Q4_0, Q2_0 or Q8_0");
   }
-  return true;
-}
-
-absl::StatusOr<cpu::PackedInt4Linear> LoadLinear(const GgufFile& file,
-                                                 const std::string& name,
-                                                 kernels::ThreadPool& pool) {
-  ASSIGN_OR_RETURN(const GgufFile::Tensor* tensor,
-                   FindOfType(file, name, GgmlType::kQ4_0));
-  if (!ScalesAreFinite(*tensor, 18)) return NotFinite(file, name, "scale");
-  return cpu::PackedInt4Linear::FromQ4_0(tensor->data, tensor->rows(),
-                                         tensor->cols(), pool);
+  if (!packed.ok()) return Corrupt(file, name, packed.status().message());
+  return packed;
 }
 
 absl::StatusOr<cpu::PackedInt8Linear> LoadEmbedding(const GgufFile& file,
@@ -83,24 +75,22 @@ absl::StatusOr<cpu::PackedInt8Linear> LoadEmbedding(const GgufFile& file,
                      "token embedding"),
         {{"tensor", "output.weight"}});
   }
-  ASSIGN_OR_RETURN(const GgufFile::Tensor* tensor,
-                   FindOfType(file, model::kGgufEmbedding, GgmlType::kQ8_0));
-  if (!ScalesAreFinite(*tensor, 34)) {
-    return NotFinite(file, model::kGgufEmbedding, "scale");
-  }
-  return cpu::PackedInt8Linear::FromQ8_0(tensor->data, tensor->rows(),
-                                         tensor->cols(), pool);
+  return LoadMatrix(file, model::kGgufEmbedding, PackEmbedding, pool);
 }
 
 absl::StatusOr<std::vector<float>> LoadNorm(const GgufFile& file,
                                             const std::string& name) {
-  ASSIGN_OR_RETURN(const GgufFile::Tensor* tensor,
-                   FindOfType(file, name, GgmlType::kF32));
+  ASSIGN_OR_RETURN(const GgufFile::Tensor* tensor, Find(file, name));
+  if (tensor->type != GgmlType::kF32) {
+    return UnsupportedType(file, *tensor, "F32");
+  }
   std::vector<float> values(tensor->data.size() / sizeof(float));
   std::memcpy(values.data(), tensor->data.data(),
               values.size() * sizeof(float));
   for (float value : values) {
-    if (!std::isfinite(value)) return NotFinite(file, name, "value");
+    if (!std::isfinite(value)) {
+      return Corrupt(file, name, "has a value that is not finite");
+    }
   }
   return values;
 }
@@ -110,19 +100,22 @@ absl::StatusOr<LayerWeights> LoadLayer(const GgufFile& file, int64_t layer,
   const auto name = [layer](const char* part) {
     return absl::StrCat("blk.", layer, ".", part, ".weight");
   };
+  const auto linear = [&](const char* part) {
+    return LoadMatrix(file, name(part), PackLinear, pool);
+  };
   ASSIGN_OR_RETURN(auto attn_norm, LoadNorm(file, name("attn_norm")));
-  ASSIGN_OR_RETURN(auto q, LoadLinear(file, name("attn_q"), pool));
-  ASSIGN_OR_RETURN(auto k, LoadLinear(file, name("attn_k"), pool));
-  ASSIGN_OR_RETURN(auto v, LoadLinear(file, name("attn_v"), pool));
+  ASSIGN_OR_RETURN(auto q, linear("attn_q"));
+  ASSIGN_OR_RETURN(auto k, linear("attn_k"));
+  ASSIGN_OR_RETURN(auto v, linear("attn_v"));
   ASSIGN_OR_RETURN(auto q_norm, LoadNorm(file, name("attn_q_norm")));
   ASSIGN_OR_RETURN(auto k_norm, LoadNorm(file, name("attn_k_norm")));
-  ASSIGN_OR_RETURN(auto o, LoadLinear(file, name("attn_output"), pool));
+  ASSIGN_OR_RETURN(auto o, linear("attn_output"));
   ASSIGN_OR_RETURN(auto post_attn_norm,
                    LoadNorm(file, name("post_attention_norm")));
   ASSIGN_OR_RETURN(auto ffn_norm, LoadNorm(file, name("ffn_norm")));
-  ASSIGN_OR_RETURN(auto gate, LoadLinear(file, name("ffn_gate"), pool));
-  ASSIGN_OR_RETURN(auto up, LoadLinear(file, name("ffn_up"), pool));
-  ASSIGN_OR_RETURN(auto down, LoadLinear(file, name("ffn_down"), pool));
+  ASSIGN_OR_RETURN(auto gate, linear("ffn_gate"));
+  ASSIGN_OR_RETURN(auto up, linear("ffn_up"));
+  ASSIGN_OR_RETURN(auto down, linear("ffn_down"));
   ASSIGN_OR_RETURN(auto post_ffw_norm, LoadNorm(file, name("post_ffw_norm")));
   return LayerWeights{std::move(attn_norm),
                       std::move(q),
@@ -144,9 +137,10 @@ absl::StatusOr<LayerWeights> LoadLayer(const GgufFile& file, int64_t layer,
 int64_t Gemma3Weights::bytes() const {
   int64_t sum = embedding.bytes();
   for (const LayerWeights& layer : layers) {
-    sum += layer.q.bytes() + layer.k.bytes() + layer.v.bytes() +
-           layer.o.bytes() + layer.gate.bytes() + layer.up.bytes() +
-           layer.down.bytes();
+    for (const PackedLinear* linear : {&layer.q, &layer.k, &layer.v, &layer.o,
+                                       &layer.gate, &layer.up, &layer.down}) {
+      sum += PackedBytes(*linear);
+    }
   }
   return sum;
 }
@@ -162,8 +156,16 @@ absl::StatusOr<Gemma3Weights> LoadGemma3Weights(const GgufFile& file,
     layers.push_back(std::move(layer));
   }
   ASSIGN_OR_RETURN(auto output_norm, LoadNorm(file, "output_norm.weight"));
-  return Gemma3Weights{config, std::move(embedding), std::move(layers),
-                       std::move(output_norm)};
+  std::map<GgmlType, int> linear_types;
+  for (const model::LinearSpec& spec : model::Gemma3Linears(config)) {
+    ++linear_types[file.Find(spec.gguf_name)->type];
+  }
+  return Gemma3Weights{config,
+                       std::move(embedding),
+                       std::move(layers),
+                       std::move(output_norm),
+                       std::move(linear_types),
+                       file.Find(model::kGgufEmbedding)->type};
 }
 
 }  // namespace onegrid::inference

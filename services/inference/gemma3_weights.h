@@ -3,12 +3,14 @@
 #define SERVICES_INFERENCE_GEMMA3_WEIGHTS_H_
 
 #include <cstdint>
+#include <map>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "kernels/base/thread_pool.h"
-#include "kernels/cpu/int4_linear.h"
 #include "kernels/cpu/int8_head.h"
+#include "kernels/quant/ggml_types.h"
+#include "services/inference/packed_linear.h"
 #include "services/model/gemma3_config.h"
 #include "services/model/gguf_reader.h"
 
@@ -17,17 +19,17 @@ namespace onegrid::inference {
 // Norm weights are those of the GGUF: y = rms(x) * w.
 struct LayerWeights {
   std::vector<float> attn_norm;       // [hidden]
-  cpu::PackedInt4Linear q;            // [heads * head_dim, hidden]
-  cpu::PackedInt4Linear k;            // [kv_heads * head_dim, hidden]
-  cpu::PackedInt4Linear v;            // [kv_heads * head_dim, hidden]
+  PackedLinear q;                     // [heads * head_dim, hidden]
+  PackedLinear k;                     // [kv_heads * head_dim, hidden]
+  PackedLinear v;                     // [kv_heads * head_dim, hidden]
   std::vector<float> q_norm;          // [head_dim]
   std::vector<float> k_norm;          // [head_dim]
-  cpu::PackedInt4Linear o;            // [hidden, heads * head_dim]
+  PackedLinear o;                     // [hidden, heads * head_dim]
   std::vector<float> post_attn_norm;  // [hidden]
   std::vector<float> ffn_norm;        // [hidden]
-  cpu::PackedInt4Linear gate;         // [ff, hidden]
-  cpu::PackedInt4Linear up;           // [ff, hidden]
-  cpu::PackedInt4Linear down;         // [hidden, ff]
+  PackedLinear gate;                  // [ff, hidden]
+  PackedLinear up;                    // [ff, hidden]
+  PackedLinear down;                  // [hidden, ff]
   std::vector<float> post_ffw_norm;   // [hidden]
 };
 
@@ -37,6 +39,9 @@ struct Gemma3Weights {
   cpu::PackedInt8Linear embedding;  // [vocabulary, hidden], also the head
   std::vector<LayerWeights> layers;
   std::vector<float> output_norm;  // [hidden]
+  // What the file holds: the number of linears by type, the embedding's type.
+  std::map<quant::GgmlType, int> linear_types;
+  quant::GgmlType embedding_type;
 
   // Bytes of the packed matrices.
   int64_t bytes() const;
@@ -44,8 +49,8 @@ struct Gemma3Weights {
 
 // Copies everything out of `file`, which is not needed afterwards.
 // Errors of model::ConfigFromGguf; Unimplemented (UNSUPPORTED_TENSOR_TYPE;
-// metadata tensor, found, expected): a linear that is not Q4_0, an embedding
-// that is not Q8_0, a norm that is not F32, or a separate output head; DataLoss
+// metadata tensor, found, expected): a linear or embedding that is not Q4_0,
+// Q2_0 or Q8_0, a norm that is not F32, or a separate output head; DataLoss
 // (CORRUPT_FILE): a norm weight or scale that is not finite.
 absl::StatusOr<Gemma3Weights> LoadGemma3Weights(const model::GgufFile& file,
                                                 kernels::ThreadPool& pool);

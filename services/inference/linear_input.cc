@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <variant>
 
 #include "absl/types/span.h"
 #include "kernels/cpu/elementwise.h"
@@ -79,6 +80,10 @@ void LinearInput::Multiply(const cpu::PackedInt8Linear& w, float* out) {
   } else {
     cpu::Int8LinearF32(x_, m_, w, out, pool_, numerics_.isa);
   }
+}
+
+void LinearInput::Multiply(const PackedLinear& w, float* out) {
+  std::visit([&](const auto& packed) { Multiply(packed, out); }, w);
 }
 
 }  // namespace onegrid::inference

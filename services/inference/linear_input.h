@@ -10,6 +10,7 @@
 #include "kernels/cpu/int8_head.h"
 #include "kernels/cpu/quantized_activations.h"
 #include "services/inference/numerics.h"
+#include "services/inference/packed_linear.h"
 
 namespace onegrid::inference {
 
@@ -30,6 +31,7 @@ class LinearInput {
   // out: [m, n] = x * w^T, w [n, k].
   void Multiply(const cpu::PackedInt4Linear& w, float* out);
   void Multiply(const cpu::PackedInt8Linear& w, float* out);
+  void Multiply(const PackedLinear& w, float* out);
 
  private:
   // Writes x and below it what quantized_ (of x) leaves of it to stacked_.

@@ -5,7 +5,9 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "kernels/quant/grid_blocks.h"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
 #include "services/common/log.h"
@@ -40,19 +42,48 @@ absl::StatusOr<kernels::Isa> ParseIsa(absl::string_view value) {
   return InvalidFlag("isa", value, "auto, avx512_vnni, avx2 or reference");
 }
 
-std::string KernelPath(const Numerics& numerics) {
-  const char* isa = kernels::IsaName(numerics.isa);
-  if (numerics.activations == Precision::kF32) {
-    return absl::StrCat("decode and prefill: f32 x dequantized int4, ", isa);
+// "int4_g32 (Q4_0)".
+std::string GridName(quant::GgmlType type) {
+  return absl::StrCat((*quant::GridOfBlocks(type))->name, " (",
+                      quant::TraitsOf(type)->name, ")");
+}
+
+std::string WeightFormat(const Gemma3Weights& weights) {
+  std::vector<std::string> linears;
+  for (const auto& [type, count] : weights.linear_types) {
+    linears.push_back(absl::StrCat(count, " ", GridName(type)));
   }
-  return absl::StrCat("decode and prefill: int8 x int4 in groups of 32, ", isa);
+  return absl::StrCat("linears: ", absl::StrJoin(linears, ", "),
+                      "; embedding and head: ",
+                      GridName(weights.embedding_type), "; norms: F32");
+}
+
+// Which kernel runs which grid.
+std::string KernelPath(const Numerics& numerics, const Gemma3Weights& weights) {
+  const bool f32 = numerics.activations == Precision::kF32;
+  const char* input = f32 ? "f32 x dequantized " : "int8 x ";
+  std::vector<std::string> paths;
+  for (const auto& [type, count] : weights.linear_types) {
+    const char* name = (*quant::GridOfBlocks(type))->name;
+    const char* kernel = type == quant::GgmlType::kQ8_0   ? "int8"
+                         : type == quant::GgmlType::kQ2_0 ? "int4 (expanded)"
+                                                          : "int4";
+    paths.push_back(absl::StrCat(name, ": ", input, kernel));
+  }
+  paths.push_back(absl::StrCat(
+      "head: ", input, "int8",
+      weights.embedding_type == quant::GgmlType::kQ8_0 ? "" : " (expanded)"));
+  return absl::StrCat(
+      "decode and prefill in groups of 32: ", absl::StrJoin(paths, ", "), "; ",
+      kernels::IsaName(numerics.isa));
 }
 
 v1::ServerInfo MakeInfo(const ServedModelOptions& options,
-                        const Numerics& numerics, const Engine& engine) {
+                        const Numerics& numerics, const Gemma3Weights& weights,
+                        const Engine& engine) {
   v1::ServerInfo info;
   info.set_architecture("gemma3");
-  info.set_weight_format("Q4_0 linears, Q8_0 embedding and head, F32 norms");
+  info.set_weight_format(WeightFormat(weights));
   info.set_kv_cache(
       numerics.kv_cache == Precision::kInt8
           ? "int8 (K Hadamard-rotated, per token and head; V groups of 32)"
@@ -62,7 +93,7 @@ v1::ServerInfo MakeInfo(const ServedModelOptions& options,
           ? "int8 groups of 32 (two terms for q, k, v and the head)"
           : "f32");
   info.set_isa(kernels::IsaName(numerics.isa));
-  info.set_kernel_path(KernelPath(numerics));
+  info.set_kernel_path(KernelPath(numerics, weights));
   info.set_threads(options.threads.threads);
   info.set_thread_reason(options.threads.reason);
   info.set_max_sequences(engine.options().max_sequences);
@@ -141,7 +172,8 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
   ASSIGN_OR_RETURN(served->engine_,
                    Engine::Create(*served->weights_, engine, served->pool_));
 
-  v1::ServerInfo info = MakeInfo(options, numerics, *served->engine_);
+  v1::ServerInfo info =
+      MakeInfo(options, numerics, *served->weights_, *served->engine_);
   info.set_artifact_sha256(sha256);
   for (std::string& line : degraded) info.add_degraded(std::move(line));
   SchedulerOptions scheduler;
@@ -154,6 +186,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
        {"isa", info.isa()},
        {"threads", info.threads()},
        {"thread_reason", info.thread_reason()},
+       {"weight_format", info.weight_format()},
        {"activations", info.activations()},
        {"kv_cache", info.kv_cache()},
        {"weight_bytes", served->weights_->bytes()},

@@ -56,12 +56,50 @@ TEST(ServedModelTest, MissingTruncatedAndForeignFilesAreRefused) {
 TEST(ServedModelTest, LinearOfAnotherTypeIsNamed) {
   const std::string path = TempPath("float_linear");
   TinyModelOptions tiny;
-  tiny.float_linear = true;
+  tiny.types["blk.1.ffn_up.weight"] = quant::GgmlType::kF32;
   ASSERT_TRUE(WriteTinyModel(path, tiny).ok());
   const absl::Status status = ServedModel::Load(Options(path)).status();
   EXPECT_EQ(common::ErrorReason(status), "UNSUPPORTED_TENSOR_TYPE");
   EXPECT_THAT(std::string(status.message()), HasSubstr("blk.1.ffn_up.weight"));
   EXPECT_THAT(std::string(status.message()), HasSubstr("F32"));
+}
+
+TEST(ServedModelTest, EmbeddingOfAnotherTypeIsNamed) {
+  const std::string path = TempPath("float_embedding");
+  TinyModelOptions tiny;
+  tiny.types["token_embd.weight"] = quant::GgmlType::kF32;
+  ASSERT_TRUE(WriteTinyModel(path, tiny).ok());
+  const absl::Status status = ServedModel::Load(Options(path)).status();
+  EXPECT_EQ(common::ErrorReason(status), "UNSUPPORTED_TENSOR_TYPE");
+  EXPECT_THAT(std::string(status.message()), HasSubstr("token_embd.weight"));
+}
+
+TEST(ServedModelTest, InfoSaysWhichKernelRunsWhichGrid) {
+  const auto info = [](const TinyModelOptions& tiny,
+                       const std::string& activations) {
+    const std::string path = TempPath("info");
+    EXPECT_TRUE(WriteTinyModel(path, tiny).ok());
+    ServedModelOptions options = Options(path);
+    options.activations = activations;
+    options.isa = "reference";
+    const auto served = ServedModel::Load(options);
+    EXPECT_TRUE(served.ok()) << served.status();
+    return (*served)->service().info();
+  };
+  EXPECT_EQ(info({}, "int8").weight_format(),
+            "linears: 28 int4_g32 (Q4_0); embedding and head: int8_g32 (Q8_0); "
+            "norms: F32");
+  EXPECT_EQ(info({}, "int8").kernel_path(),
+            "decode and prefill in groups of 32: int4_g32: int8 x int4, head: "
+            "int8 x int8; reference");
+  EXPECT_EQ(info(MixedTinyModel(), "int8").weight_format(),
+            "linears: 14 int4_g32 (Q4_0), 8 int8_g32 (Q8_0), 6 int2_g64 "
+            "(Q2_0); embedding and head: int4_g32 (Q4_0); norms: F32");
+  EXPECT_EQ(info(MixedTinyModel(), "f32").kernel_path(),
+            "decode and prefill in groups of 32: int4_g32: f32 x dequantized "
+            "int4, int8_g32: f32 x dequantized int8, int2_g64: f32 x "
+            "dequantized int4 (expanded), head: f32 x dequantized int8 "
+            "(expanded); reference");
 }
 
 TEST(ServedModelTest, UnknownPrecisionAndInstructionSetAreRefused) {

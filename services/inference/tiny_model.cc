@@ -9,8 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "kernels/quant/ggml_types.h"
-#include "kernels/quant/q4_0.h"
-#include "kernels/quant/q8_0.h"
+#include "kernels/quant/grid_blocks.h"
 #include "services/common/error_info.h"
 #include "services/model/gguf_writer.h"
 
@@ -29,16 +28,23 @@ class Builder {
   explicit Builder(const TinyModelOptions& options)
       : options_(options), random_(options.seed) {}
 
-  absl::Status Linear(const std::string& name, int64_t out, int64_t in) {
-    const std::vector<float> w = Random(out * in, 1.5f / std::sqrt(in));
-    if (options_.float_linear && name == "blk.1.ffn_up.weight") {
-      return writer_.AddTensor(name, quant::GgmlType::kF32, {in, out},
-                               Bytes(w));
+  absl::Status Matrix(const std::string& name, quant::GgmlType type,
+                      const std::vector<float>& w, int64_t out, int64_t in) {
+    const auto found = options_.types.find(name);
+    if (found != options_.types.end()) type = found->second;
+    if (type == quant::GgmlType::kF32) {
+      return writer_.AddTensor(name, type, {in, out}, Bytes(w));
     }
-    ASSIGN_OR_RETURN(std::vector<uint8_t> blocks,
-                     quant::EncodeQ4_0(w, out, in));
-    return writer_.AddTensor(name, quant::GgmlType::kQ4_0, {in, out},
-                             std::move(blocks));
+    ASSIGN_OR_RETURN(const quant::Grid* grid, quant::GridOfBlocks(type));
+    ASSIGN_OR_RETURN(const quant::GridMatrix matrix,
+                     quant::EncodeMatrix(w, out, in, *grid));
+    ASSIGN_OR_RETURN(std::vector<uint8_t> blocks, quant::PackBlocks(matrix));
+    return writer_.AddTensor(name, type, {in, out}, std::move(blocks));
+  }
+
+  absl::Status Linear(const std::string& name, int64_t out, int64_t in) {
+    return Matrix(name, quant::GgmlType::kQ4_0,
+                  Random(out * in, 1.5f / std::sqrt(in)), out, in);
   }
 
   absl::Status Norm(const std::string& name, int64_t size) {
@@ -48,11 +54,8 @@ class Builder {
   }
 
   absl::Status Embedding() {
-    ASSIGN_OR_RETURN(std::vector<uint8_t> blocks,
-                     quant::EncodeQ8_0(Random(kTinyVocab * kHidden, 0.3f),
-                                       kTinyVocab, kHidden));
-    return writer_.AddTensor("token_embd.weight", quant::GgmlType::kQ8_0,
-                             {kHidden, kTinyVocab}, std::move(blocks));
+    return Matrix("token_embd.weight", quant::GgmlType::kQ8_0,
+                  Random(kTinyVocab * kHidden, 0.3f), kTinyVocab, kHidden);
   }
 
   absl::Status Layer(int64_t layer) {
@@ -156,6 +159,20 @@ class Builder {
 };
 
 }  // namespace
+
+TinyModelOptions MixedTinyModel() {
+  TinyModelOptions options;
+  for (int64_t layer = 0; layer < kLayers; ++layer) {
+    const std::string block = absl::StrCat("blk.", layer, ".");
+    options.types[block + "attn_q.weight"] = quant::GgmlType::kQ8_0;
+    options.types[block + "attn_output.weight"] = quant::GgmlType::kQ8_0;
+    options.types[block + "ffn_gate.weight"] = quant::GgmlType::kQ2_0;
+  }
+  options.types["blk.0.attn_v.weight"] = quant::GgmlType::kQ2_0;
+  options.types["blk.3.ffn_up.weight"] = quant::GgmlType::kQ2_0;
+  options.types["token_embd.weight"] = quant::GgmlType::kQ4_0;
+  return options;
+}
 
 absl::Status WriteTinyModel(const std::string& path,
                             const TinyModelOptions& options) {

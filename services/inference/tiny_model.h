@@ -3,9 +3,11 @@
 #define SERVICES_INFERENCE_TINY_MODEL_H_
 
 #include <cstdint>
+#include <map>
 #include <string>
 
 #include "absl/status/status.h"
+#include "kernels/quant/ggml_types.h"
 
 namespace onegrid::inference {
 
@@ -23,9 +25,15 @@ inline constexpr int32_t kTinyLetterA = 261;
 
 struct TinyModelOptions {
   uint64_t seed = 1;
-  // Stores blk.1.ffn_up.weight as F32, which the engine does not take.
-  bool float_linear = false;
+  // Of matrices by name: Q4_0, Q2_0, Q8_0, or F32, which the engine does not
+  // take. Else linears are Q4_0 and the embedding Q8_0.
+  std::map<std::string, quant::GgmlType> types;
 };
+
+// Every type that the engine takes, in both kinds of layers: attn_q and
+// attn_output Q8_0; ffn_gate of all layers, ffn_up of the last and attn_v of
+// the first Q2_0; the embedding Q4_0.
+TinyModelOptions MixedTinyModel();
 
 // Writes the model as GGUF. Same options, same bytes.
 absl::Status WriteTinyModel(const std::string& path,
