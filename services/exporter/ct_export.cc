@@ -1,16 +1,18 @@
 #include "services/exporter/ct_export.h"
 
 #include <cstring>
+#include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "kernels/quant/ct_pack.h"
 #include "nlohmann/json.hpp"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
 #include "services/model/hf_tokenizer.h"
 #include "services/model/safetensors.h"
-#include "services/model/tensor_ops.h"
 
 namespace onegrid::exporter {
 namespace {
@@ -25,26 +27,59 @@ std::vector<uint8_t> BytesOf(const std::vector<T>& values) {
   return bytes;
 }
 
-std::string QuantizationConfig() {
-  const nlohmann::ordered_json weights = {{"num_bits", 4},
+// A regular expression for each kind of linear ("mlp.up_proj") that says in
+// which layers it is on `grid`.
+std::vector<std::string> Targets(const GridModel& model,
+                                 const quant::Grid& grid) {
+  std::map<std::string, std::vector<int>> layers;  // by kind
+  for (const LinearSpec& spec : model.linears()) {
+    if (&model.GridOf(spec) != &grid) continue;
+    const std::string prefix = absl::StrCat("model.layers.", spec.layer, ".");
+    layers[spec.hf_name.substr(prefix.size())].push_back(spec.layer);
+  }
+  std::vector<std::string> targets;
+  for (const auto& [kind, numbers] : layers) {
+    targets.push_back(absl::StrCat(
+        R"(re:.*\.layers\.()", absl::StrJoin(numbers, "|"), R"()\.)",
+        absl::StrReplaceAll(kind, {{".", R"(\.)"}}), "$"));
+  }
+  return targets;
+}
+
+nlohmann::ordered_json ConfigGroup(const quant::Grid& grid,
+                                   const std::vector<std::string>& targets) {
+  const nlohmann::ordered_json weights = {{"num_bits", quant::CodeBits(grid)},
                                           {"type", "int"},
                                           {"symmetric", true},
                                           {"strategy", "group"},
-                                          {"group_size", quant::kGroup},
+                                          {"group_size", grid.group},
                                           {"dynamic", false}};
-  const nlohmann::ordered_json group = {{"targets", {"Linear"}},
-                                        {"input_activations", nullptr},
-                                        {"output_activations", nullptr},
-                                        {"format", "pack-quantized"},
-                                        {"weights", weights}};
-  const nlohmann::ordered_json config = {
-      {"quant_method", "compressed-tensors"},
-      {"format", "pack-quantized"},
-      {"quantization_status", "compressed"},
-      {"global_compression_ratio", nullptr},
-      {"kv_cache_scheme", nullptr},
-      {"ignore", {"lm_head"}},
-      {"config_groups", {{"group_0", group}}}};
+  return {{"targets", targets},
+          {"input_activations", nullptr},
+          {"output_activations", nullptr},
+          {"format", "pack-quantized"},
+          {"weights", weights}};
+}
+
+std::string QuantizationConfig(const GridModel& model) {
+  std::vector<std::pair<const quant::Grid*, std::vector<std::string>>> used;
+  for (const quant::Grid* grid :
+       {&quant::kInt4G32, &quant::kInt2G64, &quant::kInt8G32}) {
+    std::vector<std::string> targets = Targets(model, *grid);
+    if (!targets.empty()) used.emplace_back(grid, std::move(targets));
+  }
+  if (used.size() == 1) used[0].second = {"Linear"};
+  nlohmann::ordered_json groups;
+  for (const auto& [grid, targets] : used) {
+    groups[absl::StrCat("group_", groups.size())] = ConfigGroup(*grid, targets);
+  }
+  const nlohmann::ordered_json config = {{"quant_method", "compressed-tensors"},
+                                         {"format", "pack-quantized"},
+                                         {"quantization_status", "compressed"},
+                                         {"global_compression_ratio", nullptr},
+                                         {"kv_cache_scheme", nullptr},
+                                         {"ignore", {"lm_head"}},
+                                         {"config_groups", groups}};
   return config.dump();
 }
 
@@ -62,13 +97,21 @@ absl::Status AddLinear(const quant::GridMatrix& matrix, const LinearSpec& spec,
                    quant::PackCt(matrix.codes, matrix.rows, matrix.cols,
                                  quant::CodeBits(*matrix.grid)));
   const std::vector<int64_t> shape = {spec.out, spec.in};
+  const auto row_words = static_cast<int64_t>(words.size()) / spec.out;
   RETURN_IF_ERROR(writer.Add(absl::StrCat(spec.hf_name, ".weight_packed"),
-                             "I32", {spec.out, spec.in / 8}, BytesOf(words)));
+                             "I32", {spec.out, row_words}, BytesOf(words)));
   RETURN_IF_ERROR(writer.Add(absl::StrCat(spec.hf_name, ".weight_scale"), "F32",
-                             {spec.out, spec.in / quant::kGroup},
+                             {spec.out, spec.in / matrix.grid->group},
                              BytesOf(matrix.scales)));
   return writer.Add(absl::StrCat(spec.hf_name, ".weight_shape"), "I64", {2},
                     BytesOf(shape));
+}
+
+absl::StatusOr<std::vector<float>> EmbeddingValues(const GridModel& grid) {
+  ASSIGN_OR_RETURN(const quant::GridMatrix matrix, grid.Embedding());
+  std::vector<float> values(matrix.codes.size());
+  quant::DequantizeMatrix(matrix, absl::MakeSpan(values));
+  return values;
 }
 
 absl::Status WriteWeights(const GridModel& grid, const std::string& path,
@@ -85,14 +128,12 @@ absl::Status WriteWeights(const GridModel& grid, const std::string& path,
     }
   }
   for (const GridNorm& norm : grid.norms()) {
-    ASSIGN_OR_RETURN(std::vector<float> values,
-                     model::DequantizeTensor(*norm.tensor));
+    std::vector<float> values = norm.Values();
     for (float& value : values) value -= model::kGgufNormOffset;
     RETURN_IF_ERROR(writer.Add(norm.spec.hf_name, "F32", {norm.spec.size},
                                BytesOf(values)));
   }
-  ASSIGN_OR_RETURN(const std::vector<float> embedding,
-                   model::DequantizeTensor(grid.embedding()));
+  ASSIGN_OR_RETURN(const std::vector<float> embedding, EmbeddingValues(grid));
   RETURN_IF_ERROR(writer.Add(
       model::kHfEmbedding, "F32",
       {grid.config().vocab_size, grid.config().hidden},
@@ -110,7 +151,7 @@ absl::StatusOr<std::vector<std::string>> WriteCompressedTensors(
       WriteWeights(grid, absl::StrCat(folder, "/model.safetensors"), progress));
   ASSIGN_OR_RETURN(
       const std::string config,
-      model::HfConfigJson(grid.config(), "float32", QuantizationConfig()));
+      model::HfConfigJson(grid.config(), "float32", QuantizationConfig(grid)));
   RETURN_IF_ERROR(
       common::WriteFileAtomic(absl::StrCat(folder, "/config.json"), config));
   RETURN_IF_ERROR(

@@ -14,16 +14,23 @@
 namespace onegrid::exporter {
 
 // Writes into the existing `folder` and returns the names of the files made:
-//   model.safetensors  per linear X: X.weight_packed I32 [out, in / 8],
-//       X.weight_scale F32 [out, in / 32], X.weight_shape I64 [2]; the
-//       embedding F32 (its Q8_0 values fit no 16-bit type); norms F32, minus
+//   model.safetensors  per linear X on a grid of b bits in groups of g:
+//       X.weight_packed I32 [out, in b / 32], X.weight_scale F32 [out, in / g],
+//       X.weight_shape I64 [2]; the embedding F32 (see below); norms F32, minus
 //       the 1 that the architecture's forward adds. The scales would fit
 //       BF16, but a loader that dequantizes while it loads multiplies in the
-//       scale's type, and code * scale has up to 11 significant bits
-//   config.json        with quantization_config; dtype float32, in which
-//       code * scale is exact
+//       scale's type, and code * scale has up to 15 significant bits
+//   config.json        with quantization_config: one config group for each
+//       grid, its targets regular expressions on module names ("Linear" if
+//       there is one grid only); dtype float32, in which code * scale is exact
 //   generation_config.json and the tokenizer's files.
 // Each file is written atomically. Holds the largest tensors in memory.
+//
+// The embedding is dequantized whatever its grid: compressed-tensors 0.20 has
+// quantized embeddings, but transformers 5.23 cannot load one that is tied to
+// the head. With more than one config group, transformers 5.23 loads the
+// compressed weights only: with dequantize=True it decodes every layer by the
+// first group and stops with an error.
 absl::StatusOr<std::vector<std::string>> WriteCompressedTensors(
     const GridModel& grid, const std::string& folder,
     const ProgressFn& progress);

@@ -10,12 +10,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/quant/ct_pack.h"
-#include "kernels/quant/q4_0.h"
+#include "kernels/quant/grid_blocks.h"
 #include "services/common/error_info.h"
 #include "services/model/gguf_reader.h"
 #include "services/model/safetensors.h"
 #include "services/model/tensor_names.h"
-#include "services/model/tensor_ops.h"
 
 namespace onegrid::exporter {
 namespace {
@@ -57,12 +56,13 @@ bool SameBits(const std::vector<T>& a, const std::vector<T>& b) {
 }
 
 double MaxError(const GridMatrix& a, const GridMatrix& b) {
-  if (a.codes.size() != b.codes.size() || a.scales.size() != b.scales.size()) {
+  if (a.grid != b.grid || a.codes.size() != b.codes.size() ||
+      a.scales.size() != b.scales.size()) {
     return kUnknownError;
   }
   double error = 0;
   for (size_t i = 0; i < a.codes.size(); ++i) {
-    const size_t g = i / quant::kGroup;
+    const size_t g = i / a.grid->group;
     error = std::max(error, std::fabs(a.codes[i] * double{a.scales[g]} -
                                       b.codes[i] * double{b.scales[g]}));
   }
@@ -77,7 +77,10 @@ void CountMatrix(v1::EquivalenceReport* report, absl::string_view artifact,
     return;
   }
   std::string reason;
-  if (!SameBits(expected.codes, found->codes)) reason = "codes differ";
+  if (expected.grid != found->grid) reason = "grids differ";
+  if (!SameBits(expected.codes, found->codes)) {
+    absl::StrAppend(&reason, reason.empty() ? "" : "; ", "codes differ");
+  }
   if (!SameBits(expected.scales, found->scales)) {
     absl::StrAppend(&reason, reason.empty() ? "" : "; ", "scales differ");
   }
@@ -85,15 +88,16 @@ void CountMatrix(v1::EquivalenceReport* report, absl::string_view artifact,
         reason.empty() ? 0 : MaxError(expected, *found));
 }
 
-absl::StatusOr<GridMatrix> GgufLinear(const GgufFile& file,
-                                      const LinearSpec& spec) {
-  const GgufFile::Tensor* tensor = file.Find(spec.gguf_name);
+absl::StatusOr<GridMatrix> GgufMatrix(const GgufFile& file,
+                                      const std::string& name, int64_t rows,
+                                      int64_t cols) {
+  const GgufFile::Tensor* tensor = file.Find(name);
   if (tensor == nullptr) return absl::NotFoundError("missing");
-  if (tensor->type != GgmlType::kQ4_0 ||
-      tensor->dims != std::vector<int64_t>{spec.in, spec.out}) {
+  if (!quant::GridOfBlocks(tensor->type).ok() ||
+      tensor->dims != std::vector<int64_t>{cols, rows}) {
     return absl::InvalidArgumentError("wrong type or shape");
   }
-  return quant::UnpackQ4_0(tensor->data, spec.out, spec.in);
+  return quant::UnpackBlocks(tensor->type, tensor->data, rows, cols);
 }
 
 void CountBytes(v1::EquivalenceReport* report, absl::string_view artifact,
@@ -111,29 +115,30 @@ void CountBytes(v1::EquivalenceReport* report, absl::string_view artifact,
 }
 
 absl::StatusOr<GridMatrix> CtLinear(const SafetensorsFile& file,
-                                    const LinearSpec& spec) {
+                                    const LinearSpec& spec,
+                                    const quant::Grid& grid) {
   const auto* packed = file.Find(absl::StrCat(spec.hf_name, ".weight_packed"));
   const auto* scale = file.Find(absl::StrCat(spec.hf_name, ".weight_scale"));
   const auto* shape = file.Find(absl::StrCat(spec.hf_name, ".weight_shape"));
   if (packed == nullptr || scale == nullptr || shape == nullptr) {
     return absl::NotFoundError("missing");
   }
-  const int64_t groups = spec.in / quant::kGroup;
+  const int bits = quant::CodeBits(grid);
+  const int64_t groups = spec.in / grid.group;
   const int64_t dims[2] = {spec.out, spec.in};
   if (packed->dtype != "I32" || scale->dtype != "F32" ||
       shape->dtype != "I64" ||
       scale->shape != std::vector<int64_t>{spec.out, groups} ||
-      packed->shape != std::vector<int64_t>{spec.out, spec.in / 8} ||
+      packed->shape != std::vector<int64_t>{spec.out, spec.in * bits / 32} ||
       shape->data.size() != sizeof(dims) ||
       std::memcmp(shape->data.data(), dims, sizeof(dims)) != 0) {
     return absl::InvalidArgumentError("wrong type or shape");
   }
   std::vector<int32_t> words(packed->data.size() / sizeof(int32_t));
   std::memcpy(words.data(), packed->data.data(), packed->data.size());
-  GridMatrix matrix{spec.out, spec.in, {}, {}};
-  ASSIGN_OR_RETURN(
-      matrix.codes,
-      quant::UnpackCt(words, spec.out, spec.in, quant::CodeBits(*matrix.grid)));
+  GridMatrix matrix{spec.out, spec.in, {}, {}, &grid};
+  ASSIGN_OR_RETURN(matrix.codes,
+                   quant::UnpackCt(words, spec.out, spec.in, bits));
   matrix.scales.resize(spec.out * groups);
   std::memcpy(matrix.scales.data(), scale->data.data(), scale->data.size());
   return matrix;
@@ -219,13 +224,15 @@ absl::Status CompareMergedGguf(const GridModel& grid, const std::string& path,
   int64_t done = 0;
   for (const GgufFile::Tensor& tensor : tensors) {
     expected.insert(tensor.name);
-    const LinearSpec* spec = grid.FindLinear(tensor.name);
-    if (spec == nullptr) {
-      CountBytes(report, kArtifact, tensor, *file);
+    if (const GridNorm* norm = grid.FindNorm(tensor.name)) {
+      CountBytes(report, kArtifact,
+                 {tensor.name, GgmlType::kF32, tensor.dims, norm->data}, *file);
     } else {
-      ASSIGN_OR_RETURN(const GridMatrix matrix, grid.Linear(*spec));
+      const LinearSpec* spec = grid.FindLinear(tensor.name);
+      ASSIGN_OR_RETURN(const GridMatrix matrix,
+                       spec != nullptr ? grid.Linear(*spec) : grid.Embedding());
       CountMatrix(report, kArtifact, tensor.name, matrix,
-                  GgufLinear(*file, *spec));
+                  GgufMatrix(*file, tensor.name, matrix.rows, matrix.cols));
     }
     if (progress) {
       RETURN_IF_ERROR(progress("compare gguf", ++done, tensors.size()));
@@ -252,7 +259,8 @@ absl::Status CompareCompressedTensors(const GridModel& grid,
       expected.insert(absl::StrCat(spec.hf_name, part));
     }
     ASSIGN_OR_RETURN(const GridMatrix matrix, grid.Linear(spec));
-    CountMatrix(report, kArtifact, spec.hf_name, matrix, CtLinear(*file, spec));
+    CountMatrix(report, kArtifact, spec.hf_name, matrix,
+                CtLinear(*file, spec, *matrix.grid));
     if (progress) {
       RETURN_IF_ERROR(progress("compare compressed-tensors", ++done,
                                grid.linears().size()));
@@ -260,12 +268,12 @@ absl::Status CompareCompressedTensors(const GridModel& grid,
   }
   for (const GridNorm& norm : grid.norms()) {
     expected.insert(norm.spec.hf_name);
-    ASSIGN_OR_RETURN(const auto values, model::DequantizeTensor(*norm.tensor));
-    CountNorm(report, kArtifact, norm.spec.hf_name, values, *file);
+    CountNorm(report, kArtifact, norm.spec.hf_name, norm.Values(), *file);
   }
   expected.insert(model::kHfEmbedding);
-  ASSIGN_OR_RETURN(const auto values,
-                   model::DequantizeTensor(grid.embedding()));
+  ASSIGN_OR_RETURN(const GridMatrix embedding, grid.Embedding());
+  std::vector<float> values(embedding.codes.size());
+  quant::DequantizeMatrix(embedding, absl::MakeSpan(values));
   CountValues(report, kArtifact, model::kHfEmbedding, values, *file);
   CountUnexpected(report, kArtifact, file->names(), expected);
   return absl::OkStatus();
@@ -277,6 +285,7 @@ absl::Status CompareLoraGguf(const Adapter& adapter, const std::string& path,
   ASSIGN_OR_RETURN(const auto file, GgufFile::Open(path));
   std::set<std::string> expected;
   for (const AdapterPair& pair : adapter.pairs()) {
+    const std::vector<uint8_t> b_bytes = adapter.GgufB(pair);
     const GgufFile::Tensor a{absl::StrCat(pair.spec.gguf_name, ".lora_a"),
                              GgmlType::kF32,
                              {pair.spec.in, pair.rank},
@@ -284,7 +293,7 @@ absl::Status CompareLoraGguf(const Adapter& adapter, const std::string& path,
     const GgufFile::Tensor b{absl::StrCat(pair.spec.gguf_name, ".lora_b"),
                              GgmlType::kF32,
                              {pair.rank, pair.spec.out},
-                             pair.b};
+                             b_bytes};
     for (const GgufFile::Tensor& tensor : {a, b}) {
       expected.insert(tensor.name);
       CountBytes(report, kArtifact, tensor, *file);
@@ -295,8 +304,8 @@ absl::Status CompareLoraGguf(const Adapter& adapter, const std::string& path,
   CountUnexpected(report, kArtifact, names, expected);
   ASSIGN_OR_RETURN(const float alpha, file->GetF32("adapter.lora.alpha"));
   Count(report, kArtifact, "adapter.lora.alpha",
-        alpha == adapter.alpha() ? "" : "value differs",
-        std::fabs(alpha - adapter.alpha()));
+        alpha == adapter.gguf_alpha() ? "" : "value differs",
+        std::fabs(alpha - adapter.gguf_alpha()));
   return absl::OkStatus();
 }
 
@@ -309,9 +318,14 @@ absl::Status ComparePeft(const Adapter& adapter, const std::string& folder,
       const auto found,
       Adapter::Open(absl::StrCat(folder, "/adapter_model.safetensors"),
                     absl::StrCat(folder, "/adapter_config.json"), linears));
+  double scale_error = 0;
   for (size_t i = 0; i < adapter.pairs().size(); ++i) {
     const AdapterPair& pair = adapter.pairs()[i];
     const bool there = i < found->pairs().size();
+    if (there) {
+      scale_error = std::max(scale_error,
+                             std::fabs(found->pairs()[i].scale - pair.scale));
+    }
     Count(report, kArtifact, pair.a_name,
           there && SameBytes(found->pairs()[i].a, pair.a) ? "" : "differs",
           kUnknownError);
@@ -320,8 +334,7 @@ absl::Status ComparePeft(const Adapter& adapter, const std::string& folder,
           kUnknownError);
   }
   Count(report, kArtifact, "lora_alpha",
-        found->alpha() == adapter.alpha() ? "" : "value differs",
-        std::fabs(found->alpha() - adapter.alpha()));
+        scale_error == 0 ? "" : "value differs", scale_error);
   return absl::OkStatus();
 }
 

@@ -20,7 +20,7 @@ namespace onegrid::exporter {
 // A status other than OK means that the comparison could not be made: the
 // artifact cannot be opened, or `progress` stopped it.
 
-// Linears by codes and scales; embedding and norms by their bytes.
+// Linears and embedding by grid, codes and scales; norms by their bytes.
 absl::Status CompareMergedGguf(const GridModel& grid, const std::string& path,
                                const ProgressFn& progress,
                                v1::EquivalenceReport* report);

@@ -1,11 +1,15 @@
 #include "services/exporter/export_files.h"
 
-#include <cstring>
+#include <regex>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
+#include "kernels/quant/ggml_types.h"
+#include "nlohmann/json.hpp"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
 #include "services/exporter/adapter.h"
@@ -77,6 +81,107 @@ TEST_F(ExportFilesTest, CodesAreTheFoldedOnesNotTheBases) {
     EXPECT_EQ((*merged)->Linear(spec)->codes, (*folded)->Linear(spec)->codes);
     EXPECT_NE((*merged)->Linear(spec)->codes, (*base)->Linear(spec)->codes);
   }
+}
+
+TEST_F(ExportFilesTest, AMixedPlanIsWrittenBitForBit) {
+  const TestFolded folded = FoldTestModelMixed(inputs_.base);
+  WriteTestFolded(folded, inputs_.folded);
+  inputs_.formats = {v1::GGUF, v1::COMPRESSED_TENSORS};
+  const auto outputs = ExportFiles(inputs_, out_, {});
+  ASSERT_TRUE(outputs.ok()) << outputs.status();
+  EXPECT_EQ(outputs->equivalence.tensors(), 15 + 15);
+
+  const auto gguf =
+      model::GgufFile::Open(absl::StrCat(out_, "/gguf/model.gguf"));
+  ASSERT_TRUE(gguf.ok()) << gguf.status();
+  const std::pair<const char*, quant::GgmlType> types[] = {
+      {"blk.0.attn_q.weight", quant::GgmlType::kQ8_0},
+      {"blk.0.attn_v.weight", quant::GgmlType::kQ4_0},
+      {"blk.0.ffn_up.weight", quant::GgmlType::kQ2_0},
+      {"token_embd.weight", quant::GgmlType::kQ4_0},
+      {"blk.0.ffn_norm.weight", quant::GgmlType::kF32}};
+  for (const auto& [name, type] : types) {
+    EXPECT_EQ((*gguf)->Find(name)->type, type) << name;
+  }
+  // Weights of the linears: 12,288 on int4_g32 and as many on int2_g64, 6,144
+  // on int8_g32.
+  EXPECT_EQ(*(*gguf)->GetU32("general.file_type"), 2);
+  const auto merged = GridModel::Open((*gguf)->path(), "");
+  ASSERT_TRUE(merged.ok()) << merged.status();
+  for (const auto& spec : (*merged)->linears()) {
+    const quant::GridMatrix& expected = folded.matrices.at(spec.gguf_name);
+    EXPECT_EQ((*merged)->Linear(spec)->codes, expected.codes);
+    EXPECT_EQ((*merged)->Linear(spec)->scales, expected.scales);
+  }
+  EXPECT_EQ((*merged)->FindNorm("blk.0.ffn_norm.weight")->Values(),
+            folded.norms.at("blk.0.ffn_norm.weight"));
+}
+
+TEST_F(ExportFilesTest, FileTypeIsThatOfMostWeights) {
+  TestFolded folded = FoldTestModelMixed(inputs_.base);
+  inputs_.formats = {v1::GGUF};
+  // o is 4,096 weights; on int8_g32 it leaves int2_g64 with the most.
+  quant::GridMatrix& o = folded.matrices["blk.0.attn_output.weight"];
+  o.grid = &quant::kInt8G32;
+  folded.grids.insert(1, R"("blk.0.attn_output.weight": "int8_g32", )");
+  WriteTestFolded(folded, inputs_.folded);
+  ASSERT_TRUE(ExportFiles(inputs_, out_, {}).ok());
+  const auto gguf =
+      model::GgufFile::Open(absl::StrCat(out_, "/gguf/model.gguf"));
+  EXPECT_EQ(*(*gguf)->GetU32("general.file_type"), 41);
+}
+
+TEST_F(ExportFilesTest, EachGridHasAConfigGroupOfItsOwn) {
+  const auto config = [this] {
+    return nlohmann::json::parse(*common::ReadFile(absl::StrCat(
+        out_, "/compressed_tensors/config.json")))["quantization_config"]
+                                                  ["config_groups"];
+  };
+  inputs_.formats = {v1::COMPRESSED_TENSORS};
+  ASSERT_TRUE(ExportFiles(inputs_, out_, {}).ok());
+  ASSERT_EQ(config().size(), 1);
+  EXPECT_EQ(config()["group_0"]["targets"].dump(), R"(["Linear"])");
+
+  WriteTestFolded(FoldTestModelMixed(inputs_.base), inputs_.folded);
+  ASSERT_TRUE(ExportFiles(inputs_, out_, {}).ok());
+  ASSERT_EQ(config().size(), 3);
+  const struct {
+    int bits, group;
+    std::vector<std::string> matched;
+  } expected[] = {
+      {4, 32, {"mlp.down_proj", "self_attn.o_proj", "self_attn.v_proj"}},
+      {2, 64, {"mlp.gate_proj", "mlp.up_proj"}},
+      {8, 32, {"self_attn.k_proj", "self_attn.q_proj"}}};
+  for (int i = 0; i < 3; ++i) {
+    const nlohmann::json group = config()[absl::StrCat("group_", i)];
+    EXPECT_EQ(group["weights"]["num_bits"], expected[i].bits);
+    EXPECT_EQ(group["weights"]["group_size"], expected[i].group);
+    ASSERT_EQ(group["targets"].size(), expected[i].matched.size());
+    for (size_t t = 0; t < group["targets"].size(); ++t) {
+      const std::string target = group["targets"][t];
+      ASSERT_EQ(target.substr(0, 3), "re:");
+      EXPECT_TRUE(std::regex_match("model.layers.0." + expected[i].matched[t],
+                                   std::regex(target.substr(3))))
+          << target;
+      EXPECT_FALSE(std::regex_match("model.layers.10." + expected[i].matched[t],
+                                    std::regex(target.substr(3))))
+          << target;
+    }
+  }
+}
+
+TEST_F(ExportFilesTest, AnotherGridInTheArtifactFailsLevelOne) {
+  inputs_.formats = {v1::GGUF};
+  ASSERT_TRUE(ExportFiles(inputs_, out_, {}).ok());
+  WriteTestFolded(FoldTestModelMixed(inputs_.base), inputs_.folded);
+  const auto grid = GridModel::Open(inputs_.base, inputs_.folded);
+  v1::EquivalenceReport report;
+  ASSERT_TRUE(CompareMergedGguf(**grid, absl::StrCat(out_, "/gguf/model.gguf"),
+                                {}, &report)
+                  .ok());
+  // Five matrices and a norm.
+  ASSERT_EQ(report.differing_size(), 6);
+  EXPECT_TRUE(absl::StrContains(report.differing(0).reason(), "grids differ"));
 }
 
 TEST_F(ExportFilesTest, WritesTheSameBytesEachTime) {
@@ -167,7 +272,7 @@ TEST_F(ExportFilesTest, RefusesABaseThatIsNotOnTheGrid) {
 TEST_F(ExportFilesTest, RefusesAdapterConfigsItCannotHonour) {
   for (const char* config : {"", "[]", R"({"lora_alpha": 8})", R"({"r": 4})",
                              R"({"r": 8, "lora_alpha": 8})",
-                             R"({"r": 4, "lora_alpha": 8, "use_rslora": true})",
+                             R"({"r": 4, "lora_alpha": 8, "use_dora": true})",
                              R"({"r": 4, "lora_alpha": 8, "bias": "all"})"}) {
     ASSERT_TRUE(common::WriteFileAtomic(inputs_.adapter_config, config).ok());
     EXPECT_EQ(common::ErrorReason(ExportFiles(inputs_, out_, {}).status()),

@@ -1,10 +1,11 @@
 #include "services/exporter/gguf_export.h"
 
+#include <map>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/quant/q4_0.h"
+#include "kernels/quant/grid_blocks.h"
 #include "services/common/error_info.h"
 #include "services/exporter/copy_metadata.h"
 #include "services/model/gguf_writer.h"
@@ -15,22 +16,60 @@ using model::GgufFile;
 using model::GgufWriter;
 using quant::GgmlType;
 
+namespace {
+
+// What llama.cpp names a file of mostly this grid's blocks (llama.h, enum
+// llama_ftype).
+uint32_t FileTypeOf(const quant::Grid& grid) {
+  switch (quant::BlockType(grid)) {
+    case GgmlType::kQ2_0:
+      return 41;
+    case GgmlType::kQ8_0:
+      return 7;
+    default:
+      return 2;
+  }
+}
+
+// The grid of most weights of the linears; of two with as many, the first here.
+const quant::Grid& MostUsedGrid(const GridModel& model) {
+  std::map<const quant::Grid*, int64_t> weights;
+  for (const model::LinearSpec& spec : model.linears()) {
+    weights[&model.GridOf(spec)] += spec.out * spec.in;
+  }
+  const quant::Grid* most = &quant::kInt4G32;
+  for (const quant::Grid* grid : {&quant::kInt2G64, &quant::kInt8G32}) {
+    if (weights[grid] > weights[most]) most = grid;
+  }
+  return *most;
+}
+
+absl::Status AddMatrix(const std::string& name, const quant::GridMatrix& matrix,
+                       GgufWriter* writer) {
+  ASSIGN_OR_RETURN(std::vector<uint8_t> blocks, quant::PackBlocks(matrix));
+  return writer->AddTensor(name, quant::BlockType(*matrix.grid),
+                           {matrix.cols, matrix.rows}, std::move(blocks));
+}
+
+}  // namespace
+
 absl::Status WriteMergedGguf(const GridModel& grid, const std::string& path,
                              const ProgressFn& progress) {
   GgufWriter writer;
-  CopyMetadata(grid.base(), &writer);
+  CopyMetadata(grid.base(), &writer,
+               {{"general.file_type", FileTypeOf(MostUsedGrid(grid))}});
   const std::vector<GgufFile::Tensor>& tensors = grid.base().tensors();
   int64_t done = 0;
   for (const GgufFile::Tensor& tensor : tensors) {
-    const model::LinearSpec* spec = grid.FindLinear(tensor.name);
-    if (spec == nullptr) {
-      RETURN_IF_ERROR(
-          writer.AddTensor(tensor.name, tensor.type, tensor.dims, tensor.data));
-    } else {
+    if (const auto* spec = grid.FindLinear(tensor.name)) {
       ASSIGN_OR_RETURN(const quant::GridMatrix matrix, grid.Linear(*spec));
-      ASSIGN_OR_RETURN(std::vector<uint8_t> packed, quant::PackQ4_0(matrix));
-      RETURN_IF_ERROR(writer.AddTensor(tensor.name, GgmlType::kQ4_0,
-                                       tensor.dims, std::move(packed)));
+      RETURN_IF_ERROR(AddMatrix(tensor.name, matrix, &writer));
+    } else if (const auto* norm = grid.FindNorm(tensor.name)) {
+      RETURN_IF_ERROR(writer.AddTensor(tensor.name, GgmlType::kF32, tensor.dims,
+                                       norm->data));
+    } else {
+      ASSIGN_OR_RETURN(const quant::GridMatrix matrix, grid.Embedding());
+      RETURN_IF_ERROR(AddMatrix(tensor.name, matrix, &writer));
     }
     if (progress) {
       RETURN_IF_ERROR(progress("gguf", ++done, tensors.size()));
@@ -49,14 +88,14 @@ absl::Status WriteLoraGguf(const GridModel& grid, const Adapter& adapter,
   writer.Set("general.type", std::string("adapter"));
   writer.Set("general.name", absl::StrCat(base_name, " adapter"));
   writer.Set("adapter.type", std::string("lora"));
-  writer.Set("adapter.lora.alpha", adapter.alpha());
+  writer.Set("adapter.lora.alpha", adapter.gguf_alpha());
   for (const AdapterPair& pair : adapter.pairs()) {
     RETURN_IF_ERROR(
         writer.AddTensor(absl::StrCat(pair.spec.gguf_name, ".lora_a"),
                          GgmlType::kF32, {pair.spec.in, pair.rank}, pair.a));
-    RETURN_IF_ERROR(
-        writer.AddTensor(absl::StrCat(pair.spec.gguf_name, ".lora_b"),
-                         GgmlType::kF32, {pair.rank, pair.spec.out}, pair.b));
+    RETURN_IF_ERROR(writer.AddTensor(
+        absl::StrCat(pair.spec.gguf_name, ".lora_b"), GgmlType::kF32,
+        {pair.rank, pair.spec.out}, adapter.GgufB(pair)));
   }
   return writer.WriteTo(path);
 }

@@ -11,16 +11,18 @@
 
 namespace onegrid::exporter {
 
-// Writes the base GGUF with the model's codes and scales in place of its own;
-// every other byte of tensor data and every metadata value is the base's.
-// Atomic. Errors: those of GridModel::Linear and of the writer.
+// Writes the base GGUF with the model's tensors in place of its own: int4_g32
+// as Q4_0, int2_g64 as Q2_0, int8_g32 as Q8_0, norms as F32. general.file_type
+// is that of the type that holds most weights of the linears; every other
+// metadata value is the base's. Atomic. Errors: those of GridModel::Linear and
+// Embedding and of the writer.
 absl::Status WriteMergedGguf(const GridModel& grid, const std::string& path,
                              const ProgressFn& progress);
 
 // Writes the adapter for llama.cpp: general.type "adapter", adapter.type
 // "lora", adapter.lora.alpha, and per linear N the F32 pair N.lora_a (ggml
-// dims [in, r]) and N.lora_b ([r, out]). llama.cpp scales B A x by alpha / r.
-// Atomic.
+// dims [in, r]) and N.lora_b ([r, out]). llama.cpp scales B A x by alpha / r;
+// what differs from that is in B (Adapter::GgufB). Atomic.
 absl::Status WriteLoraGguf(const GridModel& grid, const Adapter& adapter,
                            const std::string& base_name,
                            const std::string& path);

@@ -180,24 +180,70 @@ std::string ImportTestModel() {
   return base;
 }
 
-TestTuned WriteTestTuned(const std::string& base) {
-  const TestTuned paths = {TestPath("folded.safetensors"),
-                           TestPath("adapter.safetensors"),
-                           TestPath("adapter_config.json")};
+TestFolded FoldTestModel(const std::string& base) {
   const auto grid = Require(GridModel::Open(base, ""));
-  model::SafetensorsWriter folded;
-  model::SafetensorsWriter adapter;
+  TestFolded folded;
   for (const model::LinearSpec& spec : grid->linears()) {
     quant::GridMatrix matrix = Require(grid->Linear(spec));
     for (int64_t row = 0; row < spec.out; ++row) {
       int8_t& code = matrix.codes[row * spec.in];
-      code += code < quant::kInt4G32.max_code ? 1 : -1;
+      code += code < matrix.grid->max_code ? 1 : -1;
     }
-    Require(folded.Add(absl::StrCat(spec.gguf_name, ".scales"), "F32",
-                       {spec.out, spec.in / quant::kGroup},
+    folded.matrices[spec.gguf_name] = std::move(matrix);
+  }
+  return folded;
+}
+
+TestFolded FoldTestModelMixed(const std::string& base) {
+  const auto model = Require(GridModel::Open(base, ""));
+  TestFolded folded = FoldTestModel(base);
+  folded.matrices["token_embd.weight"] = Require(model->Embedding());
+  const std::pair<const char*, const quant::Grid*> plan[] = {
+      {"blk.0.attn_q.weight", &quant::kInt8G32},
+      {"blk.0.attn_k.weight", &quant::kInt8G32},
+      {"blk.0.ffn_gate.weight", &quant::kInt2G64},
+      {"blk.0.ffn_up.weight", &quant::kInt2G64},
+      {"token_embd.weight", &quant::kInt4G32}};
+  for (const auto& [name, grid] : plan) {
+    quant::GridMatrix& matrix = folded.matrices[name];
+    std::vector<float> values(matrix.codes.size());
+    quant::DequantizeMatrix(matrix, absl::MakeSpan(values));
+    matrix =
+        Require(quant::EncodeMatrix(values, matrix.rows, matrix.cols, *grid));
+    absl::StrAppend(&folded.grids, folded.grids.empty() ? "{" : ", ", "\"",
+                    name, "\": \"", grid->name, "\"");
+  }
+  folded.grids += "}";
+  folded.norms["blk.0.ffn_norm.weight"] = std::vector<float>(kHidden, 1.25f);
+  return folded;
+}
+
+void WriteTestFolded(const TestFolded& folded, const std::string& path) {
+  model::SafetensorsWriter writer;
+  for (const auto& [name, matrix] : folded.matrices) {
+    const auto groups = static_cast<int64_t>(matrix.scales.size());
+    Require(writer.Add(absl::StrCat(name, ".scales"), "F32",
+                       {matrix.rows, groups / matrix.rows},
                        BytesOf(matrix.scales)));
-    Require(folded.Add(absl::StrCat(spec.gguf_name, ".codes"), "I8",
-                       {spec.out, spec.in}, BytesOf(matrix.codes)));
+    Require(writer.Add(absl::StrCat(name, ".codes"), "I8",
+                       {matrix.rows, matrix.cols}, BytesOf(matrix.codes)));
+  }
+  for (const auto& [name, values] : folded.norms) {
+    Require(writer.Add(name, "F32", {static_cast<int64_t>(values.size())},
+                       BytesOf(values)));
+  }
+  if (!folded.grids.empty()) writer.SetMetadata("grids", folded.grids);
+  Require(writer.WriteTo(path));
+}
+
+TestTuned WriteTestTuned(const std::string& base) {
+  const TestTuned paths = {TestPath("folded.safetensors"),
+                           TestPath("adapter.safetensors"),
+                           TestPath("adapter_config.json")};
+  WriteTestFolded(FoldTestModel(base), paths.folded);
+  const auto grid = Require(GridModel::Open(base, ""));
+  model::SafetensorsWriter adapter;
+  for (const model::LinearSpec& spec : grid->linears()) {
     const std::string stem =
         absl::StrCat("base_model.model.", spec.hf_name, ".lora_");
     Require(adapter.Add(
@@ -207,7 +253,6 @@ TestTuned WriteTestTuned(const std::string& base) {
         stem + "B.weight", "F32", {spec.out, kRank},
         BytesOf(std::vector<float>(spec.out * kRank, -0.5f - spec.out))));
   }
-  Require(folded.WriteTo(paths.folded));
   Require(adapter.WriteTo(paths.adapter));
   Require(common::WriteFileAtomic(
       paths.adapter_config,

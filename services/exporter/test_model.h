@@ -2,15 +2,18 @@
 #ifndef SERVICES_EXPORTER_TEST_MODEL_H_
 #define SERVICES_EXPORTER_TEST_MODEL_H_
 
+#include <map>
 #include <string>
+#include <vector>
 
 #include "kernels/quant/ggml_types.h"
+#include "kernels/quant/grid.h"
 
 namespace onegrid::exporter {
 
 // One layer, hidden 64, ff 96, 2 heads of 32 over 1 key/value head, 300 tokens.
 struct TestModelOptions {
-  // Of the linears: F32, Q4_0 (llama.cpp's rule) or Q8_0.
+  // Of the linears: F32, Q4_0 or Q8_0 (llama.cpp's rules).
   quant::GgmlType linears = quant::GgmlType::kF32;
   // Of the embedding: F32 or Q8_0.
   quant::GgmlType embedding = quant::GgmlType::kQ8_0;
@@ -29,8 +32,23 @@ std::string WriteTestModel(const std::string& name,
 // Imports the default test model and returns the path of the on-grid GGUF.
 std::string ImportTestModel();
 
-// What a tuning job makes of the imported test model: each first code of each
-// row moved by one step, and an adapter of rank 4. Paths of the files.
+// A folded checkpoint before it is written; a test may damage it.
+struct TestFolded {
+  std::map<std::string, quant::GridMatrix> matrices;  // by GGUF name
+  std::map<std::string, std::vector<float>> norms;    // by GGUF name
+  std::string grids;                                  // metadata, none if empty
+};
+
+// What a tuning job makes of the model in the GGUF `base`: each first code of
+// each row moved by one step.
+TestFolded FoldTestModel(const std::string& base);
+// The same on many grids: attn_q and attn_k int8_g32, ffn_gate and ffn_up
+// int2_g64, the embedding int4_g32, the rest int4_g32; ffn_norm is new.
+TestFolded FoldTestModelMixed(const std::string& base);
+
+void WriteTestFolded(const TestFolded& folded, const std::string& path);
+
+// FoldTestModel's checkpoint and an adapter of rank 4. Paths of the files.
 struct TestTuned {
   std::string folded;
   std::string adapter;
