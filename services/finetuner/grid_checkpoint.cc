@@ -5,7 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/quant/ggml_types.h"
-#include "kernels/quant/q4_0.h"
+#include "kernels/quant/grid_blocks.h"
 #include "services/common/error_info.h"
 
 namespace onegrid::finetuner {
@@ -14,28 +14,42 @@ namespace {
 using model::GgufFile;
 using quant::GgmlType;
 
-absl::StatusOr<const GgufFile::Tensor*> FindTyped(const GgufFile& file,
-                                                  const std::string& name,
-                                                  GgmlType type) {
+absl::StatusOr<const GgufFile::Tensor*> Find(const GgufFile& file,
+                                             const std::string& name) {
   const GgufFile::Tensor* tensor = file.Find(name);
-  if (tensor == nullptr) {
-    return common::MakeError(
-        absl::StatusCode::kInvalidArgument, "NOT_ON_GRID",
-        absl::StrCat(file.path(), ": tensor ", name, " is missing"),
-        {{"tensor", name}});
+  if (tensor != nullptr) return tensor;
+  return common::MakeError(
+      absl::StatusCode::kInvalidArgument, "NOT_ON_GRID",
+      absl::StrCat(file.path(), ": tensor ", name, " is missing"),
+      {{"tensor", name}});
+}
+
+absl::Status NotOnGrid(const GgufFile& file, const GgufFile::Tensor& tensor,
+                       const std::string& expected) {
+  ASSIGN_OR_RETURN(const quant::GgmlTypeTraits found,
+                   quant::TraitsOf(tensor.type));
+  return common::MakeError(
+      absl::StatusCode::kInvalidArgument, "NOT_ON_GRID",
+      absl::StrCat(file.path(), ": tensor ", tensor.name, " is ", found.name,
+                   ", expected ", expected),
+      {{"tensor", tensor.name}, {"expected", expected}, {"found", found.name}});
+}
+
+absl::StatusOr<quant::GridMatrix> LoadMatrix(const GgufFile& file,
+                                             const std::string& name) {
+  ASSIGN_OR_RETURN(const GgufFile::Tensor* tensor, Find(file, name));
+  if (!quant::GridOfBlocks(tensor->type).ok()) {
+    return NotOnGrid(file, *tensor, "Q4_0, Q2_0 or Q8_0");
   }
-  if (tensor->type != type) {
-    ASSIGN_OR_RETURN(const quant::GgmlTypeTraits expected,
-                     quant::TraitsOf(type));
-    ASSIGN_OR_RETURN(const quant::GgmlTypeTraits found,
-                     quant::TraitsOf(tensor->type));
-    return common::MakeError(
-        absl::StatusCode::kInvalidArgument, "NOT_ON_GRID",
-        absl::StrCat(file.path(), ": tensor ", name, " is ", found.name,
-                     ", expected ", expected.name),
-        {{"tensor", name}, {"expected", expected.name}, {"found", found.name}});
-  }
-  return tensor;
+  auto matrix = quant::UnpackBlocks(tensor->type, tensor->data, tensor->rows(),
+                                    tensor->cols());
+  const absl::Status status =
+      matrix.ok() ? quant::ValidateMatrix(*matrix) : matrix.status();
+  if (status.ok()) return matrix;
+  return common::MakeError(
+      absl::StatusCode::kInvalidArgument, "CORRUPT_FILE",
+      absl::StrCat(file.path(), ": tensor ", name, ": ", status.message()),
+      {{"tensor", name}});
 }
 
 }  // namespace
@@ -45,21 +59,16 @@ absl::StatusOr<GridCheckpoint> LoadGridCheckpoint(const GgufFile& file) {
   ASSIGN_OR_RETURN(checkpoint.config, model::ConfigFromGguf(file));
   checkpoint.specs = model::Gemma3Linears(checkpoint.config);
   for (const model::LinearSpec& spec : checkpoint.specs) {
-    ASSIGN_OR_RETURN(const GgufFile::Tensor* tensor,
-                     FindTyped(file, spec.gguf_name, GgmlType::kQ4_0));
     ASSIGN_OR_RETURN(quant::GridMatrix matrix,
-                     quant::UnpackQ4_0(tensor->data, spec.out, spec.in));
+                     LoadMatrix(file, spec.gguf_name));
     checkpoint.linears.push_back(std::move(matrix));
   }
-  ASSIGN_OR_RETURN(const GgufFile::Tensor* embedding,
-                   FindTyped(file, model::kGgufEmbedding, GgmlType::kQ8_0));
-  ASSIGN_OR_RETURN(
-      checkpoint.embedding,
-      quant::UnpackQ8_0(embedding->data, checkpoint.config.vocab_size,
-                        checkpoint.config.hidden));
+  ASSIGN_OR_RETURN(checkpoint.embedding,
+                   LoadMatrix(file, model::kGgufEmbedding));
   for (const model::NormSpec& spec : model::Gemma3Norms(checkpoint.config)) {
     ASSIGN_OR_RETURN(const GgufFile::Tensor* tensor,
-                     FindTyped(file, spec.gguf_name, GgmlType::kF32));
+                     Find(file, spec.gguf_name));
+    if (tensor->type != GgmlType::kF32) return NotOnGrid(file, *tensor, "F32");
     std::vector<float> weight(static_cast<size_t>(spec.size));
     std::memcpy(weight.data(), tensor->data.data(),
                 weight.size() * sizeof(float));

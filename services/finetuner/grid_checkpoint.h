@@ -8,7 +8,6 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/quant/grid.h"
-#include "kernels/quant/q8_0.h"
 #include "services/model/gemma3_config.h"
 #include "services/model/gguf_reader.h"
 #include "services/model/tensor_names.h"
@@ -26,9 +25,12 @@ struct GridCheckpoint {
   std::vector<std::vector<float>> norms;
 };
 
-// Reads a grid GGUF: Q4_0 linears, Q8_0 embedding, F32 norms.
-// InvalidArgument (NOT_ON_GRID; tensor, expected, found): a tensor has another
-// type. Otherwise the errors of model::ConfigFromGguf.
+// Reads a grid GGUF: linears and embedding Q4_0, Q2_0 or Q8_0, each on the grid
+// of its type; norms F32.
+// InvalidArgument: NOT_ON_GRID (tensor, expected, found) if a tensor is missing
+// or has another type, CORRUPT_FILE (tensor) if it has a code that its grid has
+// not or a scale that is not finite. Otherwise the errors of
+// model::ConfigFromGguf.
 absl::StatusOr<GridCheckpoint> LoadGridCheckpoint(const model::GgufFile& file);
 
 // Linears that read the same input, computed as one product.
