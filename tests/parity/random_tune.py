@@ -4,7 +4,8 @@
   random_tune.py --base ON_GRID.gguf --out DIR [--seed 1]
 
 Writes folded.safetensors (0.5 % of the base's codes moved by one step),
-adapter.safetensors and adapter_config.json (LoRA rank 8 on all linears).
+adapter.safetensors and adapter_config.json (a rank-stabilized LoRA on all
+linears, of rank 8 but for some modules, and of two alphas).
 """
 
 import argparse
@@ -25,6 +26,8 @@ MODULES = {
     "ffn_down": "mlp.down_proj",
 }
 RANK = 8
+RANK_PATTERN = {"v_proj": 4, "model.layers.0.mlp.down_proj": 3}
+ALPHA_PATTERN = {"mlp.up_proj": 5.0}
 # A fold moves about this share.
 CODES_MOVED = 0.005
 
@@ -58,8 +61,10 @@ def main():
         _, layer, part, _ = tensor.name.split(".")
         module = f"base_model.model.model.layers.{layer}.{MODULES[part]}"
         rows, cols = codes.shape
-        a = random.normal(0, cols**-0.5, (RANK, cols))
-        b = random.normal(0, 0.02, (rows, RANK))
+        rank = next((r for key, r in RANK_PATTERN.items()
+                     if module.endswith("." + key)), RANK)
+        a = random.normal(0, cols**-0.5, (rank, cols))
+        b = random.normal(0, 0.02, (rows, rank))
         adapter[module + ".lora_A.weight"] = a.astype(np.float32)
         adapter[module + ".lora_B.weight"] = b.astype(np.float32)
     os.makedirs(args.out, exist_ok=True)
@@ -70,6 +75,9 @@ def main():
         "task_type": "CAUSAL_LM",
         "r": RANK,
         "lora_alpha": 2 * RANK,
+        "use_rslora": True,
+        "rank_pattern": RANK_PATTERN,
+        "alpha_pattern": ALPHA_PATTERN,
         "lora_dropout": 0.0,
         "bias": "none",
         "target_modules": sorted(m.split(".")[1] for m in MODULES.values()),
