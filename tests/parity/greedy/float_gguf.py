@@ -6,7 +6,8 @@ import numpy as np
 FILE_TYPE_F32 = 0
 
 
-def write_float_gguf(source, target):
+def write_float_gguf(source, target, replaced=None):
+    """`replaced`: name -> values that take the place of the source's."""
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(target, reader.get_field("general.architecture").contents())
     for field in reader.fields.values():
@@ -21,7 +22,9 @@ def write_float_gguf(source, target):
         else:
             writer.add_key_value(name, field.contents(), kind)
     for tensor in reader.tensors:
-        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        values = (replaced or {}).get(tensor.name)
+        if values is None:
+            values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
         writer.add_tensor(tensor.name, np.ascontiguousarray(values, "<f4"))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -2,6 +2,10 @@
 """Compares greedy continuations with llama.cpp's, token for token.
 
   greedy_parity.py --gguf F --server BIN --node DIR
+      [--base ON_GRID.gguf --folded F]
+
+--base and --folded say what the GGUF was exported from: its weights in F32 are
+then made from these, for a type that Python's gguf does not know.
 
 20 prompts, 48 tokens each, the same token ids for both; the engine computes in
 float. llama.cpp runs twice:
@@ -27,6 +31,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.dirname(HERE)]
 from engine import FLOAT_MODE, Engine  # noqa: E402
 from float_gguf import write_float_gguf  # noqa: E402
+from mixed_fold import folded_values  # noqa: E402
 
 TOKENS = 48
 NEAR_TIE = 0.05
@@ -82,6 +87,8 @@ def main():
     parser.add_argument("--server", required=True, help="inference binary")
     parser.add_argument("--node", required=True,
                         help="folder with node_modules/node-llama-cpp")
+    parser.add_argument("--base", help="on-grid GGUF")
+    parser.add_argument("--folded", help="folded checkpoint")
     args = parser.parse_args()
 
     with open(os.path.join(HERE, "prompts.txt"), encoding="utf-8") as file:
@@ -93,7 +100,10 @@ def main():
     as_is = llama_greedy(args.node, args.gguf, prompts)
     with tempfile.TemporaryDirectory() as folder:
         in_float = os.path.join(folder, "f32.gguf")
-        write_float_gguf(args.gguf, in_float)
+        if args.folded:
+            write_float_gguf(args.base, in_float, folded_values(args.folded))
+        else:
+            write_float_gguf(args.gguf, in_float)
         in_float = llama_greedy(args.node, in_float, prompts)
     with Engine(args.server, args.gguf, FLOAT_MODE) as engine:
         float_rows = compare(engine, prompts, ours, in_float)
