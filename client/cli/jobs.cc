@@ -131,6 +131,25 @@ absl::StatusOr<v1::BaseModel> ImportModel(Api& api, const std::string& id,
   return Call(*api.base_models, &v1::BaseModelService::Stub::GetBaseModel, get);
 }
 
+std::string DescribeSplits(const v1::Dataset& dataset) {
+  std::string text;
+  for (const auto& [name, split] :
+       {std::pair{"train", &dataset.train()},
+        std::pair{"validation", &dataset.validation()},
+        std::pair{"test", &dataset.test()}}) {
+    absl::StrAppend(&text, name, ": ", split->examples(), " examples of ",
+                    v1::DatasetFormat_Name(split->format()));
+    if (split->first_dropped_size() > 0) {
+      const v1::DroppedLine& first = split->first_dropped(0);
+      absl::StrAppend(&text, ", ", split->dropped(),
+                      " lines dropped, the first line ", first.line(), ": ",
+                      first.problem());
+    }
+    absl::StrAppend(&text, "\n");
+  }
+  return text;
+}
+
 absl::StatusOr<v1::Dataset> CreateDataset(Api& api, const std::string& id,
                                           const DatasetFiles& files, bool reuse,
                                           const ProgressSink& sink) {
@@ -138,6 +157,8 @@ absl::StatusOr<v1::Dataset> CreateDataset(Api& api, const std::string& id,
   create.set_dataset_id(id);
   create.set_request_id(NewRequestId());
   v1::Dataset* dataset = create.mutable_dataset();
+  dataset->set_format(files.format);
+  dataset->set_drop_invalid(files.drop_invalid);
   for (const auto& [path, split] :
        {std::pair{files.train, dataset->mutable_train()},
         std::pair{files.validation, dataset->mutable_validation()},

@@ -47,7 +47,14 @@ struct DatasetFiles {
   std::string train;
   std::string validation;
   std::string test;
+  // Not given: each file's format is that of its first line.
+  v1::DatasetFormat format = v1::DATASET_FORMAT_UNSPECIFIED;
+  bool drop_invalid = false;
 };
+
+// One line per split: "train: 812 examples of MESSAGES, 3 lines dropped, the
+// first line 17: the last turn is the user's: it has no answer".
+std::string DescribeSplits(const v1::Dataset& dataset);
 
 // Uploads and registers datasets/{id}; `reuse` as above.
 absl::StatusOr<v1::Dataset> CreateDataset(Api& api, const std::string& id,

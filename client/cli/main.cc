@@ -113,7 +113,9 @@ void AddDataset(CLI::App& app, Program& program) {
   CLI::App* dataset = app.add_subcommand("dataset", "datasets");
   dataset->require_subcommand(1);
   CLI::App* create = dataset->add_subcommand(
-      "create", "upload JSONL files of {\"prompt\", \"completion\"} lines");
+      "create",
+      "upload JSONL files: prompt and completion, messages, text, alpaca or "
+      "sharegpt lines");
   auto id = std::make_shared<std::string>();
   auto files = std::make_shared<DatasetFiles>();
   create->add_option("--id", *id, "id of the dataset")->required();
@@ -126,12 +128,27 @@ void AddDataset(CLI::App& app, Program& program) {
   create->add_option("--test", files->test)
       ->required()
       ->check(CLI::ExistingFile);
+  create
+      ->add_option("--format", files->format,
+                   "format of the lines; default: what the first line is")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, v1::DatasetFormat>{
+              {"prompt_completion", v1::PROMPT_COMPLETION},
+              {"messages", v1::MESSAGES},
+              {"text", v1::PLAIN_TEXT},
+              {"alpaca", v1::ALPACA},
+              {"sharegpt", v1::SHAREGPT}},
+          CLI::ignore_case));
+  create->add_flag("--drop-invalid", files->drop_invalid,
+                   "leave out lines that cannot be learned, such as "
+                   "conversations without a last answer");
   create->callback([&program, id, files] {
     program.action = [&program, id, files]() -> absl::Status {
       ASSIGN_OR_RETURN(const auto api, program.Open());
       ASSIGN_OR_RETURN(
           const v1::Dataset created,
           CreateDataset(*api, *id, *files, /*reuse=*/false, program.sink()));
+      std::cerr << DescribeSplits(created);
       return program.Print(created);
     };
   });

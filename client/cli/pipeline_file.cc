@@ -61,6 +61,28 @@ Setter SetEnum(const std::map<std::string, Enum>& names,
   };
 }
 
+// A list of {modules: PATTERN, rank: N, alpha: X}; rank or alpha may be
+// missing.
+void AddPatterns(const YAML::Node& list, v1::LoraSpec* lora) {
+  for (const YAML::Node& entry : list) {
+    v1::LoraPattern* pattern = lora->add_patterns();
+    for (const auto& field : entry) {
+      const auto key = field.first.as<std::string>();
+      if (key == "modules") {
+        pattern->set_modules(field.second.as<std::string>());
+      } else if (key == "rank") {
+        pattern->set_rank(field.second.as<int32_t>());
+      } else if (key == "alpha") {
+        pattern->set_alpha(field.second.as<double>());
+      } else {
+        throw YAML::RepresentationException(
+            field.first.Mark(),
+            absl::StrCat("\"", key, "\" is not modules, rank or alpha"));
+      }
+    }
+  }
+}
+
 class Parser {
  public:
   explicit Parser(std::string folder) : folder_(std::move(folder)) {}
@@ -103,10 +125,19 @@ class Parser {
     v1::TuningJob* job = file_.run.mutable_tuning_job();
     v1::LoraSpec* lora = job->mutable_lora();
     v1::Hyperparameters* h = job->mutable_hyperparameters();
+    v1::GridSpec* grid = job->mutable_grid();
+    v1::DistillationSpec* teacher = job->mutable_distillation();
     using H = v1::Hyperparameters;
+    using G = v1::GridSpec;
+    using D = v1::DistillationSpec;
     return {
         {"mode", SetEnum<v1::TuningMode>(
-                     {{"qlora", v1::QLORA}, {"qlora_fold", v1::QLORA_FOLD}},
+                     {{"qlora", v1::QLORA},
+                      {"qlora_fold", v1::QLORA_FOLD},
+                      {"qlora_qat", v1::QLORA_QAT},
+                      {"lr_qat", v1::LR_QAT},
+                      {"peqa", v1::PEQA},
+                      {"full_qat", v1::FULL_QAT}},
                      [job](v1::TuningMode mode) { job->set_mode(mode); })},
         {"seed", Set<int64_t>(job, &v1::TuningJob::set_seed)},
         {"max_attempts", Set<int32_t>(job, &v1::TuningJob::set_max_attempts)},
@@ -119,6 +150,16 @@ class Parser {
              lora->add_target_modules(name);
            }
          }},
+        {"lora_patterns",
+         [lora](const YAML::Node& node) { AddPatterns(node, lora); }},
+        {"use_rslora", Set<bool>(lora, &v1::LoraSpec::set_use_rslora)},
+        {"lora_plus_ratio",
+         Set<double>(lora, &v1::LoraSpec::set_lora_plus_ratio)},
+        {"use_dora", Set<bool>(lora, &v1::LoraSpec::set_use_dora)},
+        {"train_on",
+         SetEnum<v1::TrainOn>(
+             {{"all", v1::ALL_ANSWERS}, {"last", v1::LAST_ANSWER}},
+             [h](v1::TrainOn train_on) { h->set_train_on(train_on); })},
         {"max_steps", Set<int32_t>(h, &H::set_max_steps)},
         {"max_examples", Set<int64_t>(h, &H::set_max_examples)},
         {"epochs", Set<double>(h, &H::set_epochs)},
@@ -131,6 +172,29 @@ class Parser {
         {"checkpoint_steps", Set<int32_t>(h, &H::set_checkpoint_steps)},
         {"fold_examples", Set<int32_t>(h, &H::set_fold_examples)},
         {"threads", Set<int32_t>(h, &H::set_threads)},
+        {"eval_steps", Set<int32_t>(h, &H::set_eval_steps)},
+        {"eval_examples", Set<int32_t>(h, &H::set_eval_examples)},
+        {"early_stopping_patience",
+         Set<int32_t>(h, &H::set_early_stopping_patience)},
+        {"polish_steps", Set<int32_t>(grid, &G::set_polish_steps)},
+        {"polish_ratio", Set<double>(grid, &G::set_polish_ratio)},
+        {"scale_learning_rate", Set<double>(grid, &G::set_scale_learning_rate)},
+        {"weight_learning_rate",
+         Set<double>(grid, &G::set_weight_learning_rate)},
+        {"grid_rank", Set<int32_t>(grid, &G::set_rank)},
+        {"plan",
+         [grid](const YAML::Node& node) {
+           grid->set_plan(node.as<std::string>());
+         }},
+        {"float_activations", Set<bool>(grid, &G::set_float_activations)},
+        {"teacher",
+         [teacher](const YAML::Node& node) {
+           teacher->set_teacher("baseModels/" + node.as<std::string>());
+         }},
+        {"cross_entropy_weight",
+         Set<double>(teacher, &D::set_cross_entropy_weight)},
+        {"kl_weight", Set<double>(teacher, &D::set_kl_weight)},
+        {"teacher_top", Set<int32_t>(teacher, &D::set_top)},
         {"precision", SetEnum<H::Precision>({{"auto", H::AUTO},
                                              {"f32", H::PRECISION_F32},
                                              {"bf16", H::PRECISION_BF16}},

@@ -20,7 +20,11 @@ dataset:
   validation: /abs/validation.jsonl
   test: data/test.jsonl
 tune:
-  mode: qlora_fold
+  mode: lr_qat
+  teacher: big
+  kl_weight: 2
+  scale_learning_rate: 0.004
+  early_stopping_patience: 3
   rank: 8
   learning_rate: 0.002
   target_modules: [q_proj, v_proj]
@@ -42,7 +46,10 @@ TEST(PipelineFileTest, ReadsEverySection) {
   EXPECT_EQ(file->base_model_path, "/folder/model.gguf");
   EXPECT_EQ(file->train_path, "/folder/data/train.jsonl");
   EXPECT_EQ(file->validation_path, "/abs/validation.jsonl");
-  EXPECT_EQ(file->run.tuning_job().mode(), v1::QLORA_FOLD);
+  EXPECT_EQ(file->run.tuning_job().mode(), v1::LR_QAT);
+  EXPECT_EQ(file->run.tuning_job().distillation().teacher(), "baseModels/big");
+  EXPECT_EQ(file->run.tuning_job().distillation().kl_weight(), 2);
+  EXPECT_EQ(file->run.tuning_job().grid().scale_learning_rate(), 0.004);
   EXPECT_EQ(file->run.tuning_job().lora().rank(), 8);
   EXPECT_EQ(file->run.tuning_job().lora().target_modules_size(), 2);
   EXPECT_DOUBLE_EQ(file->run.tuning_job().hyperparameters().learning_rate(),
@@ -61,6 +68,26 @@ TEST(PipelineFileTest, OverridesReplaceAndAddKeys) {
   EXPECT_EQ(file->name, "other");
   EXPECT_EQ(file->run.tuning_job().lora().rank(), 4);
   EXPECT_EQ(file->run.tuning_job().seed(), 7);
+}
+
+TEST(PipelineFileTest, ReadsLoraOptions) {
+  const absl::StatusOr<PipelineFile> file =
+      Parse(kFile, {"tune.lora_patterns=[{modules: 'mlp.*', rank: 4}, "
+                    "{modules: q_proj, alpha: 8}]",
+                    "tune.use_rslora=true", "tune.lora_plus_ratio=16",
+                    "tune.train_on=last"});
+  ASSERT_TRUE(file.ok()) << file.status();
+  const v1::LoraSpec& lora = file->run.tuning_job().lora();
+  ASSERT_EQ(lora.patterns_size(), 2);
+  EXPECT_EQ(lora.patterns(0).modules(), "mlp.*");
+  EXPECT_EQ(lora.patterns(0).rank(), 4);
+  EXPECT_EQ(lora.patterns(1).alpha(), 8);
+  EXPECT_TRUE(lora.use_rslora());
+  EXPECT_EQ(lora.lora_plus_ratio(), 16);
+  EXPECT_EQ(file->run.tuning_job().hyperparameters().train_on(),
+            v1::LAST_ANSWER);
+  EXPECT_THAT(Parse("tune: {lora_patterns: [{module: x}]}").status().message(),
+              HasSubstr("not modules, rank or alpha"));
 }
 
 TEST(PipelineFileTest, UnknownSectionIsNamedWithItsLine) {

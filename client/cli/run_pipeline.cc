@@ -122,7 +122,8 @@ absl::Status RunPipeline(Api& api, const PipelineFile& file,
   ASSIGN_OR_RETURN(
       const v1::Dataset dataset,
       CreateDataset(api, file.dataset_id,
-                    {file.train_path, file.validation_path, file.test_path},
+                    {file.train_path, file.validation_path, file.test_path,
+                     v1::DATASET_FORMAT_UNSPECIFIED, /*drop_invalid=*/false},
                     /*reuse=*/true, sink));
   steps.Begin("tune, export, check equivalence, evaluate, deploy");
   ASSIGN_OR_RETURN(v1::PipelineRun run,

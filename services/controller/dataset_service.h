@@ -24,7 +24,9 @@ class DatasetService {
       const v1::DeleteDatasetRequest& request);
 
  private:
-  absl::Status ReadSplit(const char* split, v1::DatasetSplit* info);
+  // Fills all of `info` but its artifact. `dataset` says how to read.
+  absl::Status ReadSplit(const char* split, const v1::Dataset& dataset,
+                         v1::DatasetSplit* info);
 
   const ControllerContext* context_;
 };

@@ -4,6 +4,7 @@
 
 #include "gtest/gtest.h"
 #include "services/controller/controller_testing.h"
+#include "services/controller/dataset_split.h"
 
 namespace onegrid::controller {
 namespace {
@@ -14,10 +15,12 @@ class DatasetServiceTest : public testing::Test {
  protected:
   DatasetServiceTest() : service_(fixture_.context()) {}
 
-  absl::StatusOr<v1::Dataset> Create(const std::string& test_split) {
+  absl::StatusOr<v1::Dataset> Create(const std::string& test_split,
+                                     bool drop_invalid = false) {
     v1::CreateDatasetRequest request;
     request.set_dataset_id("d");
     v1::Dataset* dataset = request.mutable_dataset();
+    dataset->set_drop_invalid(drop_invalid);
     const v1::ArtifactRef good = fixture_.PutBlob(kGood, "good.jsonl");
     *dataset->mutable_train()->mutable_artifact() = good;
     *dataset->mutable_validation()->mutable_artifact() = good;
@@ -36,6 +39,32 @@ TEST_F(DatasetServiceTest, LinesAreCounted) {
   EXPECT_EQ(dataset->train().examples(), 1);
   EXPECT_EQ(dataset->test().examples(), 2);
   EXPECT_EQ(dataset->test().artifact().file_name(), "test.jsonl");
+}
+
+TEST_F(DatasetServiceTest, EachSplitSaysItsFormatAndCounts) {
+  const std::string chat =
+      "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"},"
+      "{\"role\":\"assistant\",\"content\":\"a\"}]}\n";
+  const std::string unanswered =
+      "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"}]}\n";
+  EXPECT_EQ(
+      common::ErrorMetadata(Create(chat + unanswered).status()).at("line"),
+      "2");
+  EXPECT_EQ(common::ErrorReason(Create(unanswered, true).status()),
+            "DATASET_SCHEMA_INVALID");
+  const auto dataset = Create(chat + unanswered, /*drop_invalid=*/true);
+  ASSERT_TRUE(dataset.ok()) << dataset.status();
+  EXPECT_EQ(dataset->train().format(), v1::PROMPT_COMPLETION);
+  EXPECT_EQ(dataset->train().conversations(), 0);
+  EXPECT_EQ(dataset->test().format(), v1::MESSAGES);
+  EXPECT_EQ(dataset->test().examples(), 1);
+  EXPECT_EQ(dataset->test().conversations(), 1);
+  EXPECT_EQ(dataset->test().dropped(), 1);
+  ASSERT_EQ(dataset->test().first_dropped_size(), 1);
+  EXPECT_EQ(dataset->test().first_dropped(0).line(), 2);
+  EXPECT_TRUE(CheckScorable(*dataset, "train").ok());
+  EXPECT_EQ(common::ErrorReason(CheckScorable(*dataset, "test")),
+            "NOT_SCORABLE");
 }
 
 TEST_F(DatasetServiceTest, BadLineIsNamed) {

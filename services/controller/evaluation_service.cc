@@ -5,6 +5,7 @@
 #include "proto/onegrid/v1/dataset.pb.h"
 #include "proto/onegrid/v1/tuning.pb.h"
 #include "services/common/error_info.h"
+#include "services/controller/dataset_split.h"
 #include "services/controller/model_lookup.h"
 
 namespace onegrid::controller {
@@ -12,8 +13,8 @@ namespace {
 
 absl::Status CheckTask(StoreTransaction& transaction,
                        const v1::Evaluation& evaluation) {
-  RETURN_IF_ERROR(
-      Load<v1::Dataset>(transaction, evaluation.dataset()).status());
+  ASSIGN_OR_RETURN(const v1::Dataset dataset,
+                   Load<v1::Dataset>(transaction, evaluation.dataset()));
   if (evaluation.split() != "train" && evaluation.split() != "validation" &&
       evaluation.split() != "test") {
     return InvalidField("split", evaluation.split(),
@@ -23,7 +24,7 @@ absl::Status CheckTask(StoreTransaction& transaction,
     return InvalidField("max_examples", absl::StrCat(evaluation.max_examples()),
                         "0 or more");
   }
-  return absl::OkStatus();
+  return CheckScorable(dataset, evaluation.split());
 }
 
 absl::Status CheckEquivalence(StoreTransaction& transaction,

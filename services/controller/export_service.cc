@@ -12,11 +12,18 @@ bool NeedsFoldedModel(int format) {
   return format == v1::GGUF || format == v1::COMPRESSED_TENSORS;
 }
 
-// The default: every format that the mode of tuning has a model for.
+bool MakesModel(v1::TuningMode mode) { return mode != v1::QLORA; }
+
+bool MakesAdapter(v1::TuningMode mode) {
+  return mode == v1::QLORA || mode == v1::QLORA_FOLD || mode == v1::QLORA_QAT;
+}
+
+// The default: every format that the mode of tuning has a product for.
 void AddDefaultFormats(const v1::TuningJob& job, v1::Export* made) {
   for (const v1::ExportFormat format :
        {v1::GGUF, v1::COMPRESSED_TENSORS, v1::LORA_GGUF, v1::PEFT}) {
-    if (job.mode() != v1::QLORA || !NeedsFoldedModel(format)) {
+    if (NeedsFoldedModel(format) ? MakesModel(job.mode())
+                                 : MakesAdapter(job.mode())) {
       made->add_formats(format);
     }
   }
@@ -28,9 +35,17 @@ absl::Status CheckFormats(const v1::TuningJob& job, const v1::Export& made) {
         format == v1::EXPORT_FORMAT_UNSPECIFIED) {
       return InvalidField("formats", absl::StrCat(format), "an ExportFormat");
     }
-    if (job.mode() == v1::QLORA && NeedsFoldedModel(format)) {
-      const std::string name =
-          v1::ExportFormat_Name(static_cast<v1::ExportFormat>(format));
+    const std::string name =
+        v1::ExportFormat_Name(static_cast<v1::ExportFormat>(format));
+    if (!NeedsFoldedModel(format) && !MakesAdapter(job.mode())) {
+      return common::MakeError(
+          absl::StatusCode::kFailedPrecondition, "NO_ADAPTER",
+          absl::StrCat(name, " needs an adapter, and ", job.name(),
+                       " has mode ", v1::TuningMode_Name(job.mode()),
+                       ", which makes a model only"),
+          {{"format", name}, {"tuning_job", job.name()}});
+    }
+    if (NeedsFoldedModel(format) && !MakesModel(job.mode())) {
       return common::MakeError(
           absl::StatusCode::kFailedPrecondition, "NOT_FOLDED",
           absl::StrCat(name, " needs a folded model, and ", job.name(),

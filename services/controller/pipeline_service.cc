@@ -8,6 +8,7 @@
 #include "proto/onegrid/v1/base_model.pb.h"
 #include "proto/onegrid/v1/dataset.pb.h"
 #include "services/common/error_info.h"
+#include "services/controller/dataset_split.h"
 #include "services/controller/pipeline_plan.h"
 #include "services/controller/tuning_spec.h"
 
@@ -27,10 +28,10 @@ absl::StatusOr<v1::PipelineRun> CompleteRun(const v1::PipelineRun& in) {
   v1::PipelineRun run;
   ASSIGN_OR_RETURN(*run.mutable_tuning_job(),
                    CompleteTuningJob(in.tuning_job()));
-  if (run.tuning_job().mode() != v1::QLORA_FOLD) {
+  if (run.tuning_job().mode() == v1::QLORA) {
     return InvalidField("tuning_job.mode",
                         v1::TuningMode_Name(run.tuning_job().mode()),
-                        "QLORA_FOLD: a run ends in a folded model");
+                        "any other: a run ends in a model on its grid");
   }
   if (in.has_probe_text()) *run.mutable_probe_text() = in.probe_text();
   if (in.probe_tokens() < 0 || in.probe_tokens() > 100'000) {
@@ -81,9 +82,10 @@ absl::StatusOr<v1::PipelineRun> PipelineService::CreatePipelineRun(
         RETURN_IF_ERROR(
             Load<v1::BaseModel>(transaction, run.tuning_job().base_model())
                 .status());
-        RETURN_IF_ERROR(
-            Load<v1::Dataset>(transaction, run.tuning_job().dataset())
-                .status());
+        ASSIGN_OR_RETURN(
+            const v1::Dataset dataset,
+            Load<v1::Dataset>(transaction, run.tuning_job().dataset()));
+        RETURN_IF_ERROR(CheckScorable(dataset, "test"));
         if (run.deployment_id().empty()) return run;
         const std::string deployment =
             absl::StrCat("deployments/", run.deployment_id());

@@ -28,6 +28,12 @@ absl::StatusOr<v1::TuningJob> TuningService::CreateTuningJob(
                          Load<v1::BaseModel>(transaction, job.base_model()));
         RETURN_IF_ERROR(CheckSucceeded(base));
         RETURN_IF_ERROR(Load<v1::Dataset>(transaction, job.dataset()).status());
+        if (!job.distillation().teacher().empty()) {
+          ASSIGN_OR_RETURN(
+              const v1::BaseModel teacher,
+              Load<v1::BaseModel>(transaction, job.distillation().teacher()));
+          RETURN_IF_ERROR(CheckSucceeded(teacher));
+        }
         return job;
       });
 }

@@ -1,11 +1,11 @@
 #include "services/controller/tuning_spec.h"
 
-#include <algorithm>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "services/common/error_info.h"
 #include "services/controller/registry.h"
+#include "services/model/module_pattern.h"
 
 namespace onegrid::controller {
 namespace {
@@ -13,6 +13,9 @@ namespace {
 constexpr const char* kLinearKinds[] = {"q_proj",   "k_proj",    "v_proj",
                                         "o_proj",   "gate_proj", "up_proj",
                                         "down_proj"};
+constexpr char kModulePattern[] =
+    "a pattern that ends in one of q_proj k_proj v_proj o_proj gate_proj "
+    "up_proj down_proj or has a * there";
 
 struct Bound {
   const char* field;
@@ -45,8 +48,16 @@ absl::Status CheckHyperparameters(const v1::Hyperparameters& h) {
       {"hyperparameters.checkpoint_steps", 1.0 * h.checkpoint_steps(), 1, 1e6},
       {"hyperparameters.fold_examples", 1.0 * h.fold_examples(), 1, 1e6},
       {"hyperparameters.threads", 1.0 * h.threads(), 0, 4096},
+      {"hyperparameters.eval_steps", 1.0 * h.eval_steps(), 0, 1e7},
+      {"hyperparameters.eval_examples", 1.0 * h.eval_examples(), 0, 1e7},
+      {"hyperparameters.early_stopping_patience",
+       1.0 * h.early_stopping_patience(), 0, 1e6},
   };
   for (const Bound& bound : bounds) RETURN_IF_ERROR(CheckBound(bound));
+  if (!v1::TrainOn_IsValid(h.train_on())) {
+    return InvalidField("hyperparameters.train_on", absl::StrCat(h.train_on()),
+                        "a TrainOn");
+  }
   if (!v1::Hyperparameters::Precision_IsValid(h.precision())) {
     return InvalidField("hyperparameters.precision",
                         absl::StrCat(h.precision()), "a Precision");
@@ -79,14 +90,53 @@ absl::Status CompleteLora(v1::LoraSpec* lora) {
   if (lora->target_modules().empty()) {
     for (const char* kind : kLinearKinds) lora->add_target_modules(kind);
   }
-  for (const std::string& kind : lora->target_modules()) {
-    if (std::find(std::begin(kLinearKinds), std::end(kLinearKinds), kind) ==
-        std::end(kLinearKinds)) {
-      return InvalidField("lora.target_modules", kind,
-                          "q_proj k_proj v_proj o_proj gate_proj up_proj "
-                          "down_proj");
+  for (const std::string& target : lora->target_modules()) {
+    if (!model::ModulePattern::Parse(target).ok()) {
+      return InvalidField("lora.target_modules", target, kModulePattern);
     }
   }
+  for (const v1::LoraPattern& pattern : lora->patterns()) {
+    if (!model::ModulePattern::Parse(pattern.modules()).ok()) {
+      return InvalidField("lora.patterns.modules", pattern.modules(),
+                          kModulePattern);
+    }
+    RETURN_IF_ERROR(
+        CheckBound({"lora.patterns.rank", 1.0 * pattern.rank(), 0, 256}));
+    RETURN_IF_ERROR(
+        CheckBound({"lora.patterns.alpha", pattern.alpha(), 0, 1e6}));
+  }
+  lora->set_lora_plus_ratio(OrDefault(lora->lora_plus_ratio(), 1.0));
+  RETURN_IF_ERROR(
+      CheckBound({"lora.lora_plus_ratio", lora->lora_plus_ratio(), 0.01, 1e3}));
+  if (!lora->use_dora()) return absl::OkStatus();
+  return common::MakeError(
+      absl::StatusCode::kInvalidArgument, "DORA_UNSUPPORTED",
+      "use_dora is not supported: a GGUF LoRA file cannot carry the magnitude "
+      "vectors of DoRA, so llama.cpp would serve another model than the one "
+      "that was trained",
+      {{"field", "lora.use_dora"}});
+}
+
+absl::Status CheckGrid(const v1::GridSpec& grid) {
+  const Bound bounds[] = {
+      {"grid.polish_steps", 1.0 * grid.polish_steps(), 0, 1e7},
+      {"grid.polish_ratio", grid.polish_ratio(), 0, 1e3},
+      {"grid.scale_learning_rate", grid.scale_learning_rate(), 0, 1},
+      {"grid.weight_learning_rate", grid.weight_learning_rate(), 0, 1},
+      {"grid.rank", 1.0 * grid.rank(), 0, 256},
+  };
+  for (const Bound& bound : bounds) RETURN_IF_ERROR(CheckBound(bound));
+  return absl::OkStatus();
+}
+
+absl::Status CheckDistillation(const v1::DistillationSpec& spec) {
+  const Bound bounds[] = {
+      {"distillation.cross_entropy_weight", spec.cross_entropy_weight(), -1e3,
+       1e3},
+      {"distillation.kl_weight", spec.kl_weight(), -1e3, 1e3},
+      {"distillation.top", 1.0 * spec.top(), 0, 4096},
+  };
+  for (const Bound& bound : bounds) RETURN_IF_ERROR(CheckBound(bound));
   return absl::OkStatus();
 }
 
@@ -97,7 +147,7 @@ absl::StatusOr<v1::TuningJob> CompleteTuningJob(const v1::TuningJob& job) {
   out.set_display_name(job.display_name());
   out.set_base_model(job.base_model());
   out.set_dataset(job.dataset());
-  out.set_mode(job.mode() == v1::TUNING_MODE_UNSPECIFIED ? v1::QLORA_FOLD
+  out.set_mode(job.mode() == v1::TUNING_MODE_UNSPECIFIED ? v1::QLORA_QAT
                                                          : job.mode());
   if (!v1::TuningMode_IsValid(out.mode())) {
     return InvalidField("mode", absl::StrCat(out.mode()), "a TuningMode");
@@ -107,6 +157,10 @@ absl::StatusOr<v1::TuningJob> CompleteTuningJob(const v1::TuningJob& job) {
   *out.mutable_hyperparameters() = job.hyperparameters();
   FillHyperparameters(out.mutable_hyperparameters());
   RETURN_IF_ERROR(CheckHyperparameters(out.hyperparameters()));
+  *out.mutable_grid() = job.grid();
+  RETURN_IF_ERROR(CheckGrid(out.grid()));
+  *out.mutable_distillation() = job.distillation();
+  RETURN_IF_ERROR(CheckDistillation(out.distillation()));
   out.set_seed(job.seed());
   out.set_max_attempts(OrDefault(job.max_attempts(), 3));
   RETURN_IF_ERROR(

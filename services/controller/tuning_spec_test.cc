@@ -1,6 +1,7 @@
 #include "services/controller/tuning_spec.h"
 
 #include <cmath>
+#include <string>
 
 #include "gtest/gtest.h"
 #include "services/common/error_info.h"
@@ -11,7 +12,7 @@ namespace {
 TEST(TuningSpecTest, DefaultsAreThoseOfTheContract) {
   const auto job = CompleteTuningJob(v1::TuningJob());
   ASSERT_TRUE(job.ok()) << job.status();
-  EXPECT_EQ(job->mode(), v1::QLORA_FOLD);
+  EXPECT_EQ(job->mode(), v1::QLORA_QAT);
   EXPECT_EQ(job->lora().rank(), 16);
   EXPECT_EQ(job->lora().alpha(), 32);
   EXPECT_EQ(job->lora().target_modules_size(), 7);
@@ -30,6 +31,29 @@ TEST(TuningSpecTest, OutputOnlyFieldsAreDropped) {
   job.mutable_result()->mutable_folded()->set_sha256("x");
   EXPECT_EQ(CompleteTuningJob(job)->state(), v1::JOB_STATE_UNSPECIFIED);
   EXPECT_FALSE(CompleteTuningJob(job)->has_result());
+}
+
+TEST(TuningSpecTest, LoraOptionsAreCheckedAndKept) {
+  v1::TuningJob job;
+  v1::LoraSpec* lora = job.mutable_lora();
+  lora->add_target_modules("layers.{0-5}.mlp.*");
+  lora->set_use_rslora(true);
+  v1::LoraPattern* pattern = lora->add_patterns();
+  pattern->set_modules("down_proj");
+  pattern->set_rank(8);
+  const auto complete = CompleteTuningJob(job);
+  ASSERT_TRUE(complete.ok()) << complete.status();
+  EXPECT_EQ(complete->lora().lora_plus_ratio(), 1);
+  EXPECT_EQ(complete->lora().patterns(0).rank(), 8);
+  EXPECT_TRUE(complete->lora().use_rslora());
+  pattern->set_modules("lm_head");
+  EXPECT_EQ(common::ErrorMetadata(CompleteTuningJob(job).status()).at("field"),
+            "lora.patterns.modules");
+  lora->clear_patterns();
+  lora->set_use_dora(true);
+  const absl::Status dora = CompleteTuningJob(job).status();
+  EXPECT_EQ(common::ErrorReason(dora), "DORA_UNSUPPORTED");
+  EXPECT_NE(dora.message().find("magnitude vectors"), std::string::npos);
 }
 
 TEST(TuningSpecTest, ValuesOutOfRangeAreNamed) {

@@ -4,6 +4,7 @@
 #include "absl/strings/strip.h"
 #include "proto/onegrid/v1/dataset.pb.h"
 #include "services/common/error_info.h"
+#include "services/controller/dataset_split.h"
 #include "services/controller/model_lookup.h"
 #include "services/controller/registry.h"
 
@@ -34,6 +35,14 @@ absl::Status FillTune(StoreTransaction& transaction, const v1::TuningJob& job,
   *work->mutable_train() = dataset.train().artifact();
   *work->mutable_validation() = dataset.validation().artifact();
   *work->mutable_test() = dataset.test().artifact();
+  if (!job.distillation().teacher().empty()) {
+    ASSIGN_OR_RETURN(
+        const v1::BaseModel teacher,
+        Load<v1::BaseModel>(transaction, job.distillation().teacher()));
+    *work->mutable_teacher() = teacher.model();
+  }
+  work->set_format(dataset.format());
+  work->set_drop_invalid(dataset.drop_invalid());
   if (job.has_last_checkpoint()) {
     *work->mutable_resume_from() = job.last_checkpoint();
   }
@@ -73,10 +82,7 @@ absl::Status FillEvaluate(StoreTransaction& transaction,
   if (evaluation.kind() == v1::TASK) {
     ASSIGN_OR_RETURN(const v1::Dataset dataset,
                      Load<v1::Dataset>(transaction, evaluation.dataset()));
-    *work->mutable_split() =
-        evaluation.split() == "train"        ? dataset.train().artifact()
-        : evaluation.split() == "validation" ? dataset.validation().artifact()
-                                             : dataset.test().artifact();
+    *work->mutable_split() = SplitOf(dataset, evaluation.split()).artifact();
     return absl::OkStatus();
   }
   work->set_float_endpoint(servers.float_endpoint);

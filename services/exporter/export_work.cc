@@ -88,9 +88,11 @@ absl::StatusOr<ExportInputs> FetchInputs(common::WorkContext& context) {
     inputs.formats.push_back(static_cast<v1::ExportFormat>(format));
   }
   ASSIGN_OR_RETURN(inputs.base, context.Fetch(work.base()));
-  ASSIGN_OR_RETURN(inputs.adapter, context.Fetch(work.tuned().adapter()));
-  ASSIGN_OR_RETURN(inputs.adapter_config,
-                   context.Fetch(work.tuned().adapter_config()));
+  if (!work.tuned().adapter().sha256().empty()) {
+    ASSIGN_OR_RETURN(inputs.adapter, context.Fetch(work.tuned().adapter()));
+    ASSIGN_OR_RETURN(inputs.adapter_config,
+                     context.Fetch(work.tuned().adapter_config()));
+  }
   if (work.tuned().has_folded()) {
     ASSIGN_OR_RETURN(inputs.folded, context.Fetch(work.tuned().folded()));
   }

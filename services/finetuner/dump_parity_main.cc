@@ -5,7 +5,7 @@
 // File: PEFT names with the adapter, "grad." + the same names with gradients of
 // the mean loss per label; tokens I32 [T] of all examples, segment_starts I64
 // [examples + 1], completion_starts I64 [examples], counted within an example;
-// metadata: loss (nats).
+// metadata: loss (nats), adapter_config (PEFT's).
 #include <ATen/CPUGeneratorImpl.h>
 
 #include <cstdio>
@@ -33,6 +33,9 @@ ABSL_FLAG(std::string, examples, "",
 ABSL_FLAG(int64_t, count, 4,
           "Examples in the batch, packed into one sequence.");
 ABSL_FLAG(int64_t, rank, 16, "Rank of the adapter; alpha is twice that.");
+ABSL_FLAG(std::string, lora_pattern, "",
+          "Linears (a module pattern) with a quarter of --rank.");
+ABSL_FLAG(bool, use_rslora, false, "Scale by alpha / sqrt(rank).");
 ABSL_FLAG(std::string, precision, "f32", "f32 or bf16.");
 ABSL_FLAG(std::string, out, "", "Safetensors file to write.");
 
@@ -70,7 +73,8 @@ absl::Status WriteGradients(const GridCheckpoint& checkpoint,
       row += rank;
     }
   }
-  writer.SetMetadata({{"loss", absl::StrFormat("%.17g", loss)}});
+  writer.SetMetadata({{"loss", absl::StrFormat("%.17g", loss)},
+                      {"adapter_config", adapter.ConfigJson("base")}});
   return writer.WriteTo(path);
 }
 
@@ -96,6 +100,11 @@ absl::Status Dump() {
   LoraOptions options;
   options.rank = absl::GetFlag(FLAGS_rank);
   options.alpha = 2.0 * static_cast<double>(options.rank);
+  options.use_rslora = absl::GetFlag(FLAGS_use_rslora);
+  if (const std::string modules = absl::GetFlag(FLAGS_lora_pattern);
+      !modules.empty()) {
+    options.patterns = {{modules, options.rank / 4, 0}};
+  }
   ASSIGN_OR_RETURN(LoraAdapter adapter,
                    LoraAdapter::Create(checkpoint.specs, options, kSeed));
   at::Generator random = at::detail::createCPUGenerator(kSeed + 1);

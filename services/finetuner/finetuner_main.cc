@@ -11,6 +11,7 @@
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
@@ -65,8 +66,52 @@ ABSL_FLAG(int64_t, fold_examples, 600,
 ABSL_FLAG(int64_t, max_eval_examples, 0,
           "With --base: test examples to evaluate; 0: all.");
 ABSL_FLAG(int64_t, probe_tokens, 1500, "With --base: tokens of --probe_text.");
+ABSL_FLAG(bool, probe_as_served, false,
+          "With --probe_text: write probe_served.safetensors too, from a "
+          "forward pass that simulates serving.");
 ABSL_FLAG(uint64_t, seed, 0, "With --base: seed of everything random.");
-ABSL_FLAG(bool, fold, true, "With --base: fold the adapter into the codes.");
+ABSL_FLAG(std::string, mode, "qlora_qat",
+          "With --base: qlora, qlora_fold, qlora_qat, lr_qat, peqa or "
+          "full_qat; services/finetuner/README.md says which when.");
+ABSL_FLAG(std::string, float_base, "",
+          "With --base: its float weights, a GGUF: where full_qat starts, and "
+          "the teacher of the grid modes if no other is given.");
+ABSL_FLAG(std::string, teacher, "",
+          "With --base: GGUF of the same vocabulary to distill from.");
+ABSL_FLAG(double, ce_weight, 1,
+          "With --base: weight of the cross-entropy "
+          "where there is a teacher.");
+ABSL_FLAG(double, kl_weight, 1,
+          "With --base: weight of the divergence from "
+          "the teacher; 0: no teacher.");
+ABSL_FLAG(int64_t, teacher_top, 0,
+          "With --base: keep this many of the teacher's tokens of each label; "
+          "0: run the teacher in every step.");
+ABSL_FLAG(int64_t, polish_steps, 0,
+          "With --base: steps of the polish; 0: --polish_ratio.");
+ABSL_FLAG(double, polish_ratio, 0.25,
+          "With --base: steps of the polish over those of the learn stage.");
+ABSL_FLAG(double, scale_learning_rate, 0,
+          "With --base: peak relative learning rate of the scales; 0: the "
+          "mode's default.");
+ABSL_FLAG(double, weight_learning_rate, 0,
+          "With --base: full_qat's, in steps of the scale; 0: default.");
+ABSL_FLAG(int64_t, grid_rank, 0,
+          "With --base: rank of a low-rank change inside the rounding.");
+ABSL_FLAG(std::string, plan, "",
+          "With --base: plan file, int4, mobile_e2b or auto:BYTES to put the "
+          "model on first; empty: tune on the base's own grids.");
+ABSL_FLAG(bool, as_served, true,
+          "With --base: train the grid with activations and caches rounded as "
+          "they are served.");
+ABSL_FLAG(int64_t, eval_steps, 0,
+          "With --base: steps between evaluations on the validation split; 0: "
+          "a quarter of the stage.");
+ABSL_FLAG(int64_t, eval_examples, 200,
+          "With --base: validation examples that choose the best checkpoint.");
+ABSL_FLAG(int64_t, patience, 0,
+          "With --base: stop after so many evaluations without a better one; "
+          "0: never.");
 ABSL_FLAG(std::string, precision, "auto",
           "With --base: auto, f32 or bf16, for the large products.");
 
@@ -133,8 +178,26 @@ absl::StatusOr<TuningOptions> OptionsFromFlags() {
   options.fold_examples = absl::GetFlag(FLAGS_fold_examples);
   options.max_eval_examples = absl::GetFlag(FLAGS_max_eval_examples);
   options.probe_tokens = absl::GetFlag(FLAGS_probe_tokens);
+  options.probe_as_served = absl::GetFlag(FLAGS_probe_as_served);
   options.seed = absl::GetFlag(FLAGS_seed);
-  options.fold = absl::GetFlag(FLAGS_fold);
+  ASSIGN_OR_RETURN(options.mode, ModeByName(absl::GetFlag(FLAGS_mode)));
+  options.distillation = {absl::GetFlag(FLAGS_ce_weight),
+                          absl::GetFlag(FLAGS_kl_weight),
+                          absl::GetFlag(FLAGS_teacher_top)};
+  options.grid.polish_steps = absl::GetFlag(FLAGS_polish_steps);
+  options.grid.polish_ratio = absl::GetFlag(FLAGS_polish_ratio);
+  options.grid.scale_learning_rate = absl::GetFlag(FLAGS_scale_learning_rate);
+  options.grid.weight_learning_rate = absl::GetFlag(FLAGS_weight_learning_rate);
+  options.grid.plan = absl::GetFlag(FLAGS_plan);
+  if (absl::EndsWith(options.grid.plan, ".yaml") ||
+      absl::StrContains(options.grid.plan, '/')) {
+    ASSIGN_OR_RETURN(options.grid.plan, common::ReadFile(options.grid.plan));
+  }
+  options.grid.rank = absl::GetFlag(FLAGS_grid_rank);
+  options.grid.as_served = absl::GetFlag(FLAGS_as_served);
+  options.eval_steps = absl::GetFlag(FLAGS_eval_steps);
+  options.eval_examples = absl::GetFlag(FLAGS_eval_examples);
+  options.patience = absl::GetFlag(FLAGS_patience);
   options.threads = absl::GetFlag(FLAGS_threads);
   const std::string precision = absl::GetFlag(FLAGS_precision);
   if (precision == "f32") {
@@ -170,6 +233,8 @@ int TuneOnce() {
   common::InstallStopSignal();
   TuningInputs inputs;
   inputs.base = absl::GetFlag(FLAGS_base);
+  inputs.float_base = absl::GetFlag(FLAGS_float_base);
+  inputs.teacher = absl::GetFlag(FLAGS_teacher);
   inputs.train = absl::GetFlag(FLAGS_train);
   inputs.test = absl::GetFlag(FLAGS_test);
   inputs.validation = absl::GetFlag(FLAGS_validation);
@@ -181,8 +246,10 @@ int TuneOnce() {
   const nlohmann::json report = {
       {"tokens_per_second", outputs->tokens_per_second},
       {"codes_changed", outputs->codes_changed},
+      {"best_validation_loss", outputs->best_score},
+      {"best_step", outputs->best_step},
       {"float_adapter", ToJson(outputs->float_adapter)},
-      {"folded", ToJson(outputs->folded_metrics)}};
+      {"tuned", ToJson(outputs->folded_metrics)}};
   std::printf("%s\n", report.dump(2).c_str());
   return 0;
 }
@@ -218,7 +285,7 @@ int Main() {
 
 int main(int argc, char** argv) {
   absl::SetProgramUsageMessage(
-      "Tunes a model on its grid: learns a LoRA, folds it into the codes.\n"
+      "Tunes a model on the grid that it will be served on.\n"
       "  finetuner --controller=HOST:PORT --cache_dir=DIR\n"
       "  finetuner --base=BASE.gguf --train=T.jsonl --test=E.jsonl\n"
       "      [--validation=V.jsonl --probe_text=P.txt] --out=DIR");

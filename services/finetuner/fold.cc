@@ -6,6 +6,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 
 #include "services/common/error_info.h"
 #include "services/finetuner/gptq.h"
@@ -108,26 +109,30 @@ absl::StatusOr<FoldResult> Fold(const GridCheckpoint& checkpoint,
 
 absl::Status SaveFolded(const GridCheckpoint& checkpoint,
                         absl::Span<const quant::GridMatrix> linears,
-                        const std::string& path) {
+                        bool with_embedding, const std::string& path) {
+  std::vector<std::pair<std::string, const quant::GridMatrix*>> matrices;
+  for (size_t i = 0; i < checkpoint.specs.size(); ++i) {
+    matrices.push_back({checkpoint.specs[i].gguf_name, &linears[i]});
+  }
+  if (with_embedding) {
+    matrices.push_back({model::kGgufEmbedding, &checkpoint.embedding});
+  }
   TensorFileWriter writer;
   nlohmann::json grids = nlohmann::json::object();
   // Wide types first, so that both kinds are aligned.
-  for (size_t i = 0; i < checkpoint.specs.size(); ++i) {
-    const quant::GridMatrix& matrix = linears[i];
-    const std::string& name = checkpoint.specs[i].gguf_name;
-    if (matrix.grid != &quant::kInt4G32) grids[name] = matrix.grid->name;
+  for (const auto& [name, matrix] : matrices) {
+    if (matrix->grid != &quant::kInt4G32) grids[name] = matrix->grid->name;
     RETURN_IF_ERROR(writer.Add(
         name + ".scales",
-        at::from_blob(const_cast<float*>(matrix.scales.data()),
-                      {matrix.rows, matrix.cols / matrix.grid->group},
+        at::from_blob(const_cast<float*>(matrix->scales.data()),
+                      {matrix->rows, matrix->cols / matrix->grid->group},
                       at::kFloat)));
   }
-  for (size_t i = 0; i < checkpoint.specs.size(); ++i) {
-    const quant::GridMatrix& matrix = linears[i];
+  for (const auto& [name, matrix] : matrices) {
     RETURN_IF_ERROR(
-        writer.Add(checkpoint.specs[i].gguf_name + ".codes",
-                   at::from_blob(const_cast<int8_t*>(matrix.codes.data()),
-                                 {matrix.rows, matrix.cols}, at::kChar)));
+        writer.Add(name + ".codes",
+                   at::from_blob(const_cast<int8_t*>(matrix->codes.data()),
+                                 {matrix->rows, matrix->cols}, at::kChar)));
   }
   std::map<std::string, std::string> metadata = {
       {"format", "onegrid.folded.v1"}};

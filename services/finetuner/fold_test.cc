@@ -95,7 +95,7 @@ TEST(FoldTest, KeepsScalesAndWritesEveryLinear) {
         << checkpoint.specs[i].gguf_name;
   }
   const std::string path = testing::TempDir() + "/folded.safetensors";
-  ASSERT_TRUE(SaveFolded(checkpoint, result->linears, path).ok());
+  ASSERT_TRUE(SaveFolded(checkpoint, result->linears, false, path).ok());
   const auto file = TensorFile::Open(path);
   ASSERT_TRUE(file.ok());
   const at::Tensor codes = *file->Get("blk.1.ffn_up.weight.codes");

@@ -30,11 +30,13 @@ std::vector<std::vector<int32_t>> ProbeSequences(
   return sequences;
 }
 
-absl::Status WriteProbe(const Gemma3Model& model,
+absl::Status WriteProbe(const Gemma3Model& model, bool as_served,
                         absl::Span<const std::vector<int32_t>> sequences,
                         const std::string& path,
                         const std::function<bool(int64_t)>& progress) {
   const c10::NoGradGuard no_grad;
+  ForwardOptions options;
+  options.as_served = as_served;
   const int64_t top = std::min(kProbeTop, model.config().vocab_size);
   std::vector<int32_t> tokens, starts = {0};
   std::vector<at::Tensor> ids, logprobs;
@@ -49,7 +51,8 @@ absl::Status WriteProbe(const Gemma3Model& model,
       std::vector<int64_t> rows(sequence.size() - 1);
       std::iota(rows.begin(), rows.end(), int64_t{0});
       const TopLogprobs scores =
-          ScoreTop(model.FinalHidden(model.Forward(packed, layout, {}), rows),
+          ScoreTop(model.FinalHidden(model.Forward(packed, layout, options),
+                                     rows, as_served),
                    model.head().weight, top);
       ids.push_back(scores.ids);
       logprobs.push_back(scores.logprobs);

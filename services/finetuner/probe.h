@@ -34,9 +34,11 @@ std::vector<std::vector<int32_t>> ProbeSequences(
     const model::Tokenizer& tokenizer, absl::string_view text,
     int64_t text_tokens, absl::Span<const TokenizedExample> examples);
 
-// Runs the sequences and writes the file. `progress` is called after each
-// sequence with the number done; it returns false to stop (Cancelled).
-absl::Status WriteProbe(const Gemma3Model& model,
+// Runs the sequences and writes the file. With as_served the forward simulates
+// the inference service's activations and cache (ForwardOptions) instead of
+// computing in float32. `progress` is called after each sequence with the
+// number done; it returns false to stop (Cancelled).
+absl::Status WriteProbe(const Gemma3Model& model, bool as_served,
                         absl::Span<const std::vector<int32_t>> sequences,
                         const std::string& path,
                         const std::function<bool(int64_t)>& progress);

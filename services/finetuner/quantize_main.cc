@@ -3,7 +3,6 @@
 #include <c10/core/GradMode.h>
 #include <malloc.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdint>
@@ -29,10 +28,11 @@
 #include "services/finetuner/example_reader.h"
 #include "services/finetuner/float_checkpoint.h"
 #include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/merge_adapter.h"
 #include "services/finetuner/model_grids.h"
+#include "services/finetuner/plan_choice.h"
 #include "services/finetuner/plan_search.h"
 #include "services/finetuner/ptq.h"
-#include "services/finetuner/sensitivity.h"
 #include "services/finetuner/text_corpus.h"
 #include "services/finetuner/text_scores.h"
 #include "services/model/gguf_reader.h"
@@ -40,6 +40,11 @@
 #include "services/model/tokenizer.h"
 
 ABSL_FLAG(std::string, source, "", "GGUF to quantize, of any tensor types.");
+ABSL_FLAG(std::string, adapter, "",
+          "Folder of a PEFT adapter to merge into the source first.");
+ABSL_FLAG(std::string, model, "",
+          "Compare this GGUF with --source on --evaluate, instead of "
+          "quantizing.");
 ABSL_FLAG(std::string, plan, "int4",
           "Plan file, int4, mobile_e2b, or auto:BYTES for the best plan whose "
           "matrices take at most that many bytes.");
@@ -111,8 +116,7 @@ class Run {
 
  private:
   absl::Status Load();
-  absl::StatusOr<std::vector<TensorCosts>> Sensitivity();
-  absl::Status ChoosePlan();
+  absl::Status Choose();
   absl::Status QuantizeAndSave();
   absl::Status Evaluate();
   absl::Status WriteReport();
@@ -132,6 +136,10 @@ absl::Status Run::Load() {
   ASSIGN_OR_RETURN(const std::unique_ptr<model::GgufFile> file,
                    model::GgufFile::Open(absl::GetFlag(FLAGS_source)));
   ASSIGN_OR_RETURN(checkpoint_, LoadFloatCheckpoint(*file));
+  if (const std::string adapter = absl::GetFlag(FLAGS_adapter);
+      !adapter.empty()) {
+    RETURN_IF_ERROR(MergeAdapter(adapter, &checkpoint_));
+  }
   ASSIGN_OR_RETURN(const std::unique_ptr<model::Tokenizer> tokenizer,
                    model::Tokenizer::FromGguf(*file));
   for (const std::string& path : absl::GetFlag(FLAGS_calibration)) {
@@ -149,46 +157,26 @@ absl::Status Run::Load() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<TensorCosts>> Run::Sensitivity() {
+absl::Status Run::Choose() {
+  std::string spec = absl::GetFlag(FLAGS_plan);
+  if (absl::EndsWith(spec, ".yaml") || absl::StrContains(spec, '/')) {
+    ASSIGN_OR_RETURN(spec, common::ReadFile(spec));
+  }
+  PlanChoiceOptions options;
+  options.feedback = absl::GetFlag(FLAGS_method) == "gptq";
+  options.measured_sequences = absl::GetFlag(FLAGS_sensitivity_windows);
   const std::string measured = absl::GetFlag(FLAGS_sensitivity);
   if (!measured.empty()) {
     ASSIGN_OR_RETURN(const std::string text, common::ReadFile(measured));
-    return CostsFromJson(text);
+    ASSIGN_OR_RETURN(options.costs, CostsFromJson(text));
   }
-  // Part of the calibration text, evenly spread over it.
-  std::vector<PackedSequence> text;
-  const auto all = static_cast<int64_t>(calibration_.size());
-  const int64_t count = std::min(all, absl::GetFlag(FLAGS_sensitivity_windows));
-  for (int64_t i = 0; i < count; ++i) {
-    text.push_back(calibration_[static_cast<size_t>(i * all / count)]);
-  }
-  SensitivityOptions options;
-  options.linear_grids = {&quant::kInt2G64, &quant::kInt4G32, &quant::kInt8G32};
-  options.embedding_grids = {&quant::kInt4G32, &quant::kInt8G32};
-  options.feedback = absl::GetFlag(FLAGS_method) == "gptq";
-  ASSIGN_OR_RETURN(std::vector<TensorCosts> tensors,
-                   MeasureSensitivity(checkpoint_, options, calibration_, text,
-                                      Progress("sensitivity")));
-  RETURN_IF_ERROR(common::WriteFileAtomic(out_ + "/sensitivity.json",
-                                          CostsToJson(tensors)));
-  return tensors;
-}
-
-absl::Status Run::ChoosePlan() {
-  const std::string name = absl::GetFlag(FLAGS_plan);
-  ASSIGN_OR_RETURN(const std::optional<int64_t> budget, ParseAutoPlan(name));
-  if (budget.has_value()) {
-    ASSIGN_OR_RETURN(const std::vector<TensorCosts> tensors, Sensitivity());
-    ASSIGN_OR_RETURN(const std::vector<int> choice,
-                     SearchPlan(tensors, *budget));
-    ASSIGN_OR_RETURN(plan_, MakePlan(tensors, choice));
-  } else if (absl::EndsWith(name, ".yaml") || absl::StrContains(name, '/')) {
-    ASSIGN_OR_RETURN(const std::string text, common::ReadFile(name));
-    ASSIGN_OR_RETURN(plan_, model::QuantPlan::Parse(text));
-  } else {
-    ASSIGN_OR_RETURN(plan_, model::QuantPlan::Preset(name, checkpoint_.config));
-  }
-  return absl::OkStatus();
+  ASSIGN_OR_RETURN(PlanChoice choice,
+                   ChoosePlan(spec, checkpoint_, calibration_, options,
+                              Progress("sensitivity")));
+  plan_ = std::move(choice.plan);
+  if (choice.costs.empty()) return absl::OkStatus();
+  return common::WriteFileAtomic(out_ + "/sensitivity.json",
+                                 CostsToJson(choice.costs));
 }
 
 absl::Status Run::QuantizeAndSave() {
@@ -205,7 +193,13 @@ absl::Status Run::QuantizeAndSave() {
 absl::Status Run::Evaluate() {
   if (heldout_.empty()) return absl::OkStatus();
   const int64_t longest = LongestSegment(heldout_);
-  const FloatCheckpoint values = Dequantize(checkpoint_, quantized_);
+  FloatCheckpoint values;
+  if (const std::string model = absl::GetFlag(FLAGS_model); !model.empty()) {
+    ASSIGN_OR_RETURN(const auto file, model::GgufFile::Open(model));
+    ASSIGN_OR_RETURN(values, LoadFloatCheckpoint(*file));
+  } else {
+    values = Dequantize(checkpoint_, quantized_);
+  }
   const Gemma3Model teacher(MakeSharedWeights(checkpoint_, longest),
                             checkpoint_.linears, at::kFloat);
   const Gemma3Model student(MakeSharedWeights(values, longest), values.linears,
@@ -230,6 +224,10 @@ absl::Status Run::Evaluate() {
 }
 
 absl::Status Run::WriteReport() {
+  if (!plan_.has_value()) {
+    return common::WriteFileAtomic(out_ + "/report.json",
+                                   report_.dump(2) + "\n");
+  }
   const int64_t bytes = model::PlanBytes(*plan_, checkpoint_.config);
   std::printf("%-24s %10s %10lld\n", "bytes of matrices", "",
               static_cast<long long>(bytes));
@@ -243,8 +241,12 @@ absl::Status Run::All() {
   // Unknown names are found before minutes of work.
   RETURN_IF_ERROR(PtqMethodByName(absl::GetFlag(FLAGS_method)).status());
   RETURN_IF_ERROR(Load());
-  RETURN_IF_ERROR(ChoosePlan());
-  RETURN_IF_ERROR(QuantizeAndSave());
+  if (absl::GetFlag(FLAGS_model).empty()) {
+    RETURN_IF_ERROR(Choose());
+    RETURN_IF_ERROR(QuantizeAndSave());
+  } else if (heldout_.empty()) {
+    return absl::InvalidArgumentError("--model needs --evaluate");
+  }
   RETURN_IF_ERROR(Evaluate());
   return WriteReport();
 }

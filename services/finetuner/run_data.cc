@@ -3,14 +3,50 @@
 #include <algorithm>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "services/common/error_info.h"
 #include "services/finetuner/float_checkpoint.h"
+#include "services/finetuner/model_grids.h"
+#include "services/finetuner/plan_choice.h"
 #include "services/finetuner/prepared_data.h"
 #include "services/finetuner/probe.h"
+#include "services/finetuner/ptq.h"
 
 namespace onegrid::finetuner {
+namespace {
+
+// Puts the base, or its float weights if they are given, on the plan's grids.
+absl::Status ApplyPlan(const TuningInputs& inputs, const TuningOptions& options,
+                       RunData* data) {
+  const std::string& source =
+      inputs.float_base.empty() ? inputs.base : inputs.float_base;
+  ASSIGN_OR_RETURN(const auto file, model::GgufFile::Open(source));
+  ASSIGN_OR_RETURN(const FloatCheckpoint floats, LoadFloatCheckpoint(*file));
+  std::vector<int64_t> order =
+      ShuffledOrder(static_cast<int64_t>(data->train.size()), options.seed + 1);
+  order.resize(
+      std::min(order.size(), static_cast<size_t>(options.fold_examples)));
+  const std::vector<PackedSequence> calibration =
+      Pack(data->train, order, options.sequence_tokens);
+  PlanChoiceOptions how;
+  how.feedback = true;
+  ASSIGN_OR_RETURN(const PlanChoice choice,
+                   ChoosePlan(options.grid.plan, floats, calibration, how,
+                              [](int64_t, int64_t) { return true; }));
+  ASSIGN_OR_RETURN(const ModelGrids grids, GridsOf(choice.plan, floats.config));
+  ASSIGN_OR_RETURN(QuantizedModel quantized,
+                   Quantize(floats, grids, PtqMethod::kGptq, calibration,
+                            [](int64_t, int64_t) { return true; }));
+  data->checkpoint.linears = std::move(quantized.linears);
+  data->checkpoint.embedding = std::move(quantized.embedding);
+  data->plan = choice.plan.ToText();
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::StatusOr<RunData> LoadRunData(const TuningInputs& inputs,
                                     const TuningOptions& options) {
   RunData data;
@@ -32,6 +68,9 @@ absl::StatusOr<RunData> LoadRunData(const TuningInputs& inputs,
   data.test = std::move(prepared.splits[1]);
   if (files.size() > 2) data.validation = std::move(prepared.splits[2]);
   data.report = std::move(prepared.report);
+  if (!options.grid.plan.empty()) {
+    RETURN_IF_ERROR(ApplyPlan(inputs, options, &data));
+  }
   data.longest = std::max(options.sequence_tokens, kProbeWindow);
   for (const auto* split : {&data.test, &data.validation}) {
     for (const TokenizedExample& example : *split) {

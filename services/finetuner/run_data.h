@@ -3,6 +3,7 @@
 #define SERVICES_FINETUNER_RUN_DATA_H_
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -24,6 +25,7 @@ struct RunData {
   std::vector<TokenizedExample> test;
   std::vector<TokenizedExample> validation;  // May be empty.
   DataReport report;
+  std::string plan;     // The text of the plan that was applied, or empty.
   int64_t longest = 0;  // Tokens of the longest sequence that will be run.
   std::shared_ptr<const SharedWeights> shared;
 };

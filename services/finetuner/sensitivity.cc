@@ -23,7 +23,7 @@
 namespace onegrid::finetuner {
 namespace {
 
-constexpr int64_t kTeacherTop = 64;
+constexpr int64_t kTeacherTop = 32;
 
 // The text with the teacher's predictions for it.
 struct Examined {

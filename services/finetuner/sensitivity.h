@@ -32,7 +32,7 @@ using SensitivityProgress = std::function<bool(int64_t done, int64_t total)>;
 // For every linear, then the embedding, and each of its grids the mean KL on
 // `text`, nats per labelled token, of the float model from the same model with
 // only that matrix on the grid. Predictions are compared over the tokens that
-// are among the teacher's 64 most likely at any position of the text, which
+// are among the teacher's 32 most likely at any position of the text, which
 // leaves out little probability and most of the cost of the head.
 // Costs about half a forward pass of `text` for each matrix and grid.
 // Cancelled when `progress` says so. InvalidArgument (EMPTY_TEXT): `text` has

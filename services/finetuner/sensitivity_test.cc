@@ -2,11 +2,14 @@
 
 #include <ATen/Parallel.h>
 
+#include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "services/common/error_info.h"
 #include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/plan_choice.h"
 #include "services/finetuner/ptq.h"
 #include "services/finetuner/text_scores.h"
 #include "services/finetuner/tiny_model.h"
@@ -64,7 +67,7 @@ TEST(SensitivityTest, CoarserGridsCostMoreAndGroupsMustFit) {
 }
 
 // The KL of one tensor is what a whole run with only that tensor changed
-// gives. The tiny vocabulary is cut to the teacher's 64 most likely of 96
+// gives. The tiny vocabulary is cut to the teacher's 32 most likely of 96
 // tokens at each position, so nearly all of it takes part.
 TEST(SensitivityTest, EqualsAFullRunWithOneMatrixRounded) {
   const FloatCheckpoint checkpoint = MakeFloatCheckpoint();
@@ -108,6 +111,32 @@ TEST(SensitivityTest, FeedbackLowersTheKl) {
       common::ErrorReason(
           MeasureSensitivity(checkpoint, options, {}, text, GoOn).status()),
       "EMPTY_TEXT");
+}
+
+TEST(ChoosePlanTest, TakesTextPresetsAndBudgets) {
+  const FloatCheckpoint checkpoint = MakeFloatCheckpoint();
+  const std::vector<PackedSequence> text = Text();
+  PlanChoiceOptions options;
+  const auto preset = ChoosePlan("int4", checkpoint, {}, options, GoOn);
+  ASSERT_TRUE(preset.ok()) << preset.status();
+  EXPECT_TRUE(preset->costs.empty());
+  EXPECT_EQ(common::ErrorReason(
+                ChoosePlan("default: int2_g64\n", checkpoint, {}, options, GoOn)
+                    .status()),
+            "INVALID_QUANT_PLAN");
+  const int64_t budget = model::PlanBytes(preset->plan, checkpoint.config);
+  const std::string spec = absl::StrCat("auto:", budget);
+  const auto chosen = ChoosePlan(spec, checkpoint, text, options, GoOn);
+  ASSERT_TRUE(chosen.ok()) << chosen.status();
+  EXPECT_EQ(chosen->costs.size(), 15);
+  EXPECT_LE(model::PlanBytes(chosen->plan, checkpoint.config), budget);
+  // The costs of one choice serve the next, without a measurement.
+  options.costs = chosen->costs;
+  EXPECT_EQ(ChoosePlan(spec, checkpoint, {}, options, GoOn)->plan.ToText(),
+            chosen->plan.ToText());
+  EXPECT_EQ(common::ErrorReason(
+                ChoosePlan("auto:1", checkpoint, {}, options, GoOn).status()),
+            "BUDGET_TOO_SMALL");
 }
 
 }  // namespace

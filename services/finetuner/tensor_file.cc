@@ -77,6 +77,10 @@ absl::StatusOr<at::Tensor> TensorFile::Get(const std::string& name) const {
                  absl::StrCat("has unexpected type ", found->dtype));
 }
 
+bool TensorFile::Has(const std::string& name) const {
+  return file_->Find(name) != nullptr;
+}
+
 std::string TensorFile::Metadata(const std::string& key) const {
   const auto found = file_->metadata().find(key);
   return found == file_->metadata().end() ? std::string() : found->second;

@@ -36,6 +36,7 @@ class TensorFile {
   // A copy. DataLoss (CORRUPT_FILE; file, tensor): missing, or of a type that
   // TensorFileWriter does not write.
   absl::StatusOr<at::Tensor> Get(const std::string& name) const;
+  bool Has(const std::string& name) const;
   // Empty if there is no such key.
   std::string Metadata(const std::string& key) const;
 

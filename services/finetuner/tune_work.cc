@@ -82,6 +82,9 @@ absl::StatusOr<TuningInputs> FetchInputs(const v1::TuneWork& work,
   ASSIGN_OR_RETURN(inputs.base, context->Fetch(work.base()));
   ASSIGN_OR_RETURN(inputs.train, context->Fetch(work.train()));
   ASSIGN_OR_RETURN(inputs.test, context->Fetch(work.test()));
+  if (!work.teacher().sha256().empty()) {
+    ASSIGN_OR_RETURN(inputs.teacher, context->Fetch(work.teacher()));
+  }
   if (!work.validation().sha256().empty()) {
     ASSIGN_OR_RETURN(inputs.validation, context->Fetch(work.validation()));
   }
@@ -98,12 +101,20 @@ absl::StatusOr<TuningInputs> FetchInputs(const v1::TuneWork& work,
 absl::Status PublishOutputs(const TuningOutputs& outputs,
                             common::WorkContext* context,
                             v1::TuningResult* result) {
-  ASSIGN_OR_RETURN(
-      *result->mutable_adapter(),
-      context->Publish(outputs.adapter, "adapter.safetensors", kSafetensors));
-  ASSIGN_OR_RETURN(
-      *result->mutable_adapter_config(),
-      context->Publish(outputs.adapter_config, "adapter_config.json", kJson));
+  if (!outputs.adapter.empty()) {
+    ASSIGN_OR_RETURN(
+        *result->mutable_adapter(),
+        context->Publish(outputs.adapter, "adapter.safetensors", kSafetensors));
+    ASSIGN_OR_RETURN(
+        *result->mutable_adapter_config(),
+        context->Publish(outputs.adapter_config, "adapter_config.json", kJson));
+    *result->mutable_float_adapter() = ToProto(outputs.float_adapter);
+  }
+  ASSIGN_OR_RETURN(*result->mutable_validation_report(),
+                   context->Publish(outputs.validation_report,
+                                    "validation_report.json", kJson));
+  result->set_best_validation_loss(outputs.best_score);
+  result->set_best_step(outputs.best_step);
   ASSIGN_OR_RETURN(
       *result->mutable_metrics_jsonl(),
       context->Publish(outputs.metrics_jsonl, "metrics.jsonl", kJsonl));
@@ -119,9 +130,72 @@ absl::Status PublishOutputs(const TuningOutputs& outputs,
         *result->mutable_probe_logits(),
         context->Publish(outputs.probe, "probe.safetensors", kSafetensors));
   }
-  *result->mutable_float_adapter() = ToProto(outputs.float_adapter);
   result->set_tokens_per_second(outputs.tokens_per_second);
   return absl::OkStatus();
+}
+
+void FillLora(const v1::LoraSpec& lora, TuningOptions* options) {
+  SetIfGiven(lora.rank(), &options->rank);
+  options->alpha = 2.0 * static_cast<double>(options->rank);
+  SetIfGiven(lora.alpha(), &options->alpha);
+  options->dropout = lora.dropout();
+  options->target_modules.assign(lora.target_modules().begin(),
+                                 lora.target_modules().end());
+  for (const v1::LoraPattern& pattern : lora.patterns()) {
+    options->lora_patterns.push_back(
+        {pattern.modules(), pattern.rank(), pattern.alpha()});
+  }
+  options->use_rslora = lora.use_rslora();
+  SetIfGiven(lora.lora_plus_ratio(), &options->lora_plus_ratio);
+}
+
+void FillData(const v1::TuneWork& work, DataOptions* data) {
+  // The enum begins with one that says nothing, then as model::DataFormat.
+  if (work.format() != v1::DATASET_FORMAT_UNSPECIFIED) {
+    data->format = static_cast<model::DataFormat>(work.format() - 1);
+  }
+  data->drop_invalid = work.drop_invalid();
+  data->train_on =
+      work.tuning_job().hyperparameters().train_on() == v1::LAST_ANSWER
+          ? TrainOn::kLast
+          : TrainOn::kAll;
+}
+
+TuningMode ModeOf(v1::TuningMode mode) {
+  switch (mode) {
+    case v1::QLORA:
+      return TuningMode::kQlora;
+    case v1::QLORA_FOLD:
+      return TuningMode::kQloraFold;
+    case v1::LR_QAT:
+      return TuningMode::kLrQat;
+    case v1::PEQA:
+      return TuningMode::kPeqa;
+    case v1::FULL_QAT:
+      return TuningMode::kFullQat;
+    default:
+      return TuningMode::kQloraQat;
+  }
+}
+
+// A weight: 0 means 1, a negative one 0.
+double WeightOf(double given) {
+  if (given == 0) return 1;
+  return given < 0 ? 0 : given;
+}
+
+void FillGrid(const v1::TuningJob& job, TuningOptions* options) {
+  const v1::GridSpec& grid = job.grid();
+  options->grid.polish_steps = grid.polish_steps();
+  SetIfGiven(grid.polish_ratio(), &options->grid.polish_ratio);
+  options->grid.scale_learning_rate = grid.scale_learning_rate();
+  options->grid.weight_learning_rate = grid.weight_learning_rate();
+  options->grid.rank = grid.rank();
+  options->grid.plan = grid.plan();
+  options->grid.as_served = !grid.float_activations();
+  options->distillation = {WeightOf(job.distillation().cross_entropy_weight()),
+                           WeightOf(job.distillation().kl_weight()),
+                           job.distillation().top()};
 }
 
 }  // namespace
@@ -131,12 +205,8 @@ absl::StatusOr<TuningOptions> OptionsFromWork(const v1::TuneWork& work,
   const v1::TuningJob& job = work.tuning_job();
   const v1::Hyperparameters& given = job.hyperparameters();
   TuningOptions options;
-  SetIfGiven(job.lora().rank(), &options.rank);
-  options.alpha = 2.0 * static_cast<double>(options.rank);
-  SetIfGiven(job.lora().alpha(), &options.alpha);
-  options.dropout = job.lora().dropout();
-  options.target_modules.assign(job.lora().target_modules().begin(),
-                                job.lora().target_modules().end());
+  FillLora(job.lora(), &options);
+  FillData(work, &options.data);
   options.max_steps = given.max_steps();
   options.max_examples = given.max_examples();
   SetIfGiven(given.epochs(), &options.epochs);
@@ -155,7 +225,11 @@ absl::StatusOr<TuningOptions> OptionsFromWork(const v1::TuneWork& work,
     options.precision = Precision::kBf16;
   }
   options.seed = static_cast<uint64_t>(job.seed());
-  options.fold = job.mode() != v1::QLORA;
+  options.mode = ModeOf(job.mode());
+  FillGrid(job, &options);
+  options.eval_steps = given.eval_steps();
+  SetIfGiven(given.eval_examples(), &options.eval_examples);
+  options.patience = given.early_stopping_patience();
   options.max_eval_examples = work.max_eval_examples();
   SetIfGiven(work.probe_tokens(), &options.probe_tokens);
   SetIfGiven(BaseName(job.base_model()), &options.base_model_name);

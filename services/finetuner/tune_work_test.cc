@@ -21,7 +21,7 @@ TEST(OptionsFromWorkTest, UnsetFieldsGetTheirDefaults) {
   EXPECT_EQ(options->checkpoint_steps, 25);
   EXPECT_EQ(options->fold_examples, 600);
   EXPECT_EQ(options->threads, 2);
-  EXPECT_TRUE(options->fold);
+  EXPECT_EQ(options->mode, TuningMode::kQloraQat);
   EXPECT_EQ(options->base_model_name, "gemma3-270m-int4");
 }
 
@@ -39,7 +39,7 @@ TEST(OptionsFromWorkTest, GivenFieldsWin) {
   work.set_max_eval_examples(20);
   const auto options = OptionsFromWork(work, 2);
   ASSERT_TRUE(options.ok());
-  EXPECT_FALSE(options->fold);
+  EXPECT_EQ(options->mode, TuningMode::kQlora);
   EXPECT_EQ(options->seed, 11u);
   EXPECT_EQ(options->alpha, 5);
   EXPECT_EQ(options->target_modules.size(), 1u);
@@ -47,6 +47,30 @@ TEST(OptionsFromWorkTest, GivenFieldsWin) {
   EXPECT_EQ(options->threads, 3);
   EXPECT_EQ(options->probe_tokens, 300);
   EXPECT_EQ(options->max_eval_examples, 20);
+}
+
+TEST(OptionsFromWorkTest, LoraAndDataOptionsArrive) {
+  v1::TuneWork work;
+  v1::LoraSpec* lora = work.mutable_tuning_job()->mutable_lora();
+  lora->set_use_rslora(true);
+  lora->set_lora_plus_ratio(16);
+  lora->add_patterns()->set_modules("mlp.*");
+  lora->mutable_patterns(0)->set_rank(4);
+  work.mutable_tuning_job()->mutable_hyperparameters()->set_train_on(
+      v1::LAST_ANSWER);
+  work.set_format(v1::SHAREGPT);
+  work.set_drop_invalid(true);
+  const auto options = OptionsFromWork(work, 0);
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->data.format, model::DataFormat::kShareGpt);
+  EXPECT_TRUE(options->data.drop_invalid);
+  EXPECT_EQ(options->data.train_on, TrainOn::kLast);
+  const LoraOptions adapter = AdapterOptions(*options);
+  EXPECT_EQ(adapter.lora_plus_ratio, 16);
+  EXPECT_TRUE(adapter.use_rslora);
+  ASSERT_EQ(adapter.patterns.size(), 1u);
+  EXPECT_EQ(adapter.patterns[0].modules, "mlp.*");
+  EXPECT_EQ(adapter.patterns[0].rank, 4);
 }
 
 TEST(OptionsFromWorkTest, ValuesOutOfRangeNameTheirField) {

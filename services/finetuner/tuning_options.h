@@ -64,6 +64,9 @@ struct GridOptions {
   int64_t rank = 0;
   // Train with activations and cached keys and values rounded as served.
   bool as_served = true;
+  // "int4", "mobile_e2b", "auto:BYTES" or the text of a plan; empty: the base's
+  // own grids.
+  std::string plan;
 };
 
 // Weights of the losses where there is a teacher: the polish of kQloraQat has
@@ -117,6 +120,8 @@ struct TuningOptions {
   // Evaluation and probe.
   int64_t max_eval_examples = 0;  // 0: all.
   int64_t probe_tokens = 1500;
+  // Write probe_served.safetensors too, from the simulated serving forward.
+  bool probe_as_served = false;
   std::string base_model_name = "gemma3-270m";  // For adapter_config.json.
 };
 

@@ -391,10 +391,15 @@ absl::Status Run::Probe(const Gemma3Model& model) {
   const std::vector<std::vector<int32_t>> sequences = ProbeSequences(
       *data_.tokenizer, text, options_.probe_tokens, data_.validation);
   if (sequences.empty()) return absl::OkStatus();
-  outputs_.probe = Path("probe.safetensors");
-  return WriteProbe(model, sequences, outputs_.probe, [&](int64_t done) {
+  const auto progress = [&](int64_t done) {
     return Report("probe", done, static_cast<int64_t>(sequences.size()), start);
-  });
+  };
+  outputs_.probe = Path("probe.safetensors");
+  RETURN_IF_ERROR(WriteProbe(model, /*as_served=*/false, sequences,
+                             outputs_.probe, progress));
+  if (!options_.probe_as_served) return absl::OkStatus();
+  return WriteProbe(model, /*as_served=*/true, sequences,
+                    Path("probe_served.safetensors"), progress);
 }
 
 absl::Status Run::Finish() {
@@ -415,7 +420,8 @@ absl::Status Run::Finish() {
   outputs_.codes_changed =
       ShareOfCodesChanged(data_.checkpoint.linears, tuned_);
   outputs_.folded = Path("folded.safetensors");
-  RETURN_IF_ERROR(SaveFolded(data_.checkpoint, tuned_, outputs_.folded));
+  RETURN_IF_ERROR(SaveFolded(data_.checkpoint, tuned_, !data_.plan.empty(),
+                             outputs_.folded));
   for (size_t i = 0; i < tuned_.size(); ++i) {
     exact.SetLinear(static_cast<int64_t>(i), DequantizeTensor(tuned_[i]));
   }
@@ -430,6 +436,9 @@ absl::StatusOr<TuningOutputs> Run::All() {
   outputs_.validation_report = Path("validation_report.json");
   RETURN_IF_ERROR(common::WriteFileAtomic(outputs_.validation_report,
                                           data_.report.ToJson()));
+  if (!data_.plan.empty()) {
+    RETURN_IF_ERROR(common::WriteFileAtomic(Path("plan.yaml"), data_.plan));
+  }
   RETURN_IF_ERROR(OpenCheckpoint());
   if (HasAdapter(options_.mode)) {
     RETURN_IF_ERROR(Learn());
