@@ -20,6 +20,7 @@ bfloat16) at the size of the logits, which is where it is rounded.
 """
 
 import argparse
+import json
 import sys
 
 import gguf
@@ -32,6 +33,8 @@ from transformers.models.gemma3 import modeling_gemma3
 from transformers.utils import logging
 
 FACTOR = 4.0
+CONFIG_FIELDS = ("r", "lora_alpha", "target_modules", "rank_pattern",
+                 "alpha_pattern", "use_rslora")
 PARTS = {
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
@@ -114,11 +117,7 @@ def run(base, adapter, examples, dtype):
     """Mean loss per label and {PEFT name: gradient in float64}."""
     model, config = build_model(base, dtype)
     modeling_gemma3.Gemma3RotaryEmbedding.forward = exact_rotation(config)
-    model = get_peft_model(
-        model,
-        LoraConfig(r=adapter["rank"], lora_alpha=2 * adapter["rank"],
-                   target_modules=[p.split(".")[1] for p in PARTS if p.endswith("proj")]),
-    )
+    model = get_peft_model(model, LoraConfig(**adapter["config"]))
     lora_dtype = torch.float64 if dtype == torch.float64 else torch.float32
     parameters = {}
     for name, parameter in model.named_parameters():
@@ -156,10 +155,12 @@ def distance(gradients, exact):
 
 
 def read_dump(path):
-    """(tensors by name, mean loss)"""
+    """(tensors by name, mean loss, what the config says of the adapter)"""
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}
-        return tensors, float(file.metadata()["loss"])
+        config = json.loads(file.metadata()["adapter_config"])
+        return tensors, float(file.metadata()["loss"]), {
+            name: config[name] for name in CONFIG_FIELDS}
 
 
 def batch_of(tensors):
@@ -179,14 +180,15 @@ def main():
 
     dumps = {"f32": read_dump(arguments.f32), "bf16": read_dump(arguments.bf16)}
     tensors = {n: t for n, t in dumps["f32"][0].items() if n.startswith("base_model.")}
-    rank = next(t.shape[0] for n, t in tensors.items() if "lora_A" in n)
-    adapter = {"tensors": tensors, "rank": rank}
+    ranks = sorted({t.shape[0] for n, t in tensors.items() if "lora_A" in n})
+    adapter = {"tensors": tensors, "config": dumps["f32"][2]}
     examples = batch_of(dumps["f32"][0])
     labels = sum(len(tokens) - start for tokens, start in examples)
 
     exact_loss, exact = run(arguments.base, adapter, examples, torch.float64)
     print(f"batch: {len(examples)} examples, {labels} labels, exact loss {exact_loss:.9f},"
-          f" {len(exact)} LoRA matrices of rank {rank}")
+          f" {len(exact)} LoRA matrices of ranks {ranks}, use_rslora"
+          f" {adapter['config']['use_rslora']}")
     print(f"{'precision':<10}{'':<22}{'onegrid':>12}{'peft':>12}{'bound':>12}")
     worst = 0.0
     for precision, dtype, unit in (("f32", torch.float32, 2.0**-24),

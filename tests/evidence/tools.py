@@ -1,0 +1,182 @@
+"""What the evidence commands share: the built programs and how to run them."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+CACHE = os.environ.get("ONEGRID_CACHE") or os.path.expanduser("~/.cache/onegrid")
+MODEL = os.path.join(CACHE, "models/gemma-3-270m-Q4_K_M.gguf")
+TARGETS = [
+    "//services/evaluator:evaluator",
+    "//services/exporter:exporter",
+    "//services/finetuner:finetuner",
+    "//services/finetuner:quantize",
+    "//services/inference:inference",
+]
+SERVE_SECONDS = 60
+
+
+def log(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def build(targets, bin_dir=None):
+    """Folder of the built binaries; builds them unless one is given."""
+    if bin_dir:
+        return os.path.abspath(bin_dir)
+    subprocess.run(["bazel", "build", *targets], cwd=ROOT, check=True, stdout=sys.stderr)
+    return subprocess.run(
+        ["bazel", "info", "bazel-bin"], cwd=ROOT, check=True, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    ).stdout.strip()
+
+
+def flags(values):
+    """--name=value for each item; True and False as absl flags take them."""
+    out = []
+    for name, value in values.items():
+        if isinstance(value, bool):
+            value = "true" if value else "false"
+        out.append(f"--{name}={value}")
+    return out
+
+
+class Programs:
+    """The services' standalone modes."""
+
+    def __init__(self, work, bin_dir=None, model=MODEL):
+        self.bin = build(TARGETS, bin_dir)
+        self.work = work
+        self.model = model
+        os.makedirs(work, exist_ok=True)
+
+    def path(self, service, name=None):
+        return os.path.join(self.bin, "services", service, name or service)
+
+    def base(self):
+        """The model on the int4 grid, imported once."""
+        out = os.path.join(self.work, "base.gguf")
+        if not os.path.exists(out):
+            subprocess.run(
+                [self.path("exporter"), f"--import={self.model}", f"--out={out}"],
+                check=True, stdout=sys.stderr,
+            )
+        return out
+
+    def dataset(self):
+        """Folder of the section task's splits."""
+        out = os.path.join(self.work, "data")
+        if not os.path.exists(os.path.join(out, "test.jsonl")):
+            python = os.path.join(CACHE, "venv/bin/python")
+            subprocess.run(
+                [python, os.path.join(ROOT, "deploy/dev/section_dataset"), "--out", out],
+                check=True, stdout=sys.stderr,
+            )
+        return out
+
+    def run_json(self, command, log_path):
+        """The JSON that a program prints; what it says goes to a log."""
+        with open(log_path, "w", encoding="utf-8") as said:
+            done = subprocess.run(
+                command, stdout=subprocess.PIPE, stderr=said, text=True, check=False
+            )
+        if done.returncode != 0:
+            with open(log_path, encoding="utf-8") as said:
+                tail = said.read()[-2000:]
+            raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{tail}")
+        return json.loads(done.stdout)
+
+    def finetune(self, out, **options):
+        """One tuning run into the folder `out`, or its report if it is there."""
+        report = os.path.join(out, "result.json")
+        if os.path.exists(report):
+            with open(report, encoding="utf-8") as file:
+                return json.load(file)
+        os.makedirs(out, exist_ok=True)
+        start = time.monotonic()
+        result = self.run_json(
+            [self.path("finetuner"), *flags({"out": out, **options})],
+            os.path.join(out, "log.txt"),
+        )
+        result["seconds"] = time.monotonic() - start
+        with open(report, "w", encoding="utf-8") as file:
+            json.dump(result, file)
+        return result
+
+    def export(self, base, folded, out):
+        """The GGUF of a tuned model."""
+        gguf = os.path.join(out, "gguf", "model.gguf")
+        if not os.path.exists(gguf):
+            subprocess.run(
+                [self.path("exporter"), f"--export_base={base}", f"--folded={folded}",
+                 f"--out={out}"],
+                check=True, stdout=subprocess.DEVNULL,
+            )
+        return gguf
+
+    @contextlib.contextmanager
+    def serving(self, gguf, **options):
+        """host:port of an inference server for the model."""
+        port_file = os.path.join(self.work, "port")
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(port_file)
+        with open(os.path.join(self.work, "inference.log"), "w", encoding="utf-8") as said:
+            server = subprocess.Popen(
+                [self.path("inference"),
+                 *flags({"model": gguf, "port_file": port_file, **options})],
+                stdout=said, stderr=said,
+            )
+        try:
+            deadline = time.monotonic() + SERVE_SECONDS
+            while not os.path.exists(port_file):
+                if server.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"the inference server for {gguf} did not start")
+                time.sleep(0.1)
+            with open(port_file, encoding="utf-8") as file:
+                yield file.read().strip()
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait()
+
+    def accuracy(self, gguf, split, count=0):
+        """Metrics of the served model on a split."""
+        with self.serving(gguf) as endpoint:
+            return self.run_json(
+                [self.path("evaluator"),
+                 *flags({"endpoint": endpoint, "split": split, "max_examples": count})],
+                os.path.join(self.work, "evaluator.log"),
+            )["metrics"]
+
+    def agreement(self, gguf, probe, served, **options):
+        """How a served model agrees with a probe of the trainer."""
+        key = "served_endpoint" if served else "float_endpoint"
+        if not served:
+            options = {"activations": "f32", "kv_cache": "f32", **options}
+        with self.serving(gguf, **options) as endpoint:
+            report = self.run_json(
+                [self.path("evaluator"), *flags({"probe": probe, key: endpoint})],
+                os.path.join(self.work, "evaluator.log"),
+            )
+        return report["served_engine" if served else "float_engine"]
+
+
+def table(rows, columns):
+    """Prints rows (dicts) under the columns (key, title, format)."""
+    cells = [[title for _, title, _ in columns]]
+    for row in rows:
+        cells.append([
+            "" if row.get(key) is None else format(row[key], spec)
+            for key, _, spec in columns
+        ])
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    for number, line in enumerate(cells):
+        print("| " + " | ".join(
+            text.ljust(width) if i == 0 else text.rjust(width)
+            for i, (text, width) in enumerate(zip(line, widths))) + " |")
+        if number == 0:
+            print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
