@@ -63,8 +63,9 @@ nlohmann::ordered_json ConfigGroup(const quant::Grid& grid,
 
 std::string QuantizationConfig(const GridModel& model) {
   std::vector<std::pair<const quant::Grid*, std::vector<std::string>>> used;
+  // The most bits first: see the header.
   for (const quant::Grid* grid :
-       {&quant::kInt4G32, &quant::kInt2G64, &quant::kInt8G32}) {
+       {&quant::kInt8G32, &quant::kInt4G32, &quant::kInt2G64}) {
     std::vector<std::string> targets = Targets(model, *grid);
     if (!targets.empty()) used.emplace_back(grid, std::move(targets));
   }

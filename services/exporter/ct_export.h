@@ -28,9 +28,11 @@ namespace onegrid::exporter {
 //
 // The embedding is dequantized whatever its grid: compressed-tensors 0.20 has
 // quantized embeddings, but transformers 5.23 cannot load one that is tied to
-// the head. With more than one config group, transformers 5.23 loads the
-// compressed weights only: with dequantize=True it decodes every layer by the
-// first group and stops with an error.
+// the head. With more than one config group transformers 5.23 loads the weights
+// as they are, but not with dequantize=True: that decodes every layer by the
+// first group. The group of the most bits therefore comes first: then the words
+// of the others are too few and it stops with an error (with 4 bits before 8 it
+// took half of the 8-bit words and said nothing).
 absl::StatusOr<std::vector<std::string>> WriteCompressedTensors(
     const GridModel& grid, const std::string& folder,
     const ProgressFn& progress);

@@ -149,9 +149,9 @@ TEST_F(ExportFilesTest, EachGridHasAConfigGroupOfItsOwn) {
     int bits, group;
     std::vector<std::string> matched;
   } expected[] = {
+      {8, 32, {"self_attn.k_proj", "self_attn.q_proj"}},
       {4, 32, {"mlp.down_proj", "self_attn.o_proj", "self_attn.v_proj"}},
-      {2, 64, {"mlp.gate_proj", "mlp.up_proj"}},
-      {8, 32, {"self_attn.k_proj", "self_attn.q_proj"}}};
+      {2, 64, {"mlp.gate_proj", "mlp.up_proj"}}};
   for (int i = 0; i < 3; ++i) {
     const nlohmann::json group = config()[absl::StrCat("group_", i)];
     EXPECT_EQ(group["weights"]["num_bits"], expected[i].bits);

@@ -68,11 +68,7 @@ def python_gguf(path):
             for t in tensors}
 
 
-def transformers_weights(folder):
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    # The first forward decompresses the weights in place.
-    with torch.no_grad():
-        model(torch.tensor([[2, 651]]))
+def weights_of(model):
     found = {}
     for name, parameter in model.named_parameters():
         if not name.endswith(".weight") or name == "lm_head.weight":
@@ -85,15 +81,24 @@ def transformers_weights(folder):
     return found
 
 
-def try_dequantize(folder):
-    """transformers 5.23 decodes all layers by the first config group."""
+def transformers_weights(folder):
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    # The first forward decompresses the weights in place.
+    with torch.no_grad():
+        model(torch.tensor([[2, 651]]))
+    return weights_of(model)
+
+
+def transformers_dequantized(folder):
+    """transformers 5.23 decodes all layers by the first config group. It must
+    say so, not load other weights; None if it does."""
     try:
-        AutoModelForCausalLM.from_pretrained(
+        model = AutoModelForCausalLM.from_pretrained(
             folder, quantization_config=CompressedTensorsConfig(dequantize=True))
     except RuntimeError as error:
         print("transformers refuses dequantize=True:", str(error).split(",")[0])
-    else:
-        print("transformers takes dequantize=True")
+        return None
+    return weights_of(model)
 
 
 def main():
@@ -115,6 +120,7 @@ def main():
         "this project": digests(args.gguf, args.dump_weights),
         "Python gguf": python_gguf(args.gguf),
         "transformers": transformers_weights(args.folder),
+        "transformers, dequantize": transformers_dequantized(args.folder),
     }
     same = total = 0
     for reader, found in readers.items():
@@ -123,11 +129,9 @@ def main():
         equal, tensors = count_equal(reader, found, expected)
         same += equal
         total += tensors
-    try_dequantize(args.folder)
-    print(f"mixed weights: {same} of {total} tensors as ggml, this project, "
-          f"{'Python gguf, ' if readers['Python gguf'] else ''}and "
-          f"transformers read them equal the plan's codes times scales "
-          f"(target {total})")
+    read_by = ", ".join(r for r, found in readers.items() if found is not None)
+    print(f"mixed weights: {same} of {total} tensors as read by {read_by} equal "
+          f"the plan's codes times scales (target {total})")
     return 0 if total > 0 and same == total else 1
 
 
