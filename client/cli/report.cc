@@ -49,7 +49,10 @@ void PrintFile(const nlohmann::json& report, const char* key,
 nlohmann::json MakeReport(const ReportInput& input) {
   nlohmann::json report;
   if (input.base.has_metrics()) report["base"] = Metrics(input.base.metrics());
-  report["float_adapter"] = Metrics(input.tuning_job.result().float_adapter());
+  if (input.tuning_job.result().has_float_adapter()) {
+    report["float_adapter"] =
+        Metrics(input.tuning_job.result().float_adapter());
+  }
   report["folded_by_trainer"] =
       Metrics(input.tuning_job.result().folded_metrics());
   report["served"] = Metrics(input.served.metrics());

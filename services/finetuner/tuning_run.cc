@@ -116,6 +116,7 @@ class Run {
   std::unique_ptr<Gemma3Model> teacher_model_;
   std::optional<LoraAdapter> adapter_;
   std::string metrics_jsonl_;
+  StageSpeed speed_;  // Of all stages so far.
   // The linears as they will be exported; empty: there are none.
   std::vector<quant::GridMatrix> tuned_;
   TuningOutputs outputs_;
@@ -227,9 +228,11 @@ absl::Status Run::RunTrainer(const std::string& name, Trainer* trainer,
     };
   }
   ASSIGN_OR_RETURN(const StageSpeed speed, RunStage(stage, &metrics_jsonl_));
-  if (speed.seconds > 0) {
+  speed_.tokens += speed.tokens;
+  speed_.seconds += speed.seconds;
+  if (speed_.seconds > 0) {
     outputs_.tokens_per_second =
-        static_cast<double>(speed.tokens) / speed.seconds;
+        static_cast<double>(speed_.tokens) / speed_.seconds;
   }
   if (trainer->has_best()) {
     outputs_.best_score = trainer->best_score();
