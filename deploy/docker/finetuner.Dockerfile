@@ -10,6 +10,7 @@ RUN apt-get update \
       libgrpc29 \
       libprotobuf32 \
       libssl3 \
+      libyaml-cpp0.7 \
  && rm -rf /var/lib/apt/lists/*
 # LibTorch, where the loader looks by itself.
 COPY --from=builder /out/lib/ /usr/local/lib/

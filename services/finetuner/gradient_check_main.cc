@@ -136,9 +136,8 @@ class Check {
      public:
       void Add(int64_t layer, LinearGroup group,
                const at::Tensor& dw) override {
-        at::Tensor& at =
-            groups[static_cast<size_t>(layer * kGroupsPerLayer) +
-                   static_cast<size_t>(group)];
+        at::Tensor& at = groups[static_cast<size_t>(layer * kGroupsPerLayer) +
+                                static_cast<size_t>(group)];
         at = at.defined() ? at + dw : dw.clone();
       }
       std::vector<at::Tensor> groups;
@@ -158,8 +157,8 @@ class Check {
         int64_t offset = 0;
         for (int i = span.begin; i < span.end; ++i) {
           const int64_t rows =
-              checkpoint_.specs[static_cast<size_t>(layer * kLinearsPerLayer +
-                                                    i)]
+              checkpoint_
+                  .specs[static_cast<size_t>(layer * kLinearsPerLayer + i)]
                   .out;
           linears.push_back(
               sink.groups[static_cast<size_t>(layer * kGroupsPerLayer + g)]
@@ -174,7 +173,8 @@ class Check {
   void Weights() {
     const std::vector<at::Tensor> gradients = WeightGradients();
     // Each kind of linear, in a sliding, a global and the last layer.
-    for (const int64_t layer : {int64_t{2}, int64_t{5}, model_.config().layers - 1}) {
+    for (const int64_t layer :
+         {int64_t{2}, int64_t{5}, model_.config().layers - 1}) {
       for (int i = 0; i < kLinearsPerLayer; ++i) {
         const int64_t linear = layer * kLinearsPerLayer + i;
         const at::Tensor& gradient = gradients[static_cast<size_t>(linear)];
@@ -282,9 +282,9 @@ class Check {
   // 1 where the latent code lies in the grid's range, else 0.
   at::Tensor Inside(const quant::GridMatrix& m, const at::Tensor& a,
                     const at::Tensor& b, double scale) const {
-    const at::Tensor scales =
-        at::tensor(m.scales).view({m.rows, -1}).repeat_interleave(
-            m.grid->group, 1);
+    const at::Tensor scales = at::tensor(m.scales)
+                                  .view({m.rows, -1})
+                                  .repeat_interleave(m.grid->group, 1);
     const at::Tensor phi =
         (DequantizeTensor(m) + scale * at::mm(b, a)) / scales;
     return ((phi >= m.grid->min_code) * (phi <= m.grid->max_code))
@@ -307,15 +307,17 @@ class Check {
       const quant::GridMatrix& m = checkpoint_.linears[i];
       const int64_t n = m.rows * m.cols;
       if (i % 31 == 0) {
-        const at::Tensor d = gradient.narrow(0, begin, n).view({m.rows, m.cols});
-        const at::Tensor scales = at::tensor(m.scales).view({m.rows, -1})
+        const at::Tensor d =
+            gradient.narrow(0, begin, n).view({m.rows, m.cols});
+        const at::Tensor scales = at::tensor(m.scales)
+                                      .view({m.rows, -1})
                                       .repeat_interleave(m.grid->group, 1);
         const at::Tensor direction = d / d.norm();
         const at::Tensor weight = model_.linear(static_cast<int64_t>(i));
-        Compare(absl::StrCat("latent weights of ",
-                             checkpoint_.specs[i].gguf_name),
-                weight, d / scales, direction * scales, 0.1,
-                [this] { return ModelLoss(); });
+        Compare(
+            absl::StrCat("latent weights of ", checkpoint_.specs[i].gguf_name),
+            weight, d / scales, direction * scales, 0.1,
+            [this] { return ModelLoss(); });
       }
       begin += n;
     }
@@ -326,8 +328,7 @@ class Check {
     at::Tensor x = model_.Forward(sequence_, layout_, {});
     at::Tensor hidden = model_.FinalHidden(x, labels_.rows);
     HeadTeacher full;
-    full.hidden =
-        hidden + at::empty_like(hidden).normal_(0, 0.3, random_);
+    full.hidden = hidden + at::empty_like(hidden).normal_(0, 0.3, random_);
     full.head = &model_.head();
     HeadTeacher top;
     top.top = ScoreTop(full.hidden, model_.head().weight, 64);
@@ -373,10 +374,9 @@ absl::StatusOr<double> Run() {
                    model::GgufFile::Open(absl::GetFlag(FLAGS_base)));
   ASSIGN_OR_RETURN(const GridCheckpoint checkpoint, LoadGridCheckpoint(*file));
   ASSIGN_OR_RETURN(const auto tokenizer, model::Tokenizer::FromGguf(*file));
-  ASSIGN_OR_RETURN(
-      const std::vector<TokenizedExample> examples,
-      ReadExamples(absl::GetFlag(FLAGS_examples), *tokenizer,
-                   absl::GetFlag(FLAGS_count)));
+  ASSIGN_OR_RETURN(const std::vector<TokenizedExample> examples,
+                   ReadExamples(absl::GetFlag(FLAGS_examples), *tokenizer,
+                                absl::GetFlag(FLAGS_count)));
   PackedSequence sequence;
   for (size_t i = 0; i < examples.size(); ++i) {
     AppendSegment(examples[i], static_cast<int64_t>(i),

@@ -27,7 +27,8 @@ struct Scales {
 
   double Of(const std::string& module, int64_t rank) const {
     const auto found = alpha_pattern.find(module);
-    const double a = found == alpha_pattern.end() ? alpha : found->get<double>();
+    const double a =
+        found == alpha_pattern.end() ? alpha : found->get<double>();
     const auto r = static_cast<double>(rank);
     return a / (use_rslora ? std::sqrt(r) : r);
   }
