@@ -61,16 +61,19 @@ struct Places {
   int64_t move = -1, a = -1, b = -1, latent = -1;
 };
 
-// Latent steps of float weights.
+// Latent steps of float weights, moved to where they round to the codes that
+// the matrix has.
 void SetLatent(const quant::GridMatrix& first, const at::Tensor& weight,
                const at::Tensor& latent) {
-  const int64_t groups = Groups(first), group = first.grid->group;
+  // Just inside the half step at which rounding goes to the next code.
+  constexpr float kInside = 0.499f;
+  const int64_t group = first.grid->group;
   latent.copy_(weight);
   float* phi = latent.mutable_data_ptr<float>();
-  for (int64_t g = 0; g < first.rows * groups; ++g) {
-    for (int64_t i = 0; i < group; ++i) {
-      phi[g * group + i] /= first.scales[static_cast<size_t>(g)];
-    }
+  for (size_t i = 0; i < first.codes.size(); ++i) {
+    const float scale = first.scales[i / static_cast<size_t>(group)];
+    const auto code = static_cast<float>(first.codes[i]);
+    phi[i] = std::clamp(phi[i] / scale, code - kInside, code + kInside);
   }
 }
 

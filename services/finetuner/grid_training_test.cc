@@ -233,6 +233,27 @@ TEST_F(GridTrainingTest, StartsAtTheCheckpoint) {
   }
 }
 
+TEST_F(GridTrainingTest, LatentWeightsKeepTheCodesTheyStartWith) {
+  // Codes that rounding the weights would not give.
+  std::vector<at::Tensor> weights;
+  for (const quant::GridMatrix& matrix : checkpoint_.linears) {
+    const at::Tensor values = DequantizeTensor(matrix);
+    weights.push_back(values + 0x1p-5 * at::randn(values.sizes()));
+  }
+  GridTraining training;
+  training.latent = true;
+  const auto parameters =
+      GridParameters::Create(checkpoint_.linears, weights, training);
+  ASSERT_TRUE(parameters.ok());
+  for (size_t i = 0; i < checkpoint_.linears.size(); ++i) {
+    EXPECT_EQ(parameters->Quantized(static_cast<int64_t>(i)).codes,
+              checkpoint_.linears[i].codes);
+  }
+  EXPECT_FALSE(at::equal(
+      parameters->parameters(),
+      GridParameters::Create(checkpoint_.linears, {}, training)->parameters()));
+}
+
 TEST_F(GridTrainingTest, RefusesScalesThatTrainingWouldChange) {
   std::vector<quant::GridMatrix> linears = checkpoint_.linears;
   linears[3].scales[1] = -0x1p-5f;
