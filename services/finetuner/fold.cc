@@ -3,14 +3,11 @@
 #include <c10/core/GradMode.h>
 
 #include <cstddef>
-#include <map>
-#include <nlohmann/json.hpp>
 #include <string>
-#include <utility>
 
 #include "services/common/error_info.h"
+#include "services/finetuner/folded_file.h"
 #include "services/finetuner/gptq.h"
-#include "services/finetuner/tensor_file.h"
 
 namespace onegrid::finetuner {
 namespace {
@@ -110,35 +107,14 @@ absl::StatusOr<FoldResult> Fold(const GridCheckpoint& checkpoint,
 absl::Status SaveFolded(const GridCheckpoint& checkpoint,
                         absl::Span<const quant::GridMatrix> linears,
                         bool with_embedding, const std::string& path) {
-  std::vector<std::pair<std::string, const quant::GridMatrix*>> matrices;
+  std::vector<NamedMatrix> matrices;
   for (size_t i = 0; i < checkpoint.specs.size(); ++i) {
     matrices.push_back({checkpoint.specs[i].gguf_name, &linears[i]});
   }
   if (with_embedding) {
     matrices.push_back({model::kGgufEmbedding, &checkpoint.embedding});
   }
-  TensorFileWriter writer;
-  nlohmann::json grids = nlohmann::json::object();
-  // Wide types first, so that both kinds are aligned.
-  for (const auto& [name, matrix] : matrices) {
-    if (matrix->grid != &quant::kInt4G32) grids[name] = matrix->grid->name;
-    RETURN_IF_ERROR(writer.Add(
-        name + ".scales",
-        at::from_blob(const_cast<float*>(matrix->scales.data()),
-                      {matrix->rows, matrix->cols / matrix->grid->group},
-                      at::kFloat)));
-  }
-  for (const auto& [name, matrix] : matrices) {
-    RETURN_IF_ERROR(
-        writer.Add(name + ".codes",
-                   at::from_blob(const_cast<int8_t*>(matrix->codes.data()),
-                                 {matrix->rows, matrix->cols}, at::kChar)));
-  }
-  std::map<std::string, std::string> metadata = {
-      {"format", "onegrid.folded.v1"}};
-  if (!grids.empty()) metadata["grids"] = grids.dump();
-  writer.SetMetadata(metadata);
-  return writer.WriteTo(path);
+  return WriteFolded(matrices, {}, path);
 }
 
 }  // namespace onegrid::finetuner

@@ -47,10 +47,9 @@ absl::StatusOr<FoldResult> Fold(const GridCheckpoint& checkpoint,
                                 absl::Span<const PackedSequence> calibration,
                                 const FoldProgress& progress);
 
-// N.codes I8 [out, in] and N.scales F32 [out, in / group] for each linear N;
-// metadata `grids` is a JSON object that names the grid of every N that is not
-// on int4_g32. With `with_embedding` the checkpoint's embedding is there too,
-// for a plan that put it on another grid than the base's.
+// The file of a tuned model (folded_file.h). With `with_embedding` the
+// checkpoint's embedding is there too, for a plan that put it on another grid
+// than the base's.
 absl::Status SaveFolded(const GridCheckpoint& checkpoint,
                         absl::Span<const quant::GridMatrix> linears,
                         bool with_embedding, const std::string& path);

@@ -3,18 +3,16 @@
 #include <c10/core/GradMode.h>
 
 #include <cstddef>
-#include <functional>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "services/common/error_info.h"
 #include "services/finetuner/calibration.h"
+#include "services/finetuner/folded_file.h"
 #include "services/finetuner/gemma3_model.h"
 #include "services/finetuner/gptq.h"
 #include "services/finetuner/grid_tensor.h"
 #include "services/finetuner/scale_fit.h"
-#include "services/finetuner/tensor_file.h"
 
 namespace onegrid::finetuner {
 namespace {
@@ -85,17 +83,6 @@ absl::StatusOr<std::vector<quant::GridMatrix>> RoundBy(
   return RoundLinears(checkpoint, grids, progress);
 }
 
-// Borrows the codes and scales.
-absl::Status AddMatrices(
-    const FloatCheckpoint& source, const QuantizedModel& quantized,
-    const std::function<absl::Status(const std::string&,
-                                     const quant::GridMatrix&)>& add) {
-  for (size_t i = 0; i < source.specs.size(); ++i) {
-    RETURN_IF_ERROR(add(source.specs[i].gguf_name, quantized.linears[i]));
-  }
-  return add(model::kGgufEmbedding, quantized.embedding);
-}
-
 }  // namespace
 
 absl::StatusOr<PtqMethod> PtqMethodByName(absl::string_view name) {
@@ -149,38 +136,18 @@ FloatCheckpoint Dequantize(const FloatCheckpoint& source,
 absl::Status SaveQuantized(const FloatCheckpoint& source,
                            const QuantizedModel& quantized,
                            const std::string& path) {
-  TensorFileWriter writer;
-  // Wide types first, so that all are aligned.
-  RETURN_IF_ERROR(AddMatrices(
-      source, quantized,
-      [&](const std::string& name, const quant::GridMatrix& matrix) {
-        return writer.Add(
-            name + ".scales",
-            at::from_blob(const_cast<float*>(matrix.scales.data()),
-                          {matrix.rows, matrix.cols / matrix.grid->group},
-                          at::kFloat));
-      }));
-  const std::vector<model::NormSpec> norms = model::Gemma3Norms(source.config);
-  for (size_t i = 0; i < norms.size(); ++i) {
-    if (quantized.norms[i] == source.norms[i]) continue;
-    RETURN_IF_ERROR(
-        writer.Add(norms[i].gguf_name,
-                   at::from_blob(const_cast<float*>(quantized.norms[i].data()),
-                                 {norms[i].size}, at::kFloat)));
+  std::vector<NamedMatrix> matrices;
+  for (size_t i = 0; i < source.specs.size(); ++i) {
+    matrices.push_back({source.specs[i].gguf_name, &quantized.linears[i]});
   }
-  nlohmann::json grids = nlohmann::json::object();
-  RETURN_IF_ERROR(AddMatrices(
-      source, quantized,
-      [&](const std::string& name, const quant::GridMatrix& matrix) {
-        if (matrix.grid != &quant::kInt4G32) grids[name] = matrix.grid->name;
-        return writer.Add(
-            name + ".codes",
-            at::from_blob(const_cast<int8_t*>(matrix.codes.data()),
-                          {matrix.rows, matrix.cols}, at::kChar));
-      }));
-  writer.SetMetadata(
-      {{"format", "onegrid.folded.v1"}, {"grids", grids.dump()}});
-  return writer.WriteTo(path);
+  matrices.push_back({model::kGgufEmbedding, &quantized.embedding});
+  const std::vector<model::NormSpec> specs = model::Gemma3Norms(source.config);
+  std::vector<NamedNorm> norms;
+  for (size_t i = 0; i < specs.size(); ++i) {
+    if (quantized.norms[i] == source.norms[i]) continue;
+    norms.push_back({specs[i].gguf_name, &quantized.norms[i]});
+  }
+  return WriteFolded(matrices, norms, path);
 }
 
 }  // namespace onegrid::finetuner

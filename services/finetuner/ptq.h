@@ -51,10 +51,8 @@ absl::StatusOr<QuantizedModel> Quantize(
 FloatCheckpoint Dequantize(const FloatCheckpoint& source,
                            const QuantizedModel& quantized);
 
-// Writes a folded checkpoint (safetensors): N.codes I8 [out, in] and N.scales
-// F32 [out, in / group] for each linear N and the embedding; norms that differ
-// from the source's under their GGUF names, F32; metadata `grids`, a JSON
-// object from the names of matrices that are not int4_g32 to their grids.
+// Writes folded_file.h's file: linears, embedding, and the norms that differ
+// from the source's.
 absl::Status SaveQuantized(const FloatCheckpoint& source,
                            const QuantizedModel& quantized,
                            const std::string& path);
