@@ -48,8 +48,7 @@ class GridParameters : public WeightGradientSink {
  public:
   // Starts at `linears`. With training.latent, `weights` [out, in] float32
   // gives the latent values, as far as they round to the linears' codes: so a
-  // start by error feedback is kept, and the codes that it chose against the
-  // nearest ones are the first to move. Empty: the codes. InvalidArgument
+  // start by error feedback is kept. Empty: the codes. InvalidArgument
   // (INVALID_HYPERPARAMETER): nothing is trained, or rank and latent.
   // FailedPrecondition (NOT_ON_GRID): a scale is not dual-exact, so that
   // training would change what it starts from.

@@ -19,7 +19,7 @@ namespace {
 
 // Puts the base, or its float weights if they are given, on the plan's grids.
 absl::Status ApplyPlan(const TuningInputs& inputs, const TuningOptions& options,
-                       RunData* data) {
+                       const PlanProgress& progress, RunData* data) {
   const std::string& source =
       inputs.float_base.empty() ? inputs.base : inputs.float_base;
   ASSIGN_OR_RETURN(const auto file, model::GgufFile::Open(source));
@@ -32,13 +32,13 @@ absl::Status ApplyPlan(const TuningInputs& inputs, const TuningOptions& options,
       Pack(data->train, order, options.sequence_tokens);
   PlanChoiceOptions how;
   how.feedback = true;
-  ASSIGN_OR_RETURN(const PlanChoice choice,
-                   ChoosePlan(options.grid.plan, floats, calibration, how,
-                              [](int64_t, int64_t) { return true; }));
+  ASSIGN_OR_RETURN(
+      const PlanChoice choice,
+      ChoosePlan(options.grid.plan, floats, calibration, how, progress));
   ASSIGN_OR_RETURN(const ModelGrids grids, GridsOf(choice.plan, floats.config));
-  ASSIGN_OR_RETURN(QuantizedModel quantized,
-                   Quantize(floats, grids, PtqMethod::kGptq, calibration,
-                            [](int64_t, int64_t) { return true; }));
+  ASSIGN_OR_RETURN(
+      QuantizedModel quantized,
+      Quantize(floats, grids, PtqMethod::kGptq, calibration, progress));
   data->checkpoint.linears = std::move(quantized.linears);
   data->checkpoint.embedding = std::move(quantized.embedding);
   data->plan = choice.plan.ToText();
@@ -48,7 +48,8 @@ absl::Status ApplyPlan(const TuningInputs& inputs, const TuningOptions& options,
 }  // namespace
 
 absl::StatusOr<RunData> LoadRunData(const TuningInputs& inputs,
-                                    const TuningOptions& options) {
+                                    const TuningOptions& options,
+                                    const PlanProgress& progress) {
   RunData data;
   ASSIGN_OR_RETURN(data.file, model::GgufFile::Open(inputs.base));
   ASSIGN_OR_RETURN(data.checkpoint, LoadGridCheckpoint(*data.file));
@@ -69,7 +70,7 @@ absl::StatusOr<RunData> LoadRunData(const TuningInputs& inputs,
   if (files.size() > 2) data.validation = std::move(prepared.splits[2]);
   data.report = std::move(prepared.report);
   if (!options.grid.plan.empty()) {
-    RETURN_IF_ERROR(ApplyPlan(inputs, options, &data));
+    RETURN_IF_ERROR(ApplyPlan(inputs, options, progress, &data));
   }
   data.longest = std::max(options.sequence_tokens, kProbeWindow);
   for (const auto* split : {&data.test, &data.validation}) {

@@ -2,6 +2,8 @@
 #ifndef SERVICES_FINETUNER_RUN_DATA_H_
 #define SERVICES_FINETUNER_RUN_DATA_H_
 
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -30,9 +32,13 @@ struct RunData {
   std::shared_ptr<const SharedWeights> shared;
 };
 
-// Errors of the readers and of PrepareDataset.
+// Called while the base is put on a plan's grids; returns false to stop.
+using PlanProgress = std::function<bool(int64_t done, int64_t total)>;
+
+// Errors of the readers, of PrepareDataset, ChoosePlan and Quantize.
 absl::StatusOr<RunData> LoadRunData(const TuningInputs& inputs,
-                                    const TuningOptions& options);
+                                    const TuningOptions& options,
+                                    const PlanProgress& progress);
 
 // A checkpoint's float weights as a model of `compute_type`; keeps the shared
 // weights alive. InvalidArgument (TEACHER_MISMATCH): another vocabulary than

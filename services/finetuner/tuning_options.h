@@ -187,7 +187,8 @@ struct TuningOutputs {
 
 // Where a run is.
 struct TuningProgress {
-  // "load", "learn", "fold", "teach", "polish", "train", "evaluate", "probe"
+  // "load", "plan", "learn", "fold", "teach", "polish", "train", "evaluate",
+  // "probe"
   std::string stage;
   int64_t step = 0;
   int64_t total_steps = 0;  // 0: unknown.

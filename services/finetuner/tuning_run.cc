@@ -435,7 +435,11 @@ absl::Status Run::Finish() {
 
 absl::StatusOr<TuningOutputs> Run::All() {
   Report("load", 0, 0, Clock::now());
-  ASSIGN_OR_RETURN(data_, LoadRunData(inputs_, options_));
+  const Clock::time_point start = Clock::now();
+  ASSIGN_OR_RETURN(
+      data_, LoadRunData(inputs_, options_, [&](int64_t done, int64_t total) {
+        return Report("plan", done, total, start);
+      }));
   outputs_.validation_report = Path("validation_report.json");
   RETURN_IF_ERROR(common::WriteFileAtomic(outputs_.validation_report,
                                           data_.report.ToJson()));
