@@ -8,12 +8,16 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/types/span.h"
 #include "gtest/gtest.h"
+#include "kernels/quant/int8_activations.h"
 #include "services/common/error_info.h"
+#include "services/finetuner/attention.h"
 #include "services/finetuner/evaluate.h"
 #include "services/finetuner/gemma3_model.h"
 #include "services/finetuner/head_loss.h"
 #include "services/finetuner/objectives.h"
+#include "services/finetuner/row_ops.h"
 #include "services/finetuner/tensor_file.h"
 #include "services/finetuner/tiny_model.h"
 #include "services/finetuner/trainer.h"
@@ -129,6 +133,65 @@ TEST_F(LearnTest, SlidingLayersSeeOnlyTheirWindow) {
       EXPECT_EQ(change[i].item<float>(), 0) << i;
     }
   }
+}
+
+// Two tokens, one head: the served attention by hand, from the scalar rules.
+TEST(AsServedTest, AttentionReadsRoundedKeysAndValues) {
+  constexpr int64_t kDim = 32;
+  AttentionSpec spec{1,
+                     1,
+                     kDim,
+                     8,
+                     0.7,
+                     1e-6,
+                     at::ones({kDim}),
+                     at::ones({kDim}),
+                     MakeRopeTable(2, kDim, 1e4, 1.0)};
+  PackedSequence sequence;
+  AppendSegment({{5, 6}, {}}, 0, 2, &sequence);
+  const at::Tensor qkv = at::randn({2, 3 * kDim});
+  const at::Tensor out =
+      Attention(qkv, spec, MakeAttentionLayout(sequence), true);
+  const auto row = [&](int64_t token, int64_t part) {
+    const at::Tensor x = qkv[token].narrow(0, part * kDim, kDim).contiguous();
+    const float* data = x.const_data_ptr<float>();
+    std::vector<float> y(data, data + kDim);
+    if (part == 2) return y;
+    RmsNormRow(data, spec.q_norm.const_data_ptr<float>(), kDim, 1e-6f,
+               y.data());
+    const int64_t angle = token * kDim / 2;
+    RopeRow(spec.rope.cosines.const_data_ptr<float>() + angle,
+            spec.rope.sines.const_data_ptr<float>() + angle, kDim / 2, 1.0f,
+            y.data());
+    return y;
+  };
+  std::vector<float> q = row(1, 0), values[2];
+  double score[2];
+  for (int64_t t = 0; t < 2; ++t) {
+    std::vector<float> key = row(t, 1);
+    values[t] = row(t, 2);
+    quant::FakeQuantizeKey(absl::MakeSpan(key));
+    quant::FakeQuantizeOneTerm(absl::MakeSpan(values[t]));
+    score[t] = 0;
+    for (int64_t i = 0; i < kDim; ++i) score[t] += 0.7 * q[i] * key[i];
+  }
+  const double p = 1 / (1 + std::exp(score[0] - score[1]));
+  for (int64_t i = 0; i < kDim; ++i) {
+    EXPECT_FLOAT_EQ(out[0][i].item<float>(), values[0][i]);
+    EXPECT_NEAR(out[1][i].item<float>(),
+                (1 - p) * values[0][i] + p * values[1][i], 2e-6);
+  }
+}
+
+TEST_F(LearnTest, ServedHeadInputHasTwoTerms) {
+  const c10::NoGradGuard no_grad;
+  const at::Tensor x = at::randn({3, model_.config().hidden});
+  const at::Tensor served = model_.FinalHidden(x, {0, 2}, true);
+  const at::Tensor expected = model_.FinalHidden(x, {0, 2}).contiguous();
+  quant::FakeQuantizeTwoTerms(
+      absl::MakeSpan(expected.mutable_data_ptr<float>(),
+                     static_cast<size_t>(expected.numel())));
+  EXPECT_TRUE(at::equal(served, expected));
 }
 
 TEST_F(LearnTest, ChunkedHeadLossEqualsPlainLoss) {
