@@ -1,7 +1,6 @@
 #include "kernels/cpu/attention.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <type_traits>
 #include <vector>
@@ -17,8 +16,10 @@ namespace {
 
 // Lower than any score.
 constexpr float kLowestScore = -3.0e38f;
-// Fewest pages worth a part of their own when one block's keys are split.
-constexpr int64_t kMinPagesPerPart = 2;
+// Keys are worked through in parts of so many pages, counted from the first
+// key of the sequence, and the parts are joined in order. So a token's result
+// does not depend on the threads or on the tokens that are computed with it.
+constexpr int64_t kPartPages = 4;
 
 // Up to kBlockQueryRows (query, head) rows of one item that read one key/value
 // head, and the keys they see. Row r is query r / group, head r % group of the
@@ -30,8 +31,8 @@ struct Block {
   int rows;
   int64_t first_page;
   int64_t end_page;
+  int64_t first_part;  // Index of its parts.
   int64_t parts;
-  int64_t first_part;
 };
 
 // One part of a block's keys.
@@ -77,28 +78,11 @@ class Attention {
   }
 
   void Run(kernels::ThreadPool& pool) {
-    Plan(pool.size());
-    const bool split = parts_.size() > blocks_.size();
-    kernels::AlignedBuffer<Partial> partials(split ? parts_.size() : 0);
-    pool.ParallelFor(
-        static_cast<int64_t>(parts_.size()), 1,
-        [&](int64_t begin, int64_t end, int) {
-          Partial own;
-          for (int64_t i = begin; i < end; ++i) {
-            const Part& part = parts_[static_cast<size_t>(i)];
-            const Block& block = blocks_[static_cast<size_t>(part.block)];
-            if (block.parts > 1) {
-              RunPart(block, part, &partials[static_cast<size_t>(i)]);
-            } else {
-              RunPart(block, part, &own);
-              Merge(block, &own);
-            }
-          }
-        });
-    for (const Block& block : blocks_) {
-      if (block.parts > 1) {
-        Merge(block, &partials[static_cast<size_t>(block.first_part)]);
-      }
+    Plan();
+    if (blocks_.size() < static_cast<size_t>(pool.size())) {
+      RunParts(pool);
+    } else {
+      RunBlocks(pool);
     }
   }
 
@@ -123,9 +107,50 @@ class Attention {
     return (row / group_ * options_.heads + head) * d_;
   }
 
-  // Cuts the work into blocks, and blocks into parts if they are fewer than
-  // the threads.
-  void Plan(int threads) {
+  // A thread for each block.
+  void RunBlocks(kernels::ThreadPool& pool) const {
+    pool.ParallelFor(static_cast<int64_t>(blocks_.size()), 1,
+                     [&](int64_t begin, int64_t end, int) {
+                       Partial total, later;
+                       for (int64_t i = begin; i < end; ++i) {
+                         const Block& block = blocks_[static_cast<size_t>(i)];
+                         const Part* part =
+                             &parts_[static_cast<size_t>(block.first_part)];
+                         Queries queries;
+                         Load(block, &queries);
+                         RunPart(block, part[0], &queries, &total);
+                         for (int64_t p = 1; p < block.parts; ++p) {
+                           RunPart(block, part[p], &queries, &later);
+                           Join(block, later, &total);
+                         }
+                         Write(block, &total);
+                       }
+                     });
+  }
+
+  // A thread for each part, where there are fewer blocks than threads.
+  void RunParts(kernels::ThreadPool& pool) const {
+    kernels::AlignedBuffer<Partial> partials(parts_.size());
+    pool.ParallelFor(
+        static_cast<int64_t>(parts_.size()), 1,
+        [&](int64_t begin, int64_t end, int) {
+          for (int64_t i = begin; i < end; ++i) {
+            const Part& part = parts_[static_cast<size_t>(i)];
+            const Block& block = blocks_[static_cast<size_t>(part.block)];
+            Queries queries;
+            Load(block, &queries);
+            RunPart(block, part, &queries, &partials[static_cast<size_t>(i)]);
+          }
+        });
+    for (const Block& block : blocks_) {
+      Partial* parts = &partials[static_cast<size_t>(block.first_part)];
+      for (int64_t p = 1; p < block.parts; ++p) Join(block, parts[p], parts);
+      Write(block, parts);
+    }
+  }
+
+  // Cuts the work into blocks, and these into parts.
+  void Plan() {
     for (size_t i = 0; i < items_.size(); ++i) {
       const AttendItem<Cache>& item = items_[i];
       KERNELS_CHECK(item.cache->layout().head_dim == d_);
@@ -147,20 +172,16 @@ class Attention {
         }
       }
     }
-    const int64_t wanted =
-        blocks_.empty() ? 1
-                        : (threads + static_cast<int64_t>(blocks_.size()) - 1) /
-                              static_cast<int64_t>(blocks_.size());
     for (size_t i = 0; i < blocks_.size(); ++i) {
       Block& block = blocks_[i];
-      const int64_t pages = block.end_page - block.first_page;
-      block.parts = std::clamp<int64_t>(pages / kMinPagesPerPart, 1, wanted);
       block.first_part = static_cast<int64_t>(parts_.size());
-      for (int64_t p = 0; p < block.parts; ++p) {
-        parts_.push_back({static_cast<int64_t>(i),
-                          block.first_page + p * pages / block.parts,
-                          block.first_page + (p + 1) * pages / block.parts});
+      for (int64_t page = block.first_page; page < block.end_page;) {
+        const int64_t end =
+            std::min(block.end_page, (page / kPartPages + 1) * kPartPages);
+        parts_.push_back({static_cast<int64_t>(i), page, end});
+        page = end;
       }
+      block.parts = static_cast<int64_t>(parts_.size()) - block.first_part;
     }
   }
 
@@ -234,9 +255,8 @@ class Attention {
     }
   }
 
-  void RunPart(const Block& block, const Part& part, Partial* state) const {
-    Queries queries;
-    Load(block, &queries);
+  void RunPart(const Block& block, const Part& part, Queries* queries,
+               Partial* state) const {
     std::fill_n(state->max, block.rows, kLowestScore);
     std::fill_n(state->sum, block.rows, 0.0f);
     std::fill_n(state->values, block.rows * d_, 0.0f);
@@ -248,7 +268,7 @@ class Attention {
       const int64_t first = std::max<int64_t>(0, first_key - start);
       const int64_t last = std::min(kPageTokens, end_key - start);
       for (int64_t tile = first / kKeyTile; tile * kKeyTile < last; ++tile) {
-        Scores(block, &queries, page, tile, scores + tile * kKeyTile);
+        Scores(block, queries, page, tile, scores + tile * kKeyTile);
       }
       for (int r = 0; r < block.rows; ++r) {
         const int64_t position = Position(block, r);
@@ -266,23 +286,27 @@ class Attention {
     }
   }
 
-  // Joins the partial results of all parts and writes the block's rows.
-  void Merge(const Block& block, Partial* parts) const {
+  // Joins the state of the next part to that of those before it. A part may
+  // hold no key that a row sees: before its window, or after its position.
+  void Join(const Block& block, const Partial& later, Partial* total) const {
     for (int r = 0; r < block.rows; ++r) {
-      float max = kLowestScore;
-      for (int64_t p = 0; p < block.parts; ++p) {
-        max = std::max(max, parts[p].max[r]);
+      if (later.max[r] == kLowestScore) continue;
+      const float* from = later.values + r * d_;
+      float* to = total->values + r * d_;
+      if (total->max[r] == kLowestScore) {
+        total->max[r] = later.max[r];
+        total->sum[r] = later.sum[r];
+        std::memcpy(to, from, static_cast<size_t>(d_) * sizeof(float));
+        continue;
       }
-      float* values = parts[0].values + r * d_;
-      float sum = 0;
-      for (int64_t p = 0; p < block.parts; ++p) {
-        const float weight = std::exp(parts[p].max[r] - max);
-        sum += weight * parts[p].sum[r];
-        float* from = parts[p].values + r * d_;
-        if (weight != 1.0f) vectors_.scale(from, weight, d_, from);
-        if (p > 0) vectors_.add(values, from, d_, values);
-      }
-      vectors_.scale(values, 1.0f / sum, d_,
+      kernels_.join(later.max[r], later.sum[r], from, d_, total->max + r,
+                    total->sum + r, to);
+    }
+  }
+
+  void Write(const Block& block, Partial* total) const {
+    for (int r = 0; r < block.rows; ++r) {
+      vectors_.scale(total->values + r * d_, 1.0f / total->sum[r], d_,
                      ItemOf(block).out + RowOffset(block, r));
     }
   }

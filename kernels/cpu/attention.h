@@ -33,10 +33,12 @@ struct AttendOptions {
 // Attention of one layer for several sequences in one parallel loop: blocks of
 // queries that share a key/value head, and parts of the keys where there are
 // fewer blocks than threads. Softmax runs online, page by page, so the scratch
-// does not grow with the context. All caches have the same heads and head_dim.
-// Int8: rotated queries are split into two int8 terms (15 bits), so all loss of
-// precision is that of the cache; scores are integer dot products, the rest is
-// f32.
+// does not grow with the context. A token's result has the same bits whatever
+// the instruction set, the threads and the tokens beside it
+// (kernels/reference/served_ops.h). All caches have the same heads and
+// head_dim. Int8: rotated queries are split into two int8 terms (15 bits), so
+// all loss of precision is that of the cache; scores are integer dot products,
+// the rest is f32.
 void Attend(absl::Span<const AttendItem<KvInt8>> items,
             const AttendOptions& options, kernels::ThreadPool& pool,
             kernels::Isa isa = kernels::BestIsa());

@@ -44,6 +44,11 @@ struct AttentionKernels {
   // summed before must be multiplied by the result.
   float (*softmax_step)(float* scores, int64_t begin, int64_t end, float* max,
                         float* sum);
+  // Joins the softmax state of later keys to that of earlier ones (*max, *sum,
+  // values [d]), neither of them empty: both are weighted by e^(their maximum
+  // - the common one).
+  void (*join)(float later_max, float later_sum, const float* later_values,
+               int64_t d, float* max, float* sum, float* values);
   // sums[r * d + i] += sum over t < tokens of p[r * stride + t] * v[t][i].
   void (*add_values_int8)(const float* p, int64_t stride, int rows,
                           const int8_t* v, const float* v_scales,

@@ -70,8 +70,9 @@ void ScoresInt8Rows(const QueryPanel& panel, int64_t d, const uint8_t* keys,
       I h, l;
       __builtin_memcpy(&h, high + t, sizeof(h));
       __builtin_memcpy(&l, high + kKeyTile + t, sizeof(l));
-      const F dot = __builtin_convertvector(h, F) +
-                    __builtin_convertvector(l, F) * Set(1.0f / kLowTermSteps);
+      const F dot =
+          Fma(__builtin_convertvector(l, F), Set(1.0f / kLowTermSteps),
+              __builtin_convertvector(h, F));
       Store(scores + r * stride + t, dot * (Load(key_scales + t) * scale));
     }
   }
@@ -85,6 +86,12 @@ void ScoresInt8(const QueryPanel& panel, int64_t d, const uint8_t* keys,
       ScoresInt8Rows<1>, ScoresInt8Rows<2>, ScoresInt8Rows<3>,
       ScoresInt8Rows<4>, ScoresInt8Rows<5>, ScoresInt8Rows<6>};
   kByRows[panel.rows - 1](panel, d, keys, key_scales, scores, stride);
+}
+
+inline float ExpOf(float x) {
+  float lanes[kLanes];
+  Store(lanes, Exp(Set(x)));
+  return lanes[0];
 }
 
 float SoftmaxStep(float* scores, int64_t begin, int64_t end, float* max,
@@ -106,17 +113,29 @@ float SoftmaxStep(float* scores, int64_t begin, int64_t end, float* max,
   // Exp has a smallest result; what is masked must count nothing at all.
   for (int64_t t = 0; t < begin; ++t) scores[t] = 0;
   for (int64_t t = end; t < kPageKeys; ++t) scores[t] = 0;
-  F total = Set(0);
-  for (int64_t t = 0; t < kPageKeys; t += kLanes) total += Load(scores + t);
-  float correction = 1.0f;
-  if (new_max > *max) {
-    float lanes[kLanes];
-    Store(lanes, Exp(Set(*max - new_max)));
-    correction = lanes[0];
+  Sums total;
+  for (int64_t t = 0; t < kPageKeys; t += kSumLanes) {
+    for (F& part : total.parts) {
+      part += Load(scores + t + (&part - total.parts) * kLanes);
+    }
   }
+  float correction = 1.0f;
+  if (new_max > *max) correction = ExpOf(*max - new_max);
   *max = new_max;
-  *sum = *sum * correction + SumLanes(total);
+  *sum = *sum * correction + total.Total();
   return correction;
+}
+
+void Join(float later_max, float later_sum, const float* later_values,
+          int64_t d, float* max, float* sum, float* values) {
+  const float common = later_max > *max ? later_max : *max;
+  const float earlier = ExpOf(*max - common), later = ExpOf(later_max - common);
+  for (int64_t i = 0; i < d; i += kLanes) {
+    Store(values + i, Fma(Load(later_values + i), Set(later),
+                          Load(values + i) * Set(earlier)));
+  }
+  *max = common;
+  *sum = *sum * earlier + later_sum * later;
 }
 
 // kLanes values of token t from column i on.
@@ -145,7 +164,9 @@ inline void AddValuesRows(const float* p, int64_t stride, Values values,
     for (int64_t t = 0; t < tokens; ++t) {
       const F v = values.At(t, i);
 #pragma GCC unroll 12
-      for (int r = 0; r < kRows; ++r) sum[r] += Set(p[r * stride + t]) * v;
+      for (int r = 0; r < kRows; ++r) {
+        sum[r] = Fma(Set(p[r * stride + t]), v, sum[r]);
+      }
     }
 #pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r) Store(sums + r * d + i, sum[r]);
@@ -180,8 +201,8 @@ void AddValuesF32(const float* p, int64_t stride, int rows, const float* v,
 }
 
 inline constexpr AttentionKernels kLocalAttentionKernels = {
-    QuantizeKey, QuantizeQuery, ScoresInt8,
-    SoftmaxStep, AddValuesInt8, AddValuesF32,
+    QuantizeKey, QuantizeQuery, ScoresInt8,   SoftmaxStep,
+    Join,        AddValuesInt8, AddValuesF32,
 };
 
 }  // namespace

@@ -1,3 +1,4 @@
+#include <cmath>
 #include <cstring>
 
 #include "absl/types/span.h"
@@ -70,8 +71,9 @@ void Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
         for (int k = 0; k < kLinearGroup; ++k) {
           dot += codes[k] * Format::Code(group, r, k);
         }
-        total += static_cast<float>(dot) *
-                 TileScale(group + Format::kCodeBytes, r) * panel.scales[at];
+        total = std::fma(
+            static_cast<float>(dot) * TileScale(group + Format::kCodeBytes, r),
+            panel.scales[at], total);
       }
       out[m * out_stride + r] = total;
     }

@@ -19,6 +19,7 @@ inline void Store(float* p, F x) { _mm512_storeu_ps(p, x); }
 inline F Set(float x) { return _mm512_set1_ps(x); }
 inline F Max(F a, F b) { return _mm512_max_ps(a, b); }
 inline F Min(F a, F b) { return _mm512_min_ps(a, b); }
+inline F Fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
 inline F Abs(F x) { return _mm512_abs_ps(x); }
 
 inline F FromInt8(const int8_t* p) {

@@ -21,6 +21,12 @@ inline void Store(float* p, F x) { _mm_storeu_ps(p, x); }
 inline F Set(float x) { return _mm_set1_ps(x); }
 inline F Max(F a, F b) { return _mm_max_ps(a, b); }
 inline F Min(F a, F b) { return _mm_min_ps(a, b); }
+// a * b + c rounded once, as the other instruction sets have it: a library call
+// for each lane.
+inline F Fma(F a, F b, F c) {
+  for (int i = 0; i < kLanes; ++i) a[i] = __builtin_fmaf(a[i], b[i], c[i]);
+  return a;
+}
 inline F Abs(F x) { return _mm_andnot_ps(_mm_set1_ps(-0.0f), x); }
 
 // kLanes bytes as floats.

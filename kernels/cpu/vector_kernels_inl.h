@@ -54,11 +54,21 @@ void ScaleRow(const float* x, float factor, int64_t count, float* out) {
 
 void RmsNormRow(const float* x, const float* weight, int64_t k, float eps,
                 bool add, float* out) {
-  F sum = Set(0);
+  Sums sums;
   int64_t i = 0;
-  for (; i + kLanes <= k; i += kLanes) sum += Load(x + i) * Load(x + i);
-  if (i < k) sum += LoadSome(x + i, k - i) * LoadSome(x + i, k - i);
-  const float mean = SumLanes(sum) / static_cast<float>(k);
+  for (; i + kSumLanes <= k; i += kSumLanes) {
+    for (F& part : sums.parts) {
+      const F v = Load(x + i + (&part - sums.parts) * kLanes);
+      part = Fma(v, v, part);
+    }
+  }
+  for (F& part : sums.parts) {
+    const int64_t at = i + (&part - sums.parts) * kLanes;
+    if (at >= k) break;
+    const F v = at + kLanes <= k ? Load(x + at) : LoadSome(x + at, k - at);
+    part = Fma(v, v, part);
+  }
+  const float mean = sums.Total() / static_cast<float>(k);
   const F factor = Set(1.0f / __builtin_sqrtf(mean + eps));
   i = 0;
   for (; i + kLanes <= k; i += kLanes) {
@@ -76,13 +86,15 @@ void RopeRow(const float* cosines, const float* sines, int64_t half, float* x) {
   for (; i + kLanes <= half; i += kLanes) {
     const F a = Load(x + i), b = Load(x + half + i);
     const F c = Load(cosines + i), s = Load(sines + i);
-    Store(x + i, a * c - b * s);
-    Store(x + half + i, a * s + b * c);
+    Store(x + i, Fma(a, c, -(b * s)));
+    Store(x + half + i, Fma(a, s, b * c));
   }
-  for (; i < half; ++i) {
-    const float a = x[i], b = x[half + i];
-    x[i] = a * cosines[i] - b * sines[i];
-    x[half + i] = a * sines[i] + b * cosines[i];
+  if (i < half) {
+    const int64_t left = half - i;
+    const F a = LoadSome(x + i, left), b = LoadSome(x + half + i, left);
+    const F c = LoadSome(cosines + i, left), s = LoadSome(sines + i, left);
+    StoreSome(x + i, Fma(a, c, -(b * s)), left);
+    StoreSome(x + half + i, Fma(a, s, b * c), left);
   }
 }
 

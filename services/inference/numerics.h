@@ -21,14 +21,17 @@
 //   its own), codes are -127..127, rounded half to even.
 // - The second term quantizes what the first leaves, by the same rule with an
 //   own scale; both are multiplied by the same weights and added.
-// - A linear is exact but for the order of f32 sums: in each group an integer
-//   dot product, times weight scale, times activation scale, summed over
-//   groups. Its output is f32.
+// - A linear is exact but for f32 sums: in each group an integer dot product,
+//   times weight scale, times activation scale, summed over groups. Its output
+//   is f32.
 // - Queries are rotated like keys, which changes no product, and kept at 15
 //   bits: 1/508 of a step of amax / 127 of the row, which no simulation needs.
 //   Scores, softmax (online, no soft cap), probabilities and their product with
 //   the values are f32; the scale of attention goes into the query's.
 // - A token's own key and value are read back from the cache like all others.
+//
+// This is near enough to train with. The served arithmetic to the last bit, the
+// same on every instruction set, is in kernels/reference/served_ops.h.
 #ifndef SERVICES_INFERENCE_NUMERICS_H_
 #define SERVICES_INFERENCE_NUMERICS_H_
 

@@ -1,0 +1,314 @@
+// Compiled with -ffp-contract=off: products and sums are fused where this file
+// says fma, and nowhere else.
+#include "kernels/reference/served_ops.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "kernels/base/check.h"
+#include "kernels/base/clones.h"
+#include "kernels/quant/int8_activations.h"
+
+namespace onegrid::reference {
+namespace {
+
+constexpr int64_t kGroup = quant::kActivationGroup;
+// Lower than any score.
+constexpr float kLowestScore = -3.0e38f;
+// A query's second int8 term counts 1/254 of a step of the first.
+constexpr float kLowTermSteps = 254.0f;
+
+ONEGRID_INLINE float Fma(float a, float b, float c) {
+  return __builtin_fmaf(a, b, c);
+}
+
+// Rounded to an integer, nearest even; |x| < 2^22.
+ONEGRID_INLINE float Round(float x) { return (x + 0x1.8p23f) - 0x1.8p23f; }
+
+// Cephes' expf on x = n ln 2 + r.
+ONEGRID_INLINE float Exp(float x) {
+  x = x > -87.0f ? x : -87.0f;
+  x = x < 88.0f ? x : 88.0f;
+  const float shifted = Fma(x, 1.44269504088896341f, 0x1.8p23f);
+  const float n = shifted - 0x1.8p23f;
+  float r = Fma(n, -0.693359375f, x);
+  r = Fma(n, 2.12194440e-4f, r);
+  float p = 1.9875691500e-4f;
+  p = Fma(p, r, 1.3981999507e-3f);
+  p = Fma(p, r, 8.3334519073e-3f);
+  p = Fma(p, r, 4.1665795894e-2f);
+  p = Fma(p, r, 1.6666665459e-1f);
+  p = Fma(p, r, 5.0000001201e-1f);
+  p = Fma(p, r * r, r) + 1.0f;
+  uint32_t bits, exponent;
+  std::memcpy(&bits, &p, sizeof(bits));
+  std::memcpy(&exponent, &shifted, sizeof(exponent));
+  bits += exponent << 23;
+  std::memcpy(&p, &bits, sizeof(p));
+  return p;
+}
+
+ONEGRID_INLINE float Total(const float* parts) {
+  float sum = 0;
+  for (int i = 0; i < kServedSumLanes; ++i) sum += parts[i];
+  return sum;
+}
+
+ONEGRID_INLINE int32_t Dot(const int8_t* a, const int8_t* b, int64_t count) {
+  int32_t dot = 0;
+  for (int64_t i = 0; i < count; ++i) dot += int32_t{a[i]} * int32_t{b[i]};
+  return dot;
+}
+
+// out[i * stride] (+)= one term x [m, k] with one weight row. Codes are 16 bits
+// wide because processors multiply these in pairs.
+ONEGRID_CLONES
+void TermColumn(const int16_t* x, const float* x_scales, const int16_t* w,
+                const float* w_scales, int64_t w_group, int64_t m, int64_t k,
+                bool add, float* out, int64_t stride) {
+  const int64_t groups = k / kGroup;
+  for (int64_t i = 0; i < m; ++i) {
+    float total = 0;
+    for (int64_t g = 0; g < groups; ++g) {
+      const int16_t* a = x + i * k + g * kGroup;
+      const int16_t* b = w + g * kGroup;
+      int32_t dot = 0;
+      for (int64_t j = 0; j < kGroup; ++j) dot += int32_t{a[j]} * int32_t{b[j]};
+      total = Fma(static_cast<float>(dot) * w_scales[g * kGroup / w_group],
+                  x_scales[i * groups + g], total);
+    }
+    float& to = out[i * stride];
+    to = add ? to + total : total;
+  }
+}
+
+// A query in two int8 terms.
+struct Query {
+  std::vector<int8_t> high, low;
+  float scale;
+};
+
+Query QuantizeQuery(const float* q, int64_t d, float factor) {
+  std::vector<float> x(q, q + d);
+  quant::RotateHadamard(absl::MakeSpan(x));
+  float amax = 0;
+  for (const float value : x) amax = std::max(amax, std::fabs(value));
+  const float inverse =
+      amax > quant::kSmallestActivation ? 127.0f / amax : 0.0f;
+  Query query;
+  for (const float value : x) {
+    const float y = value * inverse;
+    const float high = Round(y);
+    query.high.push_back(static_cast<int8_t>(high));
+    query.low.push_back(
+        static_cast<int8_t>(Round((y - high) * kLowTermSteps)));
+  }
+  query.scale = amax / 127.0f * factor;
+  return query;
+}
+
+// Softmax over some keys: their maximum, the sum of exponentials and the sum of
+// values weighted by these.
+struct Softmax {
+  float max = kLowestScore;
+  float sum = 0;
+  std::vector<float> values;
+};
+
+ONEGRID_CLONES
+void AddValue(float p, const int8_t* codes, const float* scales, int64_t d,
+              float* sums) {
+  for (int64_t i = 0; i < d; ++i) {
+    sums[i] =
+        Fma(p, static_cast<float>(codes[i]) * scales[i / kGroup], sums[i]);
+  }
+}
+
+// Keys [first, last) of one page, which starts at token `page`.
+void AddPage(const Query& query, const ServedCache& cache, int64_t kv_head,
+             int64_t page, int64_t first, int64_t last, Softmax* state) {
+  const int64_t d = cache.head_dim;
+  float scores[kServedPageTokens];
+  float max = state->max;
+  for (int64_t t = first; t < last; ++t) {
+    const int64_t row = t * cache.kv_heads + kv_head;
+    const int8_t* key = cache.keys.data() + row * d;
+    const auto high = static_cast<float>(Dot(query.high.data(), key, d));
+    const auto low = static_cast<float>(Dot(query.low.data(), key, d));
+    const float score = Fma(low, 1.0f / kLowTermSteps, high) *
+                        (cache.key_scales[static_cast<size_t>(row)] *
+                         query.scale);
+    scores[t - page] = score;
+    max = std::max(max, score);
+  }
+  float parts[kServedSumLanes] = {};
+  for (int64_t t = first; t < last; ++t) {
+    scores[t - page] = Exp(scores[t - page] - max);
+    parts[(t - page) % kServedSumLanes] += scores[t - page];
+  }
+  if (max > state->max) {
+    const float correction = Exp(state->max - max);
+    state->sum *= correction;
+    for (float& value : state->values) value *= correction;
+    state->max = max;
+  }
+  state->sum += Total(parts);
+  for (int64_t t = first; t < last; ++t) {
+    const int64_t row = t * cache.kv_heads + kv_head;
+    AddValue(scores[t - page], cache.values.data() + row * d,
+             cache.value_scales.data() + row * (d / kGroup), d,
+             state->values.data());
+  }
+}
+
+void Join(const Softmax& later, Softmax* total) {
+  const float common = std::max(later.max, total->max);
+  const float a = Exp(total->max - common), b = Exp(later.max - common);
+  for (size_t i = 0; i < total->values.size(); ++i) {
+    total->values[i] = Fma(later.values[i], b, total->values[i] * a);
+  }
+  total->max = common;
+  total->sum = total->sum * a + later.sum * b;
+}
+
+}  // namespace
+
+float ServedExp(float x) { return Exp(x); }
+
+ONEGRID_CLONES
+void ServedRmsNorm(const float* x, const float* weight, int64_t k, float eps,
+                   bool add, float* out) {
+  float parts[kServedSumLanes] = {};
+  for (int64_t i = 0; i < k; ++i) {
+    float& part = parts[i % kServedSumLanes];
+    part = Fma(x[i], x[i], part);
+  }
+  const float mean = Total(parts) / static_cast<float>(k);
+  const float r = 1.0f / std::sqrt(mean + eps);
+  for (int64_t i = 0; i < k; ++i) {
+    const float y = x[i] * r * weight[i];
+    out[i] = add ? out[i] + y : y;
+  }
+}
+
+ONEGRID_CLONES
+void ServedGeluMul(const float* gate, const float* up, int64_t count,
+                   float* out) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float g = gate[i];
+    const float z = g * Fma(0.0713548162726002527f, g * g,
+                            1.59576912160573071f);
+    out[i] = g / (1.0f + Exp(-z)) * up[i];
+  }
+}
+
+ONEGRID_CLONES
+void ServedRope(const float* cosines, const float* sines, int64_t half,
+                float* x) {
+  for (int64_t i = 0; i < half; ++i) {
+    const float a = x[i], b = x[i + half];
+    x[i] = Fma(a, cosines[i], -(b * sines[i]));
+    x[i + half] = Fma(a, sines[i], b * cosines[i]);
+  }
+}
+
+void ServedRopeAngles(int64_t position, int64_t half, double theta,
+                      double position_scale, float* cosines, float* sines) {
+  for (int64_t i = 0; i < half; ++i) {
+    const double frequency =
+        std::pow(theta,
+                 -2.0 * static_cast<double>(i) / static_cast<double>(2 * half)) /
+        position_scale;
+    const double angle = static_cast<double>(position) * frequency;
+    cosines[i] = static_cast<float>(std::cos(angle));
+    sines[i] = static_cast<float>(std::sin(angle));
+  }
+}
+
+ServedInput QuantizeServed(const float* x, int64_t m, int64_t k, int terms) {
+  KERNELS_CHECK(k % kGroup == 0);
+  ServedInput input{m, k, {}};
+  std::vector<float> rest(x, x + m * k);
+  for (int term = 0; term < terms; ++term) {
+    ServedInput::Term next;
+    next.codes.resize(rest.size());
+    for (size_t at = 0; at < rest.size(); at += kGroup) {
+      const absl::Span<float> group = absl::MakeSpan(rest).subspan(at, kGroup);
+      int8_t* codes = next.codes.data() + at;
+      const float scale = quant::QuantizeInt8(group, codes);
+      next.scales.push_back(scale);
+      quant::Int8Rest(group, codes, scale, group.data());
+    }
+    input.terms.push_back(std::move(next));
+  }
+  return input;
+}
+
+void ServedLinear(const ServedInput& input, const quant::GridMatrix& w,
+                  int64_t begin, int64_t end, float* out) {
+  KERNELS_CHECK(w.cols == input.k);
+  const int64_t k = input.k;
+  std::vector<std::vector<int16_t>> codes;
+  for (const ServedInput::Term& term : input.terms) {
+    codes.emplace_back(term.codes.begin(), term.codes.end());
+  }
+  std::vector<int16_t> weights(static_cast<size_t>(k));
+  for (int64_t row = begin; row < end; ++row) {
+    std::copy_n(w.codes.data() + row * k, k, weights.begin());
+    const float* scales = w.scales.data() + row * (k / w.grid->group);
+    for (size_t t = 0; t < codes.size(); ++t) {
+      TermColumn(codes[t].data(), input.terms[t].scales.data(), weights.data(),
+                 scales, w.grid->group, input.m, k, /*add=*/t > 0, out + row,
+                 w.rows);
+    }
+  }
+}
+
+void ServedAppend(const float* k, const float* v, ServedCache* cache) {
+  const int64_t d = cache->head_dim;
+  std::vector<float> rotated(static_cast<size_t>(d));
+  std::vector<int8_t> codes(static_cast<size_t>(d));
+  for (int64_t head = 0; head < cache->kv_heads; ++head) {
+    std::copy(k + head * d, k + (head + 1) * d, rotated.begin());
+    quant::RotateHadamard(absl::MakeSpan(rotated));
+    cache->key_scales.push_back(quant::QuantizeInt8(rotated, codes.data()));
+    cache->keys.insert(cache->keys.end(), codes.begin(), codes.end());
+    for (int64_t at = 0; at < d; at += kGroup) {
+      cache->value_scales.push_back(quant::QuantizeInt8(
+          absl::MakeConstSpan(v + head * d + at, kGroup), codes.data() + at));
+    }
+    cache->values.insert(cache->values.end(), codes.begin(), codes.end());
+  }
+}
+
+void ServedAttend(const float* q, const ServedCache& cache, int64_t kv_head,
+                  int64_t position, int64_t window, float scale, float* out) {
+  const int64_t d = cache.head_dim;
+  const Query query = QuantizeQuery(q, d, scale);
+  const int64_t end = position + 1;
+  const int64_t first = window > 0 ? std::max<int64_t>(0, end - window) : 0;
+  Softmax total;
+  for (int64_t part = first / kServedPartTokens * kServedPartTokens; part < end;
+       part += kServedPartTokens) {
+    Softmax state;
+    state.values.assign(static_cast<size_t>(d), 0.0f);
+    const int64_t part_end = std::min(end, part + kServedPartTokens);
+    for (int64_t page = part; page < part_end; page += kServedPageTokens) {
+      const int64_t from = std::max(first, page);
+      const int64_t to = std::min(part_end, page + kServedPageTokens);
+      if (from < to) {
+        AddPage(query, cache, kv_head, page, from, to, &state);
+      }
+    }
+    if (total.values.empty()) {
+      total = std::move(state);
+    } else {
+      Join(state, &total);
+    }
+  }
+  const float inverse = 1.0f / total.sum;
+  for (int64_t i = 0; i < d; ++i) out[i] = total.values[i] * inverse;
+}
+
+}  // namespace onegrid::reference
