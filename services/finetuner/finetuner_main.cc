@@ -17,9 +17,12 @@
 #include "services/common/files.h"
 #include "services/common/stop_signal.h"
 #include "services/common/worker.h"
+#include "services/finetuner/data_options.h"
+#include "services/finetuner/spin_limit.h"
 #include "services/finetuner/tune_work.h"
 #include "services/finetuner/tuning_options.h"
 #include "services/finetuner/tuning_run.h"
+#include "services/model/dataset_format.h"
 
 ABSL_FLAG(std::string, controller, "",
           "host:port of the controller to take work from.");
@@ -39,6 +42,14 @@ ABSL_FLAG(std::string, base, "",
 ABSL_FLAG(std::string, train, "", "With --base: training split, JSONL.");
 ABSL_FLAG(std::string, validation, "", "With --base: validation split.");
 ABSL_FLAG(std::string, test, "", "With --base: test split.");
+ABSL_FLAG(std::string, data_format, "",
+          "With --base: prompt_completion, messages, text, alpaca or sharegpt; "
+          "empty: what the first line of each split is.");
+ABSL_FLAG(std::string, train_on, "all",
+          "With --base: all or last, the answers of a conversation to learn.");
+ABSL_FLAG(bool, drop_invalid, false,
+          "With --base: leave out lines that cannot be learned, and list them "
+          "in validation_report.json; else the split is refused.");
 ABSL_FLAG(std::string, probe_text, "",
           "With --base: plain text whose logits are written as a probe.");
 ABSL_FLAG(std::string, out, "", "With --base: folder for the outputs.");
@@ -67,8 +78,8 @@ ABSL_FLAG(int64_t, max_eval_examples, 0,
           "With --base: test examples to evaluate; 0: all.");
 ABSL_FLAG(int64_t, probe_tokens, 1500, "With --base: tokens of --probe_text.");
 ABSL_FLAG(bool, probe_as_served, false,
-          "With --probe_text: write probe_served.safetensors too, from a "
-          "forward pass that simulates serving.");
+          "With --probe_text: write probe_served.safetensors too, by the "
+          "served arithmetic.");
 ABSL_FLAG(uint64_t, seed, 0, "With --base: seed of everything random.");
 ABSL_FLAG(std::string, mode, "qlora_qat",
           "With --base: qlora, qlora_fold, qlora_qat, lr_qat, peqa or "
@@ -87,6 +98,10 @@ ABSL_FLAG(double, kl_weight, 1,
 ABSL_FLAG(int64_t, teacher_top, 0,
           "With --base: keep this many of the teacher's tokens of each label; "
           "0: run the teacher in every step.");
+ABSL_FLAG(int64_t, vocabulary_top, 0,
+          "With --base: with a teacher, take the losses over the labels and "
+          "its so many most likely tokens at a sample of them; 0: over the "
+          "whole vocabulary.");
 ABSL_FLAG(int64_t, polish_steps, 0,
           "With --base: steps of the polish; 0: --polish_ratio.");
 ABSL_FLAG(double, polish_ratio, 0.25,
@@ -157,8 +172,26 @@ class ConsoleHost : public TuningHost {
   }
 };
 
+absl::StatusOr<DataOptions> DataOptionsFromFlags() {
+  DataOptions data;
+  if (const std::string format = absl::GetFlag(FLAGS_data_format);
+      !format.empty()) {
+    ASSIGN_OR_RETURN(data.format, model::FormatByName(format));
+  }
+  const std::string train_on = absl::GetFlag(FLAGS_train_on);
+  if (train_on == TrainOnName(TrainOn::kLast)) {
+    data.train_on = TrainOn::kLast;
+  } else if (train_on != TrainOnName(TrainOn::kAll)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--train_on is ", train_on, ", must be all or last"));
+  }
+  data.drop_invalid = absl::GetFlag(FLAGS_drop_invalid);
+  return data;
+}
+
 absl::StatusOr<TuningOptions> OptionsFromFlags() {
   TuningOptions options;
+  ASSIGN_OR_RETURN(options.data, DataOptionsFromFlags());
   options.rank = absl::GetFlag(FLAGS_rank);
   options.alpha = absl::GetFlag(FLAGS_alpha) > 0
                       ? absl::GetFlag(FLAGS_alpha)
@@ -181,9 +214,9 @@ absl::StatusOr<TuningOptions> OptionsFromFlags() {
   options.probe_as_served = absl::GetFlag(FLAGS_probe_as_served);
   options.seed = absl::GetFlag(FLAGS_seed);
   ASSIGN_OR_RETURN(options.mode, ModeByName(absl::GetFlag(FLAGS_mode)));
-  options.distillation = {absl::GetFlag(FLAGS_ce_weight),
-                          absl::GetFlag(FLAGS_kl_weight),
-                          absl::GetFlag(FLAGS_teacher_top)};
+  options.distillation = {
+      absl::GetFlag(FLAGS_ce_weight), absl::GetFlag(FLAGS_kl_weight),
+      absl::GetFlag(FLAGS_teacher_top), absl::GetFlag(FLAGS_vocabulary_top)};
   options.grid.polish_steps = absl::GetFlag(FLAGS_polish_steps);
   options.grid.polish_ratio = absl::GetFlag(FLAGS_polish_ratio);
   options.grid.scale_learning_rate = absl::GetFlag(FLAGS_scale_learning_rate);
@@ -284,6 +317,7 @@ int Main() {
 }  // namespace onegrid::finetuner
 
 int main(int argc, char** argv) {
+  onegrid::finetuner::LimitSpinning(argv);
   absl::SetProgramUsageMessage(
       "Tunes a model on the grid that it will be served on.\n"
       "  finetuner --controller=HOST:PORT --cache_dir=DIR\n"

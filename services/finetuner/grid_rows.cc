@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "services/finetuner/clones.h"
+#include "kernels/base/clones.h"
 
 namespace onegrid::finetuner {
 

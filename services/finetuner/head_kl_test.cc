@@ -9,15 +9,18 @@
 namespace onegrid::finetuner {
 namespace {
 
-// 70 positions (three chunks, the last one short), a vocabulary that is not a
+// Two chunks of positions and two blocks of tokens, the last ones short and no
 // multiple of the lanes, and models of different widths.
 TEST(HeadKlTest, EqualsSoftmaxInDouble) {
   at::set_num_threads(1);
   at::manual_seed(1);
-  const HeadInput teacher = {at::randn({70, 12}), at::randn({37, 12})};
-  const HeadInput student = {at::randn({70, 8}), at::randn({37, 8})};
+  constexpr int kPositions = 515, kVocab = 8203;
+  const HeadInput teacher = {at::randn({kPositions, 12}),
+                             at::randn({kVocab, 12})};
+  const HeadInput student = {at::randn({kPositions, 8}),
+                             at::randn({kVocab, 8})};
   std::vector<int32_t> targets;
-  for (int i = 0; i < 70; ++i) targets.push_back(i * 5 % 37);
+  for (int i = 0; i < kPositions; ++i) targets.push_back(i * 501 % kVocab);
   const auto logprobs = [](const HeadInput& input) {
     return at::log_softmax(
         at::mm(input.hidden.to(at::kDouble), input.head.t().to(at::kDouble)),
@@ -26,12 +29,14 @@ TEST(HeadKlTest, EqualsSoftmaxInDouble) {
   const at::Tensor t = logprobs(teacher), s = logprobs(student);
   const at::Tensor index = at::tensor(targets, at::kLong).unsqueeze(1);
   const HeadComparison sums = CompareHeads(teacher, student, targets);
-  EXPECT_NEAR(sums.kl, (t.exp() * (t - s)).sum().item<double>(), 1e-4);
+  // Exact to 1e-6 a position.
+  const double bound = 1e-6 * kPositions;
+  EXPECT_NEAR(sums.kl, (t.exp() * (t - s)).sum().item<double>(), bound);
   EXPECT_NEAR(sums.teacher_nats, -t.gather(1, index).sum().item<double>(),
-              1e-4);
+              bound);
   EXPECT_NEAR(sums.student_nats, -s.gather(1, index).sum().item<double>(),
-              1e-4);
-  EXPECT_NEAR(MeanKl(teacher, student), sums.kl / 70, 1e-12);
+              bound);
+  EXPECT_NEAR(MeanKl(teacher, student), sums.kl / kPositions, 1e-12);
 }
 
 TEST(HeadKlTest, ModelsThatDifferByAConstantAgree) {

@@ -203,38 +203,47 @@ HeadScores ScoreTargets(const at::Tensor& hidden, const at::Tensor& weight,
   return scores;
 }
 
+TopLogprobs TopOfLogits(const at::Tensor& logits, int64_t k) {
+  const int64_t rows = logits.size(0), vocab = logits.size(1);
+  TopLogprobs top{at::empty({rows, k}, at::kInt),
+                  at::empty({rows, k}, at::kFloat)};
+  int32_t* ids = top.ids.mutable_data_ptr<int32_t>();
+  float* logprobs = top.logprobs.mutable_data_ptr<float>();
+  const float* data = logits.const_data_ptr<float>();
+  at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
+    std::vector<int32_t> order(vocab);
+    for (int64_t r = begin; r < end; ++r) {
+      const float* row = data + r * vocab;
+      const float logsumexp = LogSumExpRow(row, vocab);
+      for (int64_t i = 0; i < vocab; ++i) order[i] = static_cast<int32_t>(i);
+      const auto before = [row](int32_t a, int32_t b) {
+        return row[a] > row[b] || (row[a] == row[b] && a < b);
+      };
+      std::nth_element(order.begin(), order.begin() + k - 1, order.end(),
+                       before);
+      std::sort(order.begin(), order.begin() + k, before);
+      for (int64_t i = 0; i < k; ++i) {
+        ids[r * k + i] = order[i];
+        logprobs[r * k + i] = row[order[i]] - logsumexp;
+      }
+    }
+  });
+  return top;
+}
+
 TopLogprobs ScoreTop(const at::Tensor& hidden, const at::Tensor& weight,
                      int64_t k) {
   const c10::NoGradGuard no_grad;
-  const int64_t count = hidden.size(0), vocab = weight.size(0);
-  TopLogprobs top{at::empty({count, k}, at::kInt),
-                  at::empty({count, k}, at::kFloat)};
-  int32_t* ids = top.ids.mutable_data_ptr<int32_t>();
-  float* logprobs = top.logprobs.mutable_data_ptr<float>();
+  const int64_t count = hidden.size(0);
+  std::vector<at::Tensor> ids, logprobs;
   for (int64_t start = 0; start < count; start += kHeadChunk) {
     const int64_t rows = std::min(kHeadChunk, count - start);
-    const at::Tensor logits = at::mm(hidden.narrow(0, start, rows), weight.t());
-    const float* data = logits.const_data_ptr<float>();
-    at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
-      std::vector<int32_t> order(vocab);
-      for (int64_t r = begin; r < end; ++r) {
-        const float* row = data + r * vocab;
-        const float logsumexp = LogSumExpRow(row, vocab);
-        for (int64_t i = 0; i < vocab; ++i) order[i] = static_cast<int32_t>(i);
-        const auto before = [row](int32_t a, int32_t b) {
-          return row[a] > row[b] || (row[a] == row[b] && a < b);
-        };
-        std::nth_element(order.begin(), order.begin() + k - 1, order.end(),
-                         before);
-        std::sort(order.begin(), order.begin() + k, before);
-        for (int64_t i = 0; i < k; ++i) {
-          ids[(start + r) * k + i] = order[i];
-          logprobs[(start + r) * k + i] = row[order[i]] - logsumexp;
-        }
-      }
-    });
+    const TopLogprobs top =
+        TopOfLogits(at::mm(hidden.narrow(0, start, rows), weight.t()), k);
+    ids.push_back(top.ids);
+    logprobs.push_back(top.logprobs);
   }
-  return top;
+  return {at::cat(ids), at::cat(logprobs)};
 }
 
 }  // namespace onegrid::finetuner

@@ -71,6 +71,9 @@ struct HeadScores {
 HeadScores ScoreTargets(const at::Tensor& hidden, const at::Tensor& weight,
                         absl::Span<const int32_t> targets);
 
+// Of logits [P, vocab] float32; 1 <= k <= vocab.
+TopLogprobs TopOfLogits(const at::Tensor& logits, int64_t k);
+// Of the head [vocab, hidden] at hidden [P, hidden].
 TopLogprobs ScoreTop(const at::Tensor& hidden, const at::Tensor& weight,
                      int64_t k);
 

@@ -18,11 +18,23 @@ LossSums Backward(const Gemma3Model& model, const ForwardOptions& options,
     teacher = objective.teacher->Judge(sequence, layout, labels);
   }
   const at::Tensor x = model.Forward(sequence, layout, options);
+  const at::Tensor hidden =
+      model.FinalHidden(x, labels.rows, options.as_served);
   LossSums sums;
-  const at::Tensor loss =
-      HeadLoss(model.FinalHidden(x, labels.rows, options.as_served),
-               model.head(), labels.targets, objective.weights,
-               objective.teacher == nullptr ? nullptr : &teacher, &sums);
+  at::Tensor loss;
+  if (objective.vocabulary != nullptr) {
+    const LossVocabulary& vocabulary = *objective.vocabulary;
+    teacher.head = &vocabulary.teacher();
+    // As many logits at once as of the whole vocabulary.
+    const int64_t chunk =
+        kHeadChunk * model.head().weight.size(0) / vocabulary.size();
+    loss =
+        HeadLoss(hidden, vocabulary.student(), vocabulary.Local(labels.targets),
+                 objective.weights, &teacher, &sums, chunk);
+  } else {
+    loss = HeadLoss(hidden, model.head(), labels.targets, objective.weights,
+                    objective.teacher == nullptr ? nullptr : &teacher, &sums);
+  }
   torch::autograd::backward(
       {loss},
       {at::scalar_tensor(1.0 / static_cast<double>(label_count), at::kDouble)});
@@ -30,9 +42,10 @@ LossSums Backward(const Gemma3Model& model, const ForwardOptions& options,
 }
 
 std::string Describe(const Objective& objective) {
-  return absl::StrCat("ce=", objective.weights.cross_entropy,
-                      " kl=", objective.weights.kl,
-                      " as_served=", objective.as_served);
+  return absl::StrCat(
+      "ce=", objective.weights.cross_entropy, " kl=", objective.weights.kl,
+      " as_served=", objective.as_served, " vocabulary=",
+      objective.vocabulary == nullptr ? 0 : objective.vocabulary->size());
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include "services/finetuner/grid_parameters.h"
 #include "services/finetuner/head_loss.h"
 #include "services/finetuner/lora_adapter.h"
+#include "services/finetuner/loss_vocabulary.h"
 #include "services/finetuner/teacher.h"
 #include "services/finetuner/tunable.h"
 
@@ -21,6 +22,9 @@ namespace onegrid::finetuner {
 struct Objective {
   LossWeights weights;
   Teacher* teacher = nullptr;
+  // Losses over these tokens alone, or nullptr: over all. Not owned; needs a
+  // teacher that gives hidden states.
+  const LossVocabulary* vocabulary = nullptr;
   // See ForwardOptions. Of the grid only.
   bool as_served = false;
 };

@@ -30,30 +30,54 @@ std::vector<std::vector<int32_t>> ProbeSequences(
   return sequences;
 }
 
-absl::Status WriteProbe(const Gemma3Model& model, bool as_served,
+Predict PredictInFloat(const Gemma3Model& model) {
+  return [&model](absl::Span<const int32_t> sequence, int64_t top) {
+    PackedSequence packed;
+    AppendSegment({{sequence.begin(), sequence.end()}, {}}, 0,
+                  static_cast<int64_t>(sequence.size()), &packed);
+    const AttentionLayout layout = MakeAttentionLayout(packed);
+    std::vector<int64_t> rows(sequence.size() - 1);
+    std::iota(rows.begin(), rows.end(), int64_t{0});
+    return ScoreTop(model.FinalHidden(model.Forward(packed, layout, {}), rows),
+                    model.head().weight, top);
+  };
+}
+
+Predict PredictAsServed(const ServedModel& model) {
+  return [&model](absl::Span<const int32_t> sequence, int64_t top) {
+    const std::vector<float> hidden = model.Hidden(sequence);
+    const int64_t width = model.config().hidden;
+    const int64_t count = static_cast<int64_t>(sequence.size()) - 1;
+    std::vector<at::Tensor> ids, logprobs;
+    for (int64_t start = 0; start < count; start += kHeadChunk) {
+      const int64_t rows = std::min(kHeadChunk, count - start);
+      const at::Tensor logits =
+          at::empty({rows, model.config().vocab_size}, at::kFloat);
+      model.Logits(absl::MakeConstSpan(hidden).subspan(
+                       static_cast<size_t>(start * width),
+                       static_cast<size_t>(rows * width)),
+                   logits.mutable_data_ptr<float>());
+      const TopLogprobs scores = TopOfLogits(logits, top);
+      ids.push_back(scores.ids);
+      logprobs.push_back(scores.logprobs);
+    }
+    return TopLogprobs{at::cat(ids), at::cat(logprobs)};
+  };
+}
+
+absl::Status WriteProbe(const Predict& predict, int64_t vocab,
                         absl::Span<const std::vector<int32_t>> sequences,
                         const std::string& path,
                         const std::function<bool(int64_t)>& progress) {
   const c10::NoGradGuard no_grad;
-  ForwardOptions options;
-  options.as_served = as_served;
-  const int64_t top = std::min(kProbeTop, model.config().vocab_size);
+  const int64_t top = std::min(kProbeTop, vocab);
   std::vector<int32_t> tokens, starts = {0};
   std::vector<at::Tensor> ids, logprobs;
   for (const std::vector<int32_t>& sequence : sequences) {
     tokens.insert(tokens.end(), sequence.begin(), sequence.end());
     starts.push_back(static_cast<int32_t>(tokens.size()));
     if (sequence.size() > 1) {
-      PackedSequence packed;
-      AppendSegment({sequence, {}}, 0, static_cast<int64_t>(sequence.size()),
-                    &packed);
-      const AttentionLayout layout = MakeAttentionLayout(packed);
-      std::vector<int64_t> rows(sequence.size() - 1);
-      std::iota(rows.begin(), rows.end(), int64_t{0});
-      const TopLogprobs scores =
-          ScoreTop(model.FinalHidden(model.Forward(packed, layout, options),
-                                     rows, as_served),
-                   model.head().weight, top);
+      const TopLogprobs scores = predict(sequence, top);
       ids.push_back(scores.ids);
       logprobs.push_back(scores.logprobs);
     }

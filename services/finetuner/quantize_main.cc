@@ -33,6 +33,7 @@
 #include "services/finetuner/plan_choice.h"
 #include "services/finetuner/plan_search.h"
 #include "services/finetuner/ptq.h"
+#include "services/finetuner/spin_limit.h"
 #include "services/finetuner/text_corpus.h"
 #include "services/finetuner/text_scores.h"
 #include "services/model/gguf_reader.h"
@@ -270,6 +271,7 @@ int Main() {
 }  // namespace onegrid::finetuner
 
 int main(int argc, char** argv) {
+  onegrid::finetuner::LimitSpinning(argv);
   absl::SetProgramUsageMessage(
       "Puts a float model on the grids of a plan without training.\n"
       "  quantize --source=MODEL.gguf --out=DIR [--plan=int4|auto:BYTES|FILE]\n"

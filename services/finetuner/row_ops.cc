@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "services/finetuner/clones.h"
+#include "kernels/base/clones.h"
 
 namespace onegrid::finetuner {
 namespace {

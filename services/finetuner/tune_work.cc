@@ -130,6 +130,12 @@ absl::Status PublishOutputs(const TuningOutputs& outputs,
         *result->mutable_probe_logits(),
         context->Publish(outputs.probe, "probe.safetensors", kSafetensors));
   }
+  if (!outputs.served_probe.empty()) {
+    ASSIGN_OR_RETURN(
+        *result->mutable_served_probe_logits(),
+        context->Publish(outputs.served_probe, "probe_served.safetensors",
+                         kSafetensors));
+  }
   result->set_tokens_per_second(outputs.tokens_per_second);
   return absl::OkStatus();
 }
@@ -195,7 +201,8 @@ void FillGrid(const v1::TuningJob& job, TuningOptions* options) {
   options->grid.as_served = !grid.float_activations();
   options->distillation = {WeightOf(job.distillation().cross_entropy_weight()),
                            WeightOf(job.distillation().kl_weight()),
-                           job.distillation().top()};
+                           job.distillation().top(),
+                           job.distillation().vocabulary_top()};
 }
 
 }  // namespace
@@ -232,6 +239,7 @@ absl::StatusOr<TuningOptions> OptionsFromWork(const v1::TuneWork& work,
   options.patience = given.early_stopping_patience();
   options.max_eval_examples = work.max_eval_examples();
   SetIfGiven(work.probe_tokens(), &options.probe_tokens);
+  options.probe_as_served = true;
   SetIfGiven(BaseName(job.base_model()), &options.base_model_name);
   RETURN_IF_ERROR(ValidateOptions(options));
   return options;

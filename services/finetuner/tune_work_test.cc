@@ -47,6 +47,7 @@ TEST(OptionsFromWorkTest, GivenFieldsWin) {
   EXPECT_EQ(options->threads, 3);
   EXPECT_EQ(options->probe_tokens, 300);
   EXPECT_EQ(options->max_eval_examples, 20);
+  EXPECT_TRUE(options->probe_as_served);
 }
 
 TEST(OptionsFromWorkTest, LoraAndDataOptionsArrive) {
@@ -71,6 +72,19 @@ TEST(OptionsFromWorkTest, LoraAndDataOptionsArrive) {
   ASSERT_EQ(adapter.patterns.size(), 1u);
   EXPECT_EQ(adapter.patterns[0].modules, "mlp.*");
   EXPECT_EQ(adapter.patterns[0].rank, 4);
+}
+
+TEST(OptionsFromWorkTest, LossesOverAPartNeedARunningTeacher) {
+  v1::TuneWork work;
+  v1::DistillationSpec& teacher =
+      *work.mutable_tuning_job()->mutable_distillation();
+  teacher.set_vocabulary_top(64);
+  const auto options = OptionsFromWork(work, 0);
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->distillation.vocabulary_top, 64);
+  teacher.set_top(8);
+  EXPECT_EQ(common::ErrorMetadata(OptionsFromWork(work, 0).status())["field"],
+            "distillation.top");
 }
 
 TEST(OptionsFromWorkTest, ValuesOutOfRangeNameTheirField) {

@@ -42,7 +42,11 @@ absl::Status ValidateDistillation(const DistillationOptions& distillation) {
   RETURN_IF_ERROR(CheckRange("distillation.cross_entropy",
                              distillation.cross_entropy, 0, 1e3));
   RETURN_IF_ERROR(CheckRange("distillation.kl", distillation.kl, 0, 1e3));
-  return CheckRange("distillation.top", distillation.top, 0, 4096);
+  RETURN_IF_ERROR(CheckRange("distillation.vocabulary_top",
+                             distillation.vocabulary_top, 0, 4096));
+  // What is kept of a teacher's tokens may lie outside of the part.
+  const double top_max = distillation.vocabulary_top > 0 ? 0 : 4096;
+  return CheckRange("distillation.top", distillation.top, 0, top_max);
 }
 
 }  // namespace

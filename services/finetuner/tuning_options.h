@@ -78,6 +78,10 @@ struct DistillationOptions {
   // Keep this many of the teacher's most likely tokens of each label instead of
   // running it in every step; 0: run it.
   int64_t top = 0;
+  // Take the losses over the labels and the teacher's so many most likely
+  // tokens at a sample of them only (loss_vocabulary.h); 0: over the whole
+  // vocabulary. Not together with `top`.
+  int64_t vocabulary_top = 0;
 };
 
 struct TuningOptions {
@@ -120,7 +124,7 @@ struct TuningOptions {
   // Evaluation and probe.
   int64_t max_eval_examples = 0;  // 0: all.
   int64_t probe_tokens = 1500;
-  // Write probe_served.safetensors too, from the simulated serving forward.
+  // Write probe_served.safetensors too, by the served arithmetic.
   bool probe_as_served = false;
   std::string base_model_name = "gemma3-270m";  // For adapter_config.json.
 };
@@ -175,6 +179,7 @@ struct TuningOutputs {
   std::string metrics_jsonl;
   std::string validation_report;  // See data_report.h.
   std::string probe;
+  std::string served_probe;
   EvaluationResult float_adapter;
   EvaluationResult folded_metrics;
   double codes_changed = 0;  // Share of the base's codes, 0..1.

@@ -15,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/base/cpu_features.h"
+#include "kernels/base/thread_pool.h"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
 #include "services/common/log.h"
@@ -24,9 +25,11 @@
 #include "services/finetuner/gemma3_model.h"
 #include "services/finetuner/grid_parameters.h"
 #include "services/finetuner/lora_adapter.h"
+#include "services/finetuner/loss_vocabulary.h"
 #include "services/finetuner/objectives.h"
 #include "services/finetuner/probe.h"
 #include "services/finetuner/run_data.h"
+#include "services/finetuner/served_model.h"
 #include "services/finetuner/stage_loop.h"
 #include "services/finetuner/teacher.h"
 #include "services/finetuner/trainer.h"
@@ -38,6 +41,8 @@ using Clock = std::chrono::steady_clock;
 
 // A stage scores the validation split about this often.
 constexpr int64_t kEvaluationsPerStage = 4;
+// Labels at which a teacher is asked which tokens a loss should be taken over.
+constexpr int64_t kVocabularySample = 4096;
 // Names of stages in checkpoints and progress.
 constexpr char kLearn[] = "learn";
 constexpr char kPolish[] = "polish";
@@ -86,8 +91,12 @@ class Run {
   absl::Status RunTrainer(const std::string& name, Trainer* trainer,
                           const Gemma3Model& model,
                           const ForwardOptions& scoring);
+  // Fills vocabulary_ if the losses are to be taken over a part.
+  absl::Status LimitVocabulary();
   // The teacher of stages but the polish, or nullptr. Fills teacher_model_.
   absl::StatusOr<std::unique_ptr<Teacher>> OuterTeacher();
+  // The loss of stages with that teacher.
+  Objective OuterObjective(Teacher* teacher, bool as_served) const;
   absl::StatusOr<std::unique_ptr<Teacher>> MakeTeacher(
       const Gemma3Model& model, const LoraAdapter* adapter);
   absl::Status Finish();
@@ -114,6 +123,7 @@ class Run {
   std::optional<TensorFile> resume_;
   std::unique_ptr<Gemma3Model> learn_model_;
   std::unique_ptr<Gemma3Model> teacher_model_;
+  std::optional<LossVocabulary> vocabulary_;
   std::optional<LoraAdapter> adapter_;
   std::string metrics_jsonl_;
   StageSpeed speed_;  // Of all stages so far.
@@ -171,6 +181,21 @@ absl::StatusOr<std::unique_ptr<Teacher>> Run::MakeTeacher(
                            });
 }
 
+absl::Status Run::LimitVocabulary() {
+  const int64_t top = options_.distillation.vocabulary_top;
+  if (top == 0) return absl::OkStatus();
+  const Clock::time_point start = Clock::now();
+  ASSIGN_OR_RETURN(
+      vocabulary_,
+      ChooseLossVocabulary(*teacher_model_, data_.shared->embedding,
+                           data_.train, top, kVocabularySample, options_.seed,
+                           [&](int64_t done, int64_t total) {
+                             return Report("teach", done, total, start);
+                           }));
+  common::LogInfo("loss_vocabulary", {{"tokens", vocabulary_->size()}});
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<Teacher>> Run::OuterTeacher() {
   const std::string& path =
       inputs_.teacher.empty() && !HasAdapter(options_.mode) ? inputs_.float_base
@@ -179,6 +204,7 @@ absl::StatusOr<std::unique_ptr<Teacher>> Run::OuterTeacher() {
   ASSIGN_OR_RETURN(teacher_model_,
                    LoadFloatModel(path, data_.checkpoint.config, data_.longest,
                                   ComputeType(options_.precision)));
+  RETURN_IF_ERROR(LimitVocabulary());
   return MakeTeacher(*teacher_model_, nullptr);
 }
 
@@ -191,6 +217,12 @@ Objective ObjectiveWith(Teacher* teacher, const TuningOptions& options,
     objective.weights = {options.distillation.cross_entropy,
                          options.distillation.kl};
   }
+  return objective;
+}
+
+Objective Run::OuterObjective(Teacher* teacher, bool as_served) const {
+  Objective objective = ObjectiveWith(teacher, options_, as_served);
+  if (vocabulary_.has_value()) objective.vocabulary = &*vocabulary_;
   return objective;
 }
 
@@ -252,7 +284,7 @@ absl::Status Run::SaveAdapter() {
 absl::Status Run::LearnSteps() {
   ASSIGN_OR_RETURN(const std::unique_ptr<Teacher> teacher, OuterTeacher());
   AdapterTunable tunable(*learn_model_, &*adapter_,
-                         ObjectiveWith(teacher.get(), options_, false));
+                         OuterObjective(teacher.get(), false));
   Trainer trainer(&tunable, data_.train, FirstStage(options_));
   ForwardOptions scoring;
   scoring.adapter = &*adapter_;
@@ -362,10 +394,9 @@ absl::Status Run::TrainGrid() {
                    GridParameters::Create(tuned_, weights, training));
   weights.clear();
   ASSIGN_OR_RETURN(const std::unique_ptr<Teacher> teacher, OuterTeacher());
-  return RunGridStage(
-      kTrain, std::move(parameters),
-      ObjectiveWith(teacher.get(), options_, options_.grid.as_served),
-      FirstStage(options_));
+  return RunGridStage(kTrain, std::move(parameters),
+                      OuterObjective(teacher.get(), options_.grid.as_served),
+                      FirstStage(options_));
 }
 
 absl::Status Run::EvaluateModel(const Gemma3Model& model,
@@ -398,11 +429,15 @@ absl::Status Run::Probe(const Gemma3Model& model) {
     return Report("probe", done, static_cast<int64_t>(sequences.size()), start);
   };
   outputs_.probe = Path("probe.safetensors");
-  RETURN_IF_ERROR(WriteProbe(model, /*as_served=*/false, sequences,
+  const int64_t vocab = data_.checkpoint.config.vocab_size;
+  RETURN_IF_ERROR(WriteProbe(PredictInFloat(model), vocab, sequences,
                              outputs_.probe, progress));
   if (!options_.probe_as_served) return absl::OkStatus();
-  return WriteProbe(model, /*as_served=*/true, sequences,
-                    Path("probe_served.safetensors"), progress);
+  kernels::ThreadPool pool(at::get_num_threads());
+  const ServedModel served(data_.checkpoint, tuned_, pool);
+  outputs_.served_probe = Path("probe_served.safetensors");
+  return WriteProbe(PredictAsServed(served), vocab, sequences,
+                    outputs_.served_probe, progress);
 }
 
 absl::Status Run::Finish() {
