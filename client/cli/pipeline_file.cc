@@ -195,6 +195,7 @@ class Parser {
          Set<double>(teacher, &D::set_cross_entropy_weight)},
         {"kl_weight", Set<double>(teacher, &D::set_kl_weight)},
         {"teacher_top", Set<int32_t>(teacher, &D::set_top)},
+        {"vocabulary_top", Set<int32_t>(teacher, &D::set_vocabulary_top)},
         {"precision", SetEnum<H::Precision>({{"auto", H::AUTO},
                                              {"f32", H::PRECISION_F32},
                                              {"bf16", H::PRECISION_BF16}},
@@ -215,6 +216,7 @@ class Parser {
         {"top1_float", Set<double>(t, &T::set_top1_float)},
         {"kl_served", Set<double>(t, &T::set_kl_served)},
         {"top1_served", Set<double>(t, &T::set_top1_served)},
+        {"kl_served_arithmetic", Set<double>(t, &T::set_kl_served_arithmetic)},
     };
   }
 
@@ -223,10 +225,21 @@ class Parser {
     if (sections_.empty()) {
       sections_["base_model"] = {{"id", Store(&file_.base_model_id)},
                                  {"path", StorePath(&file_.base_model_path)}};
-      sections_["dataset"] = {{"id", Store(&file_.dataset_id)},
-                              {"train", StorePath(&file_.train_path)},
-                              {"validation", StorePath(&file_.validation_path)},
-                              {"test", StorePath(&file_.test_path)}};
+      sections_["dataset"] = {
+          {"id", Store(&file_.dataset_id)},
+          {"train", StorePath(&file_.train_path)},
+          {"validation", StorePath(&file_.validation_path)},
+          {"test", StorePath(&file_.test_path)},
+          {"format", SetEnum<v1::DatasetFormat>(
+                         {{"prompt_completion", v1::PROMPT_COMPLETION},
+                          {"messages", v1::MESSAGES},
+                          {"text", v1::PLAIN_TEXT},
+                          {"alpaca", v1::ALPACA},
+                          {"sharegpt", v1::SHAREGPT}},
+                         [this](v1::DatasetFormat format) {
+                           file_.dataset_format = format;
+                         })},
+          {"drop_invalid", Store(&file_.drop_invalid)}};
       sections_["tune"] = TuneSection();
       sections_["verify"] = VerifySection();
       sections_["evaluate"] = {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "proto/onegrid/v1/dataset.pb.h"
 #include "proto/onegrid/v1/pipeline.pb.h"
 
 namespace onegrid::cli {
@@ -20,6 +21,9 @@ struct PipelineFile {
   std::string train_path;
   std::string validation_path;
   std::string test_path;
+  // Of the lines; default: what the first line of each split is.
+  v1::DatasetFormat dataset_format = v1::DATASET_FORMAT_UNSPECIFIED;
+  bool drop_invalid = false;
   std::string probe_text_path;
   // Answered by the served model at the end.
   std::vector<std::string> prompts;

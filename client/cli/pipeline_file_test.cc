@@ -90,6 +90,22 @@ TEST(PipelineFileTest, ReadsLoraOptions) {
               HasSubstr("not modules, rank or alpha"));
 }
 
+TEST(PipelineFileTest, ReadsDatasetOptions) {
+  const absl::StatusOr<PipelineFile> plain = Parse(kFile, {});
+  ASSERT_TRUE(plain.ok()) << plain.status();
+  EXPECT_EQ(plain->dataset_format, v1::DATASET_FORMAT_UNSPECIFIED);
+  EXPECT_FALSE(plain->drop_invalid);
+  const absl::StatusOr<PipelineFile> file =
+      Parse(kFile, {"dataset.format=sharegpt", "dataset.drop_invalid=true",
+                    "tune.vocabulary_top=64"});
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ(file->dataset_format, v1::SHAREGPT);
+  EXPECT_TRUE(file->drop_invalid);
+  EXPECT_EQ(file->run.tuning_job().distillation().vocabulary_top(), 64);
+  EXPECT_THAT(Parse(kFile, {"dataset.format=csv"}).status().message(),
+              HasSubstr("alpaca"));
+}
+
 TEST(PipelineFileTest, UnknownSectionIsNamedWithItsLine) {
   const absl::Status status = Parse("name: a\ntunning: {rank: 3}\n").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);

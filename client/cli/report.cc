@@ -75,6 +75,11 @@ nlohmann::json MakeReport(const ReportInput& input) {
       {"kl_served", equivalence.served_engine().mean_kl()},
       {"verdict", v1::EquivalenceReport::Verdict_Name(equivalence.verdict())},
       {"engine", equivalence.served_engine().engine()}};
+  if (equivalence.has_served_arithmetic()) {
+    const v1::LogitAgreement& bits = equivalence.served_arithmetic();
+    report["equivalence"]["kl_served_arithmetic"] = bits.mean_kl();
+    report["equivalence"]["top1_served_arithmetic"] = bits.top1_agreement();
+  }
   report["tokens_per_second"] = {
       {"tune", input.tuning_job.result().tokens_per_second()},
       {"prefill", input.served.prefill_tokens_per_second()},
@@ -99,7 +104,7 @@ void PrintReport(const nlohmann::json& report, std::ostream& out) {
   const nlohmann::json& equivalence = report["equivalence"];
   out << absl::StreamFormat(
       "equivalence: %s; level 1: %d of %d tensors bit-exact; level 2 on %d "
-      "tokens: float KL %.2g top-1 %.2f%%, served KL %.2g top-1 %.2f%%\n",
+      "tokens: float KL %.2g top-1 %.2f%%, served KL %.2g top-1 %.2f%%",
       equivalence.value("verdict", ""),
       equivalence.value("tensors_bit_exact", int64_t{0}),
       equivalence.value("tensors", int64_t{0}),
@@ -108,6 +113,13 @@ void PrintReport(const nlohmann::json& report, std::ostream& out) {
       100 * equivalence.value("top1_float", 0.0),
       equivalence.value("kl_served", 0.0),
       100 * equivalence.value("top1_served", 0.0));
+  if (equivalence.contains("kl_served_arithmetic")) {
+    out << absl::StreamFormat(
+        ", trainer's served arithmetic KL %.2g top-1 %.2f%%",
+        equivalence.value("kl_served_arithmetic", 0.0),
+        100 * equivalence.value("top1_served_arithmetic", 0.0));
+  }
+  out << "\n";
   out << "files:\n";
   for (const char* key : {"gguf", "compressed_tensors", "adapter_gguf"}) {
     PrintFile(report, key, out);

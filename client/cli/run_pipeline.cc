@@ -123,7 +123,7 @@ absl::Status RunPipeline(Api& api, const PipelineFile& file,
       const v1::Dataset dataset,
       CreateDataset(api, file.dataset_id,
                     {file.train_path, file.validation_path, file.test_path,
-                     v1::DATASET_FORMAT_UNSPECIFIED, /*drop_invalid=*/false},
+                     file.dataset_format, file.drop_invalid},
                     /*reuse=*/true, sink));
   steps.Begin("tune, export, check equivalence, evaluate, deploy");
   ASSIGN_OR_RETURN(v1::PipelineRun run,

@@ -51,11 +51,16 @@ absl::Status EquivalenceFailure(const v1::EquivalenceReport& report) {
           "the served model is not the trained one: ",
           report.tensors_bit_exact(), " of ", report.tensors(),
           " tensors bit-exact; in float: ", Figures(report.float_engine()),
-          "; as served: ", Figures(report.served_engine())),
+          "; as served: ", Figures(report.served_engine()),
+          "; by the served arithmetic: ",
+          report.has_served_arithmetic() ? Figures(report.served_arithmetic())
+                                         : "not compared"),
       {{"tensors", absl::StrCat(report.tensors())},
        {"tensors_bit_exact", absl::StrCat(report.tensors_bit_exact())},
        {"kl_float", absl::StrCat(report.float_engine().mean_kl())},
-       {"kl_served", absl::StrCat(report.served_engine().mean_kl())}});
+       {"kl_served", absl::StrCat(report.served_engine().mean_kl())},
+       {"kl_served_arithmetic",
+        absl::StrCat(report.served_arithmetic().mean_kl())}});
 }
 
 }  // namespace

@@ -73,6 +73,8 @@ class PipelineDriverTest : public testing::Test {
     if (item.kind() == v1::TUNE) {
       *result->mutable_tune()->mutable_probe_logits() =
           fixture_.PutBlob("probe", "probe");
+      *result->mutable_tune()->mutable_served_probe_logits() =
+          fixture_.PutBlob("served probe", "served probe");
     } else if (item.kind() == v1::EXPORT) {
       v1::ExportedArtifact* gguf = result->mutable_export_()->add_artifacts();
       gguf->set_format(v1::GGUF);
@@ -80,6 +82,8 @@ class PipelineDriverTest : public testing::Test {
     } else if (item.evaluate().evaluation().kind() == v1::EQUIVALENCE) {
       EXPECT_EQ(item.evaluate().kl_float(), 1e-4);
       EXPECT_EQ(item.evaluate().top1_served(), 0.96);
+      EXPECT_EQ(item.evaluate().kl_served_arithmetic(), 1e-5);
+      EXPECT_TRUE(item.evaluate().has_served_probe_logits());
       EXPECT_NE(item.evaluate().float_endpoint(), "");
       result->mutable_evaluate()->mutable_equivalence()->set_verdict(verdict_);
     } else {

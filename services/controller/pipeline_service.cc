@@ -50,6 +50,8 @@ absl::StatusOr<v1::PipelineRun> CompleteRun(const v1::PipelineRun& in) {
   RETURN_IF_ERROR(CheckThreshold("top1_float", bounds.top1_float(), 1));
   RETURN_IF_ERROR(CheckThreshold("kl_served", bounds.kl_served(), 100));
   RETURN_IF_ERROR(CheckThreshold("top1_served", bounds.top1_served(), 1));
+  RETURN_IF_ERROR(CheckThreshold("kl_served_arithmetic",
+                                 bounds.kl_served_arithmetic(), 100));
   if (in.has_thresholds()) *run.mutable_thresholds() = bounds;
   run.set_deployment_id(in.deployment_id());
   return run;

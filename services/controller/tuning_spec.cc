@@ -134,7 +134,9 @@ absl::Status CheckDistillation(const v1::DistillationSpec& spec) {
       {"distillation.cross_entropy_weight", spec.cross_entropy_weight(), -1e3,
        1e3},
       {"distillation.kl_weight", spec.kl_weight(), -1e3, 1e3},
-      {"distillation.top", 1.0 * spec.top(), 0, 4096},
+      {"distillation.vocabulary_top", 1.0 * spec.vocabulary_top(), 0, 4096},
+      {"distillation.top", 1.0 * spec.top(), 0,
+       spec.vocabulary_top() > 0 ? 0.0 : 4096.0},
   };
   for (const Bound& bound : bounds) RETURN_IF_ERROR(CheckBound(bound));
   return absl::OkStatus();

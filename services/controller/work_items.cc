@@ -91,6 +91,9 @@ absl::Status FillEvaluate(StoreTransaction& transaction,
   ASSIGN_OR_RETURN(const v1::TuningJob job,
                    Load<v1::TuningJob>(transaction, made.tuning_job()));
   *work->mutable_probe_logits() = job.result().probe_logits();
+  if (job.result().has_served_probe_logits()) {
+    *work->mutable_served_probe_logits() = job.result().served_probe_logits();
+  }
   *work->mutable_level1() = made.equivalence();
   ASSIGN_OR_RETURN(const v1::PipelineRun run,
                    ParentOf(transaction, evaluation.name()));
@@ -99,6 +102,7 @@ absl::Status FillEvaluate(StoreTransaction& transaction,
   work->set_top1_float(bounds.top1_float());
   work->set_kl_served(bounds.kl_served());
   work->set_top1_served(bounds.top1_served());
+  work->set_kl_served_arithmetic(bounds.kl_served_arithmetic());
   return absl::OkStatus();
 }
 
@@ -111,6 +115,7 @@ v1::EquivalenceThresholds CompleteThresholds(
   if (out.top1_float() == 0) out.set_top1_float(0.995);
   if (out.kl_served() == 0) out.set_kl_served(0.005);
   if (out.top1_served() == 0) out.set_top1_served(0.96);
+  if (out.kl_served_arithmetic() == 0) out.set_kl_served_arithmetic(1e-5);
   return out;
 }
 

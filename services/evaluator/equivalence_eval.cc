@@ -89,7 +89,9 @@ v1::EquivalenceReport::Verdict Judge(const v1::EquivalenceReport& report,
       report.float_engine().mean_kl() <= bounds.kl_float &&
       report.float_engine().top1_agreement() >= bounds.top1_float &&
       report.served_engine().mean_kl() <= bounds.kl_served &&
-      report.served_engine().top1_agreement() >= bounds.top1_served;
+      report.served_engine().top1_agreement() >= bounds.top1_served &&
+      (!report.has_served_arithmetic() ||
+       report.served_arithmetic().mean_kl() <= bounds.kl_served_arithmetic);
   return passed ? v1::EquivalenceReport::PASSED
                 : v1::EquivalenceReport::FAILED_EQUIVALENCE;
 }

@@ -147,7 +147,9 @@ TEST(JudgeTest, EveryBoundCounts) {
   good.mutable_float_engine()->set_top1_agreement(1);
   good.mutable_served_engine()->set_mean_kl(2e-3);
   good.mutable_served_engine()->set_top1_agreement(0.97);
-  const AgreementBounds bounds = {1e-4, 0.995, 5e-3, 0.96};
+  const AgreementBounds bounds = {1e-4, 0.995, 5e-3, 0.96, 1e-5};
+  EXPECT_EQ(Judge(good, bounds), v1::EquivalenceReport::PASSED);
+  good.mutable_served_arithmetic()->set_mean_kl(1e-8);
   EXPECT_EQ(Judge(good, bounds), v1::EquivalenceReport::PASSED);
   const auto judge_with = [&](auto change) {
     v1::EquivalenceReport report = good;
@@ -168,6 +170,10 @@ TEST(JudgeTest, EveryBoundCounts) {
             kFailed);
   EXPECT_EQ(judge_with([](auto& r) {
               r.mutable_served_engine()->set_top1_agreement(0.95);
+            }),
+            kFailed);
+  EXPECT_EQ(judge_with([](auto& r) {
+              r.mutable_served_arithmetic()->set_mean_kl(2e-5);
             }),
             kFailed);
 }

@@ -108,8 +108,17 @@ absl::StatusOr<v1::WorkResult> Equivalence(common::WorkContext& context) {
   ASSIGN_OR_RETURN(
       *report.mutable_served_engine(),
       CompareLogits(served_engine, *probe, "equivalence served", progress));
-  report.set_verdict(Judge(report, {work.kl_float(), work.top1_float(),
-                                    work.kl_served(), work.top1_served()}));
+  if (work.has_served_probe_logits()) {
+    ASSIGN_OR_RETURN(const std::string as_served,
+                     context.Fetch(work.served_probe_logits()));
+    ASSIGN_OR_RETURN(const auto served_probe, ProbeFile::Open(as_served));
+    ASSIGN_OR_RETURN(*report.mutable_served_arithmetic(),
+                     CompareLogits(served_engine, *served_probe,
+                                   "equivalence served arithmetic", progress));
+  }
+  report.set_verdict(
+      Judge(report, {work.kl_float(), work.top1_float(), work.kl_served(),
+                     work.top1_served(), work.kl_served_arithmetic()}));
   result.mutable_evaluate()->set_engine(DescribeEngine(info));
   *result.mutable_evaluate()->mutable_equivalence() = std::move(report);
   return result;

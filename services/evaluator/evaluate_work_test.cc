@@ -175,7 +175,19 @@ TEST(EvaluateWorkTest, EquivalenceFillsInLevelTwoAndJudges) {
   EXPECT_EQ(report.probe_tokens(), 1);
   EXPECT_NEAR(report.float_engine().mean_kl(), 0, 1e-9);
   EXPECT_GT(report.served_engine().mean_kl(), 1e-4);
+  EXPECT_FALSE(report.has_served_arithmetic());
   EXPECT_EQ(report.verdict(), v1::EquivalenceReport::PASSED);
+
+  // The engine is not the one whose arithmetic the trainer has.
+  *work.mutable_served_probe_logits() = work.probe_logits();
+  work.set_kl_served_arithmetic(1e-5);
+  result = HandleWork(context, 8);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->evaluate().equivalence().served_arithmetic().mean_kl(),
+            result->evaluate().equivalence().served_engine().mean_kl());
+  EXPECT_EQ(result->evaluate().equivalence().verdict(),
+            v1::EquivalenceReport::FAILED_EQUIVALENCE);
+  work.clear_served_probe_logits();
 
   work.set_kl_served(1e-5);
   result = HandleWork(context, 8);
