@@ -178,10 +178,12 @@ TEST_P(ServedBits, AttentionOfSingleTokens) {
   CheckAttention(GetParam(), 3, 600, 1, 300, 2, 1, 32);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    AllIsas, ServedBits,
-    testing::Values(Isa::kReference, Isa::kAvx2, Isa::kAvx512Vnni),
-    [](const auto& info) { return kernels::IsaName(info.param); });
+INSTANTIATE_TEST_SUITE_P(AllIsas, ServedBits,
+                         testing::Values(Isa::kReference, Isa::kAvx2,
+                                         Isa::kAvx512Vnni),
+                         [](const auto& info) {
+                           return kernels::IsaName(info.param);
+                         });
 
 // The scalar form is itself near the exact functions.
 TEST(ServedOps, ExpIsWithinTwoUlps) {

@@ -101,8 +101,7 @@ Query QuantizeQuery(const float* q, int64_t d, float factor) {
     const float y = value * inverse;
     const float high = Round(y);
     query.high.push_back(static_cast<int8_t>(high));
-    query.low.push_back(
-        static_cast<int8_t>(Round((y - high) * kLowTermSteps)));
+    query.low.push_back(static_cast<int8_t>(Round((y - high) * kLowTermSteps)));
   }
   query.scale = amax / 127.0f * factor;
   return query;
@@ -136,9 +135,9 @@ void AddPage(const Query& query, const ServedCache& cache, int64_t kv_head,
     const int8_t* key = cache.keys.data() + row * d;
     const auto high = static_cast<float>(Dot(query.high.data(), key, d));
     const auto low = static_cast<float>(Dot(query.low.data(), key, d));
-    const float score = Fma(low, 1.0f / kLowTermSteps, high) *
-                        (cache.key_scales[static_cast<size_t>(row)] *
-                         query.scale);
+    const float score =
+        Fma(low, 1.0f / kLowTermSteps, high) *
+        (cache.key_scales[static_cast<size_t>(row)] * query.scale);
     scores[t - page] = score;
     max = std::max(max, score);
   }
@@ -197,8 +196,8 @@ void ServedGeluMul(const float* gate, const float* up, int64_t count,
                    float* out) {
   for (int64_t i = 0; i < count; ++i) {
     const float g = gate[i];
-    const float z = g * Fma(0.0713548162726002527f, g * g,
-                            1.59576912160573071f);
+    const float z =
+        g * Fma(0.0713548162726002527f, g * g, 1.59576912160573071f);
     out[i] = g / (1.0f + Exp(-z)) * up[i];
   }
 }
@@ -217,8 +216,8 @@ void ServedRopeAngles(int64_t position, int64_t half, double theta,
                       double position_scale, float* cosines, float* sines) {
   for (int64_t i = 0; i < half; ++i) {
     const double frequency =
-        std::pow(theta,
-                 -2.0 * static_cast<double>(i) / static_cast<double>(2 * half)) /
+        std::pow(theta, -2.0 * static_cast<double>(i) /
+                            static_cast<double>(2 * half)) /
         position_scale;
     const double angle = static_cast<double>(position) * frequency;
     cosines[i] = static_cast<float>(std::cos(angle));

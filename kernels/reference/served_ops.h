@@ -76,8 +76,8 @@ struct ServedCache {
       : kv_heads(kv_heads), head_dim(head_dim) {}
 
   int64_t kv_heads;
-  int64_t head_dim;           // A power of two, a multiple of 32.
-  std::vector<int8_t> keys;   // [tokens, kv_heads, head_dim], rotated
+  int64_t head_dim;                 // A power of two, a multiple of 32.
+  std::vector<int8_t> keys;         // [tokens, kv_heads, head_dim], rotated
   std::vector<float> key_scales;    // [tokens, kv_heads]
   std::vector<int8_t> values;       // [tokens, kv_heads, head_dim]
   std::vector<float> value_scales;  // [tokens, kv_heads, head_dim / 32]

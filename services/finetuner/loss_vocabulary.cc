@@ -25,10 +25,9 @@ int64_t MarkTop(const Gemma3Model& teacher, const TokenizedExample& example,
   AppendSegment(example, 0, std::numeric_limits<int64_t>::max(), &sequence);
   const AttentionLayout layout = MakeAttentionLayout(sequence);
   const Labels labels = LabelsOf(sequence);
-  const TopLogprobs said =
-      ScoreTop(teacher.FinalHidden(teacher.Forward(sequence, layout, {}),
-                                   labels.rows),
-               teacher.head().weight, top);
+  const TopLogprobs said = ScoreTop(
+      teacher.FinalHidden(teacher.Forward(sequence, layout, {}), labels.rows),
+      teacher.head().weight, top);
   const int32_t* ids = said.ids.const_data_ptr<int32_t>();
   for (int64_t i = 0; i < said.ids.numel(); ++i) (*wanted)[ids[i]] = true;
   return static_cast<int64_t>(labels.rows.size());

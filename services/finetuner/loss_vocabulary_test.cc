@@ -51,8 +51,8 @@ class LossVocabularyTest : public testing::Test {
     const AttentionLayout layout = MakeAttentionLayout(sequence_);
     const Labels labels = LabelsOf(sequence_);
     const auto log_p = [&](const Gemma3Model& model) {
-      const at::Tensor hidden = model.FinalHidden(
-          model.Forward(sequence_, layout, {}), labels.rows);
+      const at::Tensor hidden =
+          model.FinalHidden(model.Forward(sequence_, layout, {}), labels.rows);
       return at::log_softmax(
           at::mm(hidden, model.head().weight.index_select(0, ids).t())
               .to(at::kDouble),
@@ -63,8 +63,8 @@ class LossVocabularyTest : public testing::Test {
     sums.kl = (teacher.exp() * (teacher - student)).sum().item<double>();
     for (size_t i = 0; i < labels.targets.size(); ++i) {
       const at::Tensor at = (ids == labels.targets[i]).nonzero();
-      sums.cross_entropy -= student[static_cast<int64_t>(i)][at.item<int64_t>()]
-                                .item<double>();
+      sums.cross_entropy -=
+          student[static_cast<int64_t>(i)][at.item<int64_t>()].item<double>();
     }
     return sums;
   }
@@ -134,9 +134,9 @@ TEST_F(LossVocabularyTest, EveryLabelIsInside) {
 }
 
 TEST_F(LossVocabularyTest, CanBeCancelled) {
-  const auto part = ChooseLossVocabulary(
-      teacher_model_, shared_->embedding, examples_, 3, 20, 1,
-      [](int64_t, int64_t) { return false; });
+  const auto part =
+      ChooseLossVocabulary(teacher_model_, shared_->embedding, examples_, 3, 20,
+                           1, [](int64_t, int64_t) { return false; });
   EXPECT_EQ(part.status().code(), absl::StatusCode::kCancelled);
 }
 

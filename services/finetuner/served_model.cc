@@ -142,9 +142,8 @@ std::vector<float> ServedModel::Attention(int64_t layer,
   pool_.ParallelFor(m * c.heads, 16, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       const int64_t kv_head = row % c.heads / (c.heads / c.kv_heads);
-      reference::ServedAttend(q.data() + row * d, cache, kv_head,
-                              row / c.heads, window,
-                              static_cast<float>(c.attention_scale),
+      reference::ServedAttend(q.data() + row * d, cache, kv_head, row / c.heads,
+                              window, static_cast<float>(c.attention_scale),
                               out.data() + row * d);
     }
   });
@@ -193,9 +192,10 @@ std::vector<float> ServedModel::Hidden(absl::Span<const int32_t> tokens) const {
 
 void ServedModel::Logits(absl::Span<const float> hidden, float* logits) const {
   const int64_t k = config().hidden;
-  Multiply(QuantizeServed(hidden.data(), static_cast<int64_t>(hidden.size()) / k,
-                          k, kHeadTerms),
-           checkpoint_.embedding, logits);
+  Multiply(
+      QuantizeServed(hidden.data(), static_cast<int64_t>(hidden.size()) / k, k,
+                     kHeadTerms),
+      checkpoint_.embedding, logits);
 }
 
 }  // namespace onegrid::finetuner

@@ -48,8 +48,8 @@ class ServedModel {
   // Of linear `linear` with the input quantized in `terms`; [m, out].
   std::vector<float> Linear(const reference::ServedInput& input,
                             size_t linear) const;
-  void Multiply(const reference::ServedInput& input,
-                const quant::GridMatrix& w, float* out) const;
+  void Multiply(const reference::ServedInput& input, const quant::GridMatrix& w,
+                float* out) const;
   // Norm of every head, then rotation by position.
   void NormAndRotate(int64_t layer, int64_t heads, size_t norm,
                      const Stream& stream, std::vector<float>* x) const;

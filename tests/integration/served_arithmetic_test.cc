@@ -30,8 +30,7 @@ std::vector<int32_t> Tokens(uint32_t seed) {
   std::vector<int32_t> tokens = {inference::kTinyBos};
   while (tokens.size() < kTokens) {
     seed = seed * 1664525u + 1013904223u;
-    tokens.push_back(
-        static_cast<int32_t>((seed >> 8) % inference::kTinyVocab));
+    tokens.push_back(static_cast<int32_t>((seed >> 8) % inference::kTinyVocab));
   }
   return tokens;
 }
@@ -92,10 +91,12 @@ TEST_P(ServedArithmetic, TrainerSeesTheLogitsThatAreServed) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    AllIsas, ServedArithmetic,
-    testing::Values(Isa::kReference, Isa::kAvx2, Isa::kAvx512Vnni),
-    [](const auto& info) { return kernels::IsaName(info.param); });
+INSTANTIATE_TEST_SUITE_P(AllIsas, ServedArithmetic,
+                         testing::Values(Isa::kReference, Isa::kAvx2,
+                                         Isa::kAvx512Vnni),
+                         [](const auto& info) {
+                           return kernels::IsaName(info.param);
+                         });
 
 }  // namespace
 }  // namespace onegrid
