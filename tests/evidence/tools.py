@@ -68,13 +68,14 @@ class Programs:
             )
         return out
 
-    def dataset(self):
-        """Folder of the section task's splits."""
-        out = os.path.join(self.work, "data")
+    def dataset(self, test=500):
+        """Folder of the section task's splits, with `test` held-out examples."""
+        out = os.path.join(self.work, f"data-{test}")
         if not os.path.exists(os.path.join(out, "test.jsonl")):
             python = os.path.join(CACHE, "venv/bin/python")
             subprocess.run(
-                [python, os.path.join(ROOT, "deploy/dev/section_dataset"), "--out", out],
+                [python, os.path.join(ROOT, "deploy/dev/section_dataset"), "--out", out,
+                 f"--test={test}"],
                 check=True, stdout=sys.stderr,
             )
         return out
