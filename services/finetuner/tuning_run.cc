@@ -67,6 +67,33 @@ at::ScalarType ComputeType(Precision precision) {
   return at::kFloat;
 }
 
+// The model that every stage but the polish is distilled from; empty: none.
+std::string OuterTeacherPath(const TuningInputs& inputs,
+                             const TuningOptions& options) {
+  if (options.distillation.kl == 0) return "";
+  if (!inputs.teacher.empty() || HasAdapter(options.mode)) {
+    return inputs.teacher;
+  }
+  return inputs.float_base;
+}
+
+// What is asked of a teacher needs one.
+absl::Status CheckTeacher(const TuningInputs& inputs,
+                          const TuningOptions& options) {
+  const int64_t top = options.distillation.vocabulary_top;
+  if (top == 0 || !OuterTeacherPath(inputs, options).empty()) {
+    return absl::OkStatus();
+  }
+  return common::MakeError(
+      absl::StatusCode::kInvalidArgument, "INVALID_HYPERPARAMETER",
+      absl::StrCat("distillation.vocabulary_top is ", top,
+                   ", but there is no teacher to ask for its most likely "
+                   "tokens: name one, or leave it at 0"),
+      {{"field", "distillation.vocabulary_top"},
+       {"value", absl::StrCat(top)},
+       {"range", "0 without a teacher"}});
+}
+
 // A run in progress: each method is one stage.
 class Run {
  public:
@@ -197,10 +224,8 @@ absl::Status Run::LimitVocabulary() {
 }
 
 absl::StatusOr<std::unique_ptr<Teacher>> Run::OuterTeacher() {
-  const std::string& path =
-      inputs_.teacher.empty() && !HasAdapter(options_.mode) ? inputs_.float_base
-                                                            : inputs_.teacher;
-  if (path.empty() || options_.distillation.kl == 0) return nullptr;
+  const std::string path = OuterTeacherPath(inputs_, options_);
+  if (path.empty()) return nullptr;
   ASSIGN_OR_RETURN(teacher_model_,
                    LoadFloatModel(path, data_.checkpoint.config, data_.longest,
                                   ComputeType(options_.precision)));
@@ -502,6 +527,7 @@ absl::StatusOr<TuningOutputs> RunTuning(const TuningInputs& inputs,
                                         const std::string& folder,
                                         TuningHost* host) {
   RETURN_IF_ERROR(ValidateOptions(options));
+  RETURN_IF_ERROR(CheckTeacher(inputs, options));
   const common::ThreadCount threads =
       common::ChooseThreadCount(options.threads);
   at::set_num_threads(threads.threads);
