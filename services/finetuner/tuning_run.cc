@@ -1,7 +1,6 @@
 #include "services/finetuner/tuning_run.h"
 
 #include <ATen/Parallel.h>
-#include <c10/core/GradMode.h>
 
 #include <algorithm>
 #include <chrono>
@@ -15,7 +14,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/base/cpu_features.h"
-#include "kernels/base/thread_pool.h"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
 #include "services/common/log.h"
@@ -25,13 +23,11 @@
 #include "services/finetuner/gemma3_model.h"
 #include "services/finetuner/grid_parameters.h"
 #include "services/finetuner/lora_adapter.h"
-#include "services/finetuner/loss_vocabulary.h"
 #include "services/finetuner/objectives.h"
-#include "services/finetuner/probe.h"
 #include "services/finetuner/run_data.h"
-#include "services/finetuner/served_model.h"
+#include "services/finetuner/run_results.h"
+#include "services/finetuner/run_teacher.h"
 #include "services/finetuner/stage_loop.h"
-#include "services/finetuner/teacher.h"
 #include "services/finetuner/trainer.h"
 
 namespace onegrid::finetuner {
@@ -41,8 +37,6 @@ using Clock = std::chrono::steady_clock;
 
 // A stage scores the validation split about this often.
 constexpr int64_t kEvaluationsPerStage = 4;
-// Labels at which a teacher is asked which tokens a loss should be taken over.
-constexpr int64_t kVocabularySample = 4096;
 // Names of stages in checkpoints and progress.
 constexpr char kLearn[] = "learn";
 constexpr char kPolish[] = "polish";
@@ -65,33 +59,6 @@ at::ScalarType ComputeType(Precision precision) {
       return kernels::GetCpuFeatures().avx512bf16 ? at::kBFloat16 : at::kFloat;
   }
   return at::kFloat;
-}
-
-// The model that every stage but the polish is distilled from; empty: none.
-std::string OuterTeacherPath(const TuningInputs& inputs,
-                             const TuningOptions& options) {
-  if (options.distillation.kl == 0) return "";
-  if (!inputs.teacher.empty() || HasAdapter(options.mode)) {
-    return inputs.teacher;
-  }
-  return inputs.float_base;
-}
-
-// What is asked of a teacher needs one.
-absl::Status CheckTeacher(const TuningInputs& inputs,
-                          const TuningOptions& options) {
-  const int64_t top = options.distillation.vocabulary_top;
-  if (top == 0 || !OuterTeacherPath(inputs, options).empty()) {
-    return absl::OkStatus();
-  }
-  return common::MakeError(
-      absl::StatusCode::kInvalidArgument, "INVALID_HYPERPARAMETER",
-      absl::StrCat("distillation.vocabulary_top is ", top,
-                   ", but there is no teacher to ask for its most likely "
-                   "tokens: name one, or leave it at 0"),
-      {{"field", "distillation.vocabulary_top"},
-       {"value", absl::StrCat(top)},
-       {"range", "0 without a teacher"}});
 }
 
 // A run in progress: each method is one stage.
@@ -118,23 +85,15 @@ class Run {
   absl::Status RunTrainer(const std::string& name, Trainer* trainer,
                           const Gemma3Model& model,
                           const ForwardOptions& scoring);
-  // Fills vocabulary_ if the losses are to be taken over a part.
-  absl::Status LimitVocabulary();
-  // The teacher of stages but the polish, or nullptr. Fills teacher_model_.
-  absl::StatusOr<std::unique_ptr<Teacher>> OuterTeacher();
-  // The loss of stages with that teacher.
-  Objective OuterObjective(Teacher* teacher, bool as_served) const;
-  absl::StatusOr<std::unique_ptr<Teacher>> MakeTeacher(
-      const Gemma3Model& model, const LoraAdapter* adapter);
+  TeachProgress TeachReport();
   absl::Status Finish();
-  absl::Status EvaluateModel(const Gemma3Model& model,
-                             const ForwardOptions& forward,
-                             const std::string& label,
-                             EvaluationResult* result);
-  absl::Status Probe(const Gemma3Model& model);
   // Reports progress of a stage of `total` equal parts; false when cancelled.
   bool Report(const std::string& stage, int64_t done, int64_t total,
-              Clock::time_point start);
+              Clock::time_point start) {
+    return ReportAfter(stage, done, total, SecondsSince(start));
+  }
+  bool ReportAfter(const std::string& stage, int64_t done, int64_t total,
+                   double seconds);
   std::string Path(const std::string& name) const {
     return absl::StrCat(folder_, "/", name);
   }
@@ -149,8 +108,6 @@ class Run {
   RunData data_;
   std::optional<TensorFile> resume_;
   std::unique_ptr<Gemma3Model> learn_model_;
-  std::unique_ptr<Gemma3Model> teacher_model_;
-  std::optional<LossVocabulary> vocabulary_;
   std::optional<LoraAdapter> adapter_;
   std::string metrics_jsonl_;
   StageSpeed speed_;  // Of all stages so far.
@@ -159,16 +116,15 @@ class Run {
   TuningOutputs outputs_;
 };
 
-bool Run::Report(const std::string& stage, int64_t done, int64_t total,
-                 Clock::time_point start) {
+bool Run::ReportAfter(const std::string& stage, int64_t done, int64_t total,
+                      double seconds) {
   TuningProgress progress;
   progress.stage = stage;
   progress.step = done;
   progress.total_steps = total;
   if (done > 0) {
-    progress.eta_seconds = SecondsSince(start) *
-                           static_cast<double>(total - done) /
-                           static_cast<double>(done);
+    progress.eta_seconds =
+        seconds * static_cast<double>(total - done) / static_cast<double>(done);
   }
   host_->OnProgress(progress);
   return !host_->cancelled();
@@ -195,60 +151,10 @@ absl::Status Run::OpenCheckpoint() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<Teacher>> Run::MakeTeacher(
-    const Gemma3Model& model, const LoraAdapter* adapter) {
-  const DistillationOptions& distillation = options_.distillation;
-  if (distillation.kl == 0) return nullptr;
-  if (distillation.top == 0) return MakeModelTeacher(model, adapter);
-  const Clock::time_point start = Clock::now();
-  return MakeCachedTeacher(model, adapter, data_.train,
-                           options_.sequence_tokens, distillation.top,
-                           [&](int64_t done, int64_t total) {
-                             return Report("teach", done, total, start);
-                           });
-}
-
-absl::Status Run::LimitVocabulary() {
-  const int64_t top = options_.distillation.vocabulary_top;
-  if (top == 0) return absl::OkStatus();
-  const Clock::time_point start = Clock::now();
-  ASSIGN_OR_RETURN(
-      vocabulary_,
-      ChooseLossVocabulary(*teacher_model_, data_.shared->embedding,
-                           data_.train, top, kVocabularySample, options_.seed,
-                           [&](int64_t done, int64_t total) {
-                             return Report("teach", done, total, start);
-                           }));
-  common::LogInfo("loss_vocabulary", {{"tokens", vocabulary_->size()}});
-  return absl::OkStatus();
-}
-
-absl::StatusOr<std::unique_ptr<Teacher>> Run::OuterTeacher() {
-  const std::string path = OuterTeacherPath(inputs_, options_);
-  if (path.empty()) return nullptr;
-  ASSIGN_OR_RETURN(teacher_model_,
-                   LoadFloatModel(path, data_.checkpoint.config, data_.longest,
-                                  ComputeType(options_.precision)));
-  RETURN_IF_ERROR(LimitVocabulary());
-  return MakeTeacher(*teacher_model_, nullptr);
-}
-
-Objective ObjectiveWith(Teacher* teacher, const TuningOptions& options,
-                        bool as_served) {
-  Objective objective;
-  objective.as_served = as_served;
-  objective.teacher = teacher;
-  if (teacher != nullptr) {
-    objective.weights = {options.distillation.cross_entropy,
-                         options.distillation.kl};
-  }
-  return objective;
-}
-
-Objective Run::OuterObjective(Teacher* teacher, bool as_served) const {
-  Objective objective = ObjectiveWith(teacher, options_, as_served);
-  if (vocabulary_.has_value()) objective.vocabulary = &*vocabulary_;
-  return objective;
+TeachProgress Run::TeachReport() {
+  return [this, start = Clock::now()](int64_t done, int64_t total) {
+    return Report("teach", done, total, start);
+  };
 }
 
 absl::Status Run::RunTrainer(const std::string& name, Trainer* trainer,
@@ -307,9 +213,12 @@ absl::Status Run::SaveAdapter() {
 }
 
 absl::Status Run::LearnSteps() {
-  ASSIGN_OR_RETURN(const std::unique_ptr<Teacher> teacher, OuterTeacher());
+  ASSIGN_OR_RETURN(
+      const RunTeacher teacher,
+      RunTeacher::Named(inputs_, options_, data_,
+                        ComputeType(options_.precision), TeachReport()));
   AdapterTunable tunable(*learn_model_, &*adapter_,
-                         OuterObjective(teacher.get(), false));
+                         teacher.StageObjective(options_, false));
   Trainer trainer(&tunable, data_.train, FirstStage(options_));
   ForwardOptions scoring;
   scoring.adapter = &*adapter_;
@@ -386,12 +295,12 @@ absl::Status Run::Polish() {
   training.seed = options_.seed;
   ASSIGN_OR_RETURN(GridParameters parameters,
                    GridParameters::Create(tuned_, {}, training));
-  ASSIGN_OR_RETURN(const std::unique_ptr<Teacher> teacher,
-                   MakeTeacher(*learn_model_, &*adapter_));
-  return RunGridStage(
-      kPolish, std::move(parameters),
-      ObjectiveWith(teacher.get(), options_, options_.grid.as_served),
-      PolishStage(options_, learn_steps));
+  ASSIGN_OR_RETURN(const RunTeacher teacher,
+                   RunTeacher::Adapted(*learn_model_, *adapter_, options_,
+                                       data_, TeachReport()));
+  return RunGridStage(kPolish, std::move(parameters),
+                      teacher.StageObjective(options_, options_.grid.as_served),
+                      PolishStage(options_, learn_steps));
 }
 
 absl::Status Run::TrainGrid() {
@@ -418,79 +327,27 @@ absl::Status Run::TrainGrid() {
   ASSIGN_OR_RETURN(GridParameters parameters,
                    GridParameters::Create(tuned_, weights, training));
   weights.clear();
-  ASSIGN_OR_RETURN(const std::unique_ptr<Teacher> teacher, OuterTeacher());
-  return RunGridStage(kTrain, std::move(parameters),
-                      OuterObjective(teacher.get(), options_.grid.as_served),
-                      FirstStage(options_));
-}
-
-absl::Status Run::EvaluateModel(const Gemma3Model& model,
-                                const ForwardOptions& forward,
-                                const std::string& label,
-                                EvaluationResult* result) {
-  const Clock::time_point start = Clock::now();
   ASSIGN_OR_RETURN(
-      *result, Evaluate(model, forward, data_.test, options_.sequence_tokens,
-                        [&](int64_t done, int64_t total) {
-                          return Report("evaluate", done, total, start);
-                        }));
-  common::LogInfo("evaluated", {{"model", label},
-                                {"accuracy", result->accuracy},
-                                {"perplexity", result->perplexity},
-                                {"examples", result->examples},
-                                {"seconds", SecondsSince(start)}});
-  return absl::OkStatus();
-}
-
-absl::Status Run::Probe(const Gemma3Model& model) {
-  if (inputs_.probe_text.empty()) return absl::OkStatus();
-  const Clock::time_point start = Clock::now();
-  ASSIGN_OR_RETURN(const std::string text,
-                   common::ReadFile(inputs_.probe_text));
-  const std::vector<std::vector<int32_t>> sequences = ProbeSequences(
-      *data_.tokenizer, text, options_.probe_tokens, data_.validation);
-  if (sequences.empty()) return absl::OkStatus();
-  const auto progress = [&](int64_t done) {
-    return Report("probe", done, static_cast<int64_t>(sequences.size()), start);
-  };
-  outputs_.probe = Path("probe.safetensors");
-  const int64_t vocab = data_.checkpoint.config.vocab_size;
-  RETURN_IF_ERROR(WriteProbe(PredictInFloat(model), vocab, sequences,
-                             outputs_.probe, progress));
-  if (!options_.probe_as_served) return absl::OkStatus();
-  kernels::ThreadPool pool(at::get_num_threads());
-  const ServedModel served(data_.checkpoint, tuned_, pool);
-  outputs_.served_probe = Path("probe_served.safetensors");
-  return WriteProbe(PredictAsServed(served), vocab, sequences,
-                    outputs_.served_probe, progress);
+      const RunTeacher teacher,
+      RunTeacher::Named(inputs_, options_, data_,
+                        ComputeType(options_.precision), TeachReport()));
+  return RunGridStage(kTrain, std::move(parameters),
+                      teacher.StageObjective(options_, options_.grid.as_served),
+                      FirstStage(options_));
 }
 
 absl::Status Run::Finish() {
   outputs_.metrics_jsonl = Path("metrics.jsonl");
   RETURN_IF_ERROR(
       common::WriteFileAtomic(outputs_.metrics_jsonl, metrics_jsonl_));
-  // Exact from here on: float32 activations on dequantized weights.
-  Gemma3Model exact(data_.shared, data_.checkpoint.linears, at::kFloat);
-  ForwardOptions forward;
-  if (adapter_.has_value()) {
-    adapter_->Refresh(at::kFloat);
-    forward.adapter = &*adapter_;
-    RETURN_IF_ERROR(
-        EvaluateModel(exact, forward, "adapter", &outputs_.float_adapter));
-    forward.adapter = nullptr;
-  }
-  if (tuned_.empty()) return absl::OkStatus();
-  outputs_.codes_changed =
-      ShareOfCodesChanged(data_.checkpoint.linears, tuned_);
-  outputs_.folded = Path("folded.safetensors");
-  RETURN_IF_ERROR(SaveFolded(data_.checkpoint, tuned_, !data_.plan.empty(),
-                             outputs_.folded));
-  for (size_t i = 0; i < tuned_.size(); ++i) {
-    exact.SetLinear(static_cast<int64_t>(i), DequantizeTensor(tuned_[i]));
-  }
-  RETURN_IF_ERROR(
-      EvaluateModel(exact, forward, "tuned", &outputs_.folded_metrics));
-  return Probe(exact);
+  return WriteResults(
+      inputs_, options_, data_, adapter_.has_value() ? &*adapter_ : nullptr,
+      tuned_, folder_,
+      [this](const std::string& stage, int64_t done, int64_t total,
+             double seconds) {
+        return ReportAfter(stage, done, total, seconds);
+      },
+      &outputs_);
 }
 
 absl::StatusOr<TuningOutputs> Run::All() {
@@ -514,7 +371,6 @@ absl::StatusOr<TuningOutputs> Run::All() {
     learn_model_.reset();
   } else {
     RETURN_IF_ERROR(TrainGrid());
-    teacher_model_.reset();
   }
   RETURN_IF_ERROR(Finish());
   return outputs_;
