@@ -131,14 +131,7 @@ void AddDataset(CLI::App& app, Program& program) {
   create
       ->add_option("--format", files->format,
                    "format of the lines; default: what the first line is")
-      ->transform(CLI::CheckedTransformer(
-          std::map<std::string, v1::DatasetFormat>{
-              {"prompt_completion", v1::PROMPT_COMPLETION},
-              {"messages", v1::MESSAGES},
-              {"text", v1::PLAIN_TEXT},
-              {"alpaca", v1::ALPACA},
-              {"sharegpt", v1::SHAREGPT}},
-          CLI::ignore_case));
+      ->transform(CLI::CheckedTransformer(DatasetFormats(), CLI::ignore_case));
   create->add_flag("--drop-invalid", files->drop_invalid,
                    "leave out lines that cannot be learned, such as "
                    "conversations without a last answer");

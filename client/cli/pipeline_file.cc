@@ -225,21 +225,16 @@ class Parser {
     if (sections_.empty()) {
       sections_["base_model"] = {{"id", Store(&file_.base_model_id)},
                                  {"path", StorePath(&file_.base_model_path)}};
-      sections_["dataset"] = {
-          {"id", Store(&file_.dataset_id)},
-          {"train", StorePath(&file_.train_path)},
-          {"validation", StorePath(&file_.validation_path)},
-          {"test", StorePath(&file_.test_path)},
-          {"format", SetEnum<v1::DatasetFormat>(
-                         {{"prompt_completion", v1::PROMPT_COMPLETION},
-                          {"messages", v1::MESSAGES},
-                          {"text", v1::PLAIN_TEXT},
-                          {"alpaca", v1::ALPACA},
-                          {"sharegpt", v1::SHAREGPT}},
-                         [this](v1::DatasetFormat format) {
-                           file_.dataset_format = format;
-                         })},
-          {"drop_invalid", Store(&file_.drop_invalid)}};
+      sections_["dataset"] = {{"id", Store(&file_.dataset_id)},
+                              {"train", StorePath(&file_.train_path)},
+                              {"validation", StorePath(&file_.validation_path)},
+                              {"test", StorePath(&file_.test_path)},
+                              {"format", SetEnum<v1::DatasetFormat>(
+                                             DatasetFormats(),
+                                             [this](v1::DatasetFormat format) {
+                                               file_.dataset_format = format;
+                                             })},
+                              {"drop_invalid", Store(&file_.drop_invalid)}};
       sections_["tune"] = TuneSection();
       sections_["verify"] = VerifySection();
       sections_["evaluate"] = {
@@ -333,6 +328,17 @@ absl::Status Override(const std::string& text, YAML::Node& root) {
 }
 
 }  // namespace
+
+const std::map<std::string, v1::DatasetFormat>& DatasetFormats() {
+  static const auto* const formats =
+      new std::map<std::string, v1::DatasetFormat>{
+          {"prompt_completion", v1::PROMPT_COMPLETION},
+          {"messages", v1::MESSAGES},
+          {"text", v1::PLAIN_TEXT},
+          {"alpaca", v1::ALPACA},
+          {"sharegpt", v1::SHAREGPT}};
+  return *formats;
+}
 
 absl::StatusOr<PipelineFile> ParsePipelineFile(
     const std::string& text, const std::string& folder,

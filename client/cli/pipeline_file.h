@@ -2,6 +2,7 @@
 #ifndef CLIENT_CLI_PIPELINE_FILE_H_
 #define CLIENT_CLI_PIPELINE_FILE_H_
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,9 @@
 #include "proto/onegrid/v1/pipeline.pb.h"
 
 namespace onegrid::cli {
+
+// The names of dataset formats, in files and flags, lower case.
+const std::map<std::string, v1::DatasetFormat>& DatasetFormats();
 
 // A parsed pipeline file. Paths are absolute.
 struct PipelineFile {
