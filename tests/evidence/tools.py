@@ -80,6 +80,27 @@ class Programs:
             )
         return out
 
+    def corpus(self, folder=None):
+        """Folder of train.txt and heldout.txt, English text; `folder` if given."""
+        out = folder or os.path.join(self.work, "corpus")
+        if not os.path.exists(os.path.join(out, "heldout.txt")):
+            subprocess.run([os.path.join(ROOT, "deploy/dev/corpus"), "--out", out],
+                           check=True, stdout=sys.stderr)
+        return out
+
+    def quantize(self, out, **options):
+        """The report of the quantize tool, run on the source model unless it is
+        in the folder `out`."""
+        report = os.path.join(out, "report.json")
+        if not os.path.exists(report):
+            subprocess.run(
+                [self.path("finetuner", "quantize"),
+                 *flags({"source": self.model, "out": out, **options})],
+                check=True, stdout=sys.stderr,
+            )
+        with open(report, encoding="utf-8") as file:
+            return json.load(file)
+
     def run_json(self, command, log_path):
         """The JSON that a program prints; what it says goes to a log."""
         with open(log_path, "w", encoding="utf-8") as said:
