@@ -59,6 +59,19 @@ void KvPages::Truncate(int64_t length) {
   KERNELS_CHECK(length % kPageTokens == 0 || !pages_.back().empty());
 }
 
+void KvPages::CopyFrom(const KvPages& other) {
+  KERNELS_CHECK(other.head_bytes_ == head_bytes_ &&
+                other.layout_.kv_heads == layout_.kv_heads &&
+                other.length_ <= layout_.capacity_tokens);
+  length_ = other.length_;
+  pages_.clear();
+  for (const auto& page : other.pages_) {
+    pages_.emplace_back(page.size());
+    if (page.empty()) continue;
+    std::memcpy(pages_.back().data(), page.data(), page.size());
+  }
+}
+
 void KvPages::Extend(int64_t tokens) {
   KERNELS_CHECK(tokens >= 0 && length_ + tokens <= layout_.capacity_tokens);
   length_ += tokens;

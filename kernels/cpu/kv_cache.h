@@ -41,6 +41,8 @@ class KvPages {
   // Forgets the tokens from `length` on, 0 <= length <= length(). The page of
   // token length - 1 must not have been released, unless length ends a page.
   void Truncate(int64_t length);
+  // Holds what `other`, of the same layout, holds, and nothing else.
+  void CopyFrom(const KvPages& other);
 
   const uint8_t* Head(int64_t page, int64_t head) const {
     return pages_[static_cast<size_t>(page)].data() + head * head_bytes_;

@@ -66,12 +66,18 @@ class Engine {
   int length(int slot) const { return cache_.length(slot); }
   // Empties the slot's sequence.
   void Reset(int slot) { cache_.Reset(slot); }
+  // Makes slot `to` hold the same sequence as `from`.
+  void Copy(int from, int to) { cache_.Copy(from, to); }
 
   const model::Gemma3Config& config() const { return weights_.config; }
   const EngineOptions& options() const { return options_; }
   // The most bytes all caches together can take.
   int64_t kv_bytes_max() const {
     return cache_.bytes_max(options_.max_step_tokens);
+  }
+  // Bytes of keys and values that a token at `position` attends to.
+  int64_t kv_bytes_read(int64_t position) const {
+    return cache_.bytes_read(position);
   }
 
  private:

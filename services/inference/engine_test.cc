@@ -306,6 +306,36 @@ TEST_F(EngineTest, ResetForgetsTheSequence) {
   EXPECT_EQ(MaxDifference(Run(*engine, 0, Tokens(30, 1), kStep), first), 0);
 }
 
+TEST_F(EngineTest, ACopyGoesOnAsTheSequenceWouldAndApart) {
+  for (Precision kv_cache : {Precision::kInt8, Precision::kF32}) {
+    auto engine = Make(Precision::kInt8, kv_cache);
+    // Beyond the window, so that some pages are gone.
+    const std::vector<int32_t> tokens = Tokens(150, 1);
+    const Rows whole = Run(*engine, 0, tokens, kStep);
+    const auto all = absl::MakeConstSpan(tokens);
+    Run(*engine, 1, {tokens.begin(), tokens.begin() + 110}, kStep);
+    // What the copy held before is gone.
+    Run(*engine, 2, Tokens(30, 2), kStep);
+    engine->Copy(1, 2);
+    EXPECT_EQ(engine->length(2), 110);
+    for (int slot : {2, 1}) {
+      Rows rest;
+      ASSERT_TRUE(engine->Forward({Chunk{slot, all.subspan(110), 0}}).ok());
+      AppendRows(*engine, &rest);
+      EXPECT_LT(MaxDifference(rest, {whole.begin() + 110, whole.end()}), 1e-3);
+    }
+  }
+}
+
+TEST_F(EngineTest, BytesReadStopGrowingAtTheWindow) {
+  auto engine = Make(Precision::kInt8, Precision::kInt8);
+  // 4 layers of 2 heads of 32: codes, a key scale and a value scale.
+  constexpr int64_t kToken = 2 * (2 * 32 + 4 + 4);
+  EXPECT_EQ(engine->kv_bytes_read(0), 4 * kToken);
+  EXPECT_EQ(engine->kv_bytes_read(kTinyWindow - 1), 4 * kTinyWindow * kToken);
+  EXPECT_EQ(engine->kv_bytes_read(kTinyWindow), (4 * kTinyWindow + 1) * kToken);
+}
+
 TEST_F(EngineTest, WhatDoesNotFitIsRefusedAndChangesNothing) {
   auto engine = Make(Precision::kInt8, Precision::kInt8);
   const std::vector<int32_t> tokens = Tokens(kStep, 1);

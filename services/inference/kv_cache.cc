@@ -40,6 +40,19 @@ void KvCache::Reset(int slot) {
   }
 }
 
+void KvCache::Copy(int from, int to) {
+  if (from == to) return;
+  lengths_[to] = lengths_[from];
+  for (int layer = 0; layer < config_.layers; ++layer) {
+    const int64_t i = Index(layer, to), j = Index(layer, from);
+    if (numerics_.kv_cache == Precision::kInt8) {
+      int8_[i].CopyFrom(int8_[j]);
+    } else {
+      f32_[i].CopyFrom(f32_[j]);
+    }
+  }
+}
+
 void KvCache::Append(cpu::KvInt8& cache, const float* k, const float* v,
                      int64_t tokens, kernels::ThreadPool& pool) const {
   cache.Append(k, v, tokens, pool, numerics_.isa);
@@ -101,12 +114,23 @@ int64_t KvCache::bytes() const {
   return sum;
 }
 
-int64_t KvCache::bytes_max(int max_step_tokens) const {
+int64_t KvCache::TokenBytes() const {
   const int64_t head_dim = config_.head_dim;
-  const int64_t token_bytes =
-      config_.kv_heads * (numerics_.kv_cache == Precision::kInt8
-                              ? 2 * head_dim + 4 + head_dim / 32 * 4
-                              : 2 * head_dim * 4);
+  return config_.kv_heads * (numerics_.kv_cache == Precision::kInt8
+                                 ? 2 * head_dim + 4 + head_dim / 32 * 4
+                                 : 2 * head_dim * 4);
+}
+
+int64_t KvCache::bytes_read(int64_t position) const {
+  int64_t tokens = 0;
+  for (int64_t layer = 0; layer < config_.layers; ++layer) {
+    const int64_t window = Window(layer);
+    tokens += window == 0 ? position + 1 : std::min(position + 1, window);
+  }
+  return tokens * TokenBytes();
+}
+
+int64_t KvCache::bytes_max(int max_step_tokens) const {
   int64_t tokens = 0;
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
     const int64_t window = Window(layer);
@@ -118,7 +142,7 @@ int64_t KvCache::bytes_max(int max_step_tokens) const {
     tokens +=
         (held + cpu::kPageTokens - 1) / cpu::kPageTokens * cpu::kPageTokens;
   }
-  return tokens * token_bytes * slots();
+  return tokens * TokenBytes() * slots();
 }
 
 }  // namespace onegrid::inference

@@ -35,6 +35,9 @@ class KvCache {
   // Empties the slot and gives its memory back.
   void Reset(int slot);
 
+  // Makes slot `to` hold the same sequence as `from`, in own memory.
+  void Copy(int from, int to);
+
   // Adds k, v [M, kv_heads, head_dim] to `layer` and attends with q [M, heads,
   // head_dim] to all that is there; out: [M, heads, head_dim]. M is the sum of
   // the counts, each slot appears once.
@@ -49,6 +52,8 @@ class KvCache {
   // Bytes held now, and the most that full sequences in all slots can take.
   int64_t bytes() const;
   int64_t bytes_max(int max_step_tokens) const;
+  // Bytes of the keys and values that a query at `position` attends to.
+  int64_t bytes_read(int64_t position) const;
 
  private:
   void Append(cpu::KvInt8& cache, const float* k, const float* v,
@@ -65,6 +70,8 @@ class KvCache {
   }
   // 0 in global layers.
   int64_t Window(int64_t layer) const;
+  // Bytes of one token in one layer.
+  int64_t TokenBytes() const;
 
   const model::Gemma3Config config_;
   const Numerics numerics_;

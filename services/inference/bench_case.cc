@@ -1,0 +1,211 @@
+#include "services/inference/bench_case.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+#include <variant>
+
+#include "absl/strings/str_cat.h"
+#include "services/common/error_info.h"
+
+namespace onegrid::inference {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Kind = BenchCase::Kind;
+
+// Elements of all linears: the body, without the head.
+double BodyElements(const Gemma3Weights& weights) {
+  double sum = 0;
+  for (const LayerWeights& layer : weights.layers) {
+    for (const PackedLinear* linear : {&layer.q, &layer.k, &layer.v, &layer.o,
+                                       &layer.gate, &layer.up, &layer.down}) {
+      std::visit(
+          [&](const auto& w) { sum += static_cast<double>(w.n() * w.k()); },
+          *linear);
+    }
+  }
+  return sum;
+}
+
+// Multiplications and additions of attention for one query at `position`.
+double AttentionOps(const model::Gemma3Config& c, int64_t position) {
+  double keys = 0;
+  for (int64_t layer = 0; layer < c.layers; ++layer) {
+    keys += static_cast<double>(
+        c.IsGlobalLayer(layer)
+            ? position + 1
+            : std::min<int64_t>(position + 1, c.sliding_window));
+  }
+  return 4 * keys * static_cast<double>(c.heads * c.head_dim);
+}
+
+std::vector<int32_t> RandomTokens(int64_t count, int64_t vocabulary) {
+  std::vector<int32_t> tokens(static_cast<size_t>(count));
+  uint32_t state = 1;
+  for (int32_t& token : tokens) {
+    state = state * 1664525u + 1013904223u;
+    token = static_cast<int32_t>(state / 2 % static_cast<uint32_t>(vocabulary));
+  }
+  return tokens;
+}
+
+// One case on one engine.
+class Runner {
+ public:
+  Runner(const BenchCase& bench, Engine& engine)
+      : bench_(bench),
+        engine_(engine),
+        tokens_(RandomTokens(bench.depth + bench.tokens,
+                             engine.config().vocab_size)) {}
+
+  // Fills the last slot up to the depth: what every repetition starts from.
+  absl::Status Fill() {
+    const int slot = source();
+    engine_.Reset(slot);
+    return Feed(slot, 0, bench_.depth);
+  }
+
+  // Seconds of one repetition.
+  absl::StatusOr<double> Measure() {
+    for (int slot = 0; slot < bench_.sequences; ++slot) {
+      engine_.Copy(source(), slot);
+    }
+    const Clock::time_point start = Clock::now();
+    RETURN_IF_ERROR(bench_.kind == Kind::kPrompt ? Prompt() : Generate());
+    return std::chrono::duration<double>(Clock::now() - start).count();
+  }
+
+  void Clear() {
+    for (int slot = 0; slot < engine_.options().max_sequences; ++slot) {
+      engine_.Reset(slot);
+    }
+  }
+
+ private:
+  // The slot after those that are measured.
+  int source() const { return bench_.sequences; }
+
+  // Runs tokens [begin, end) of a slot's sequence, with no outputs.
+  absl::Status Feed(int slot, int begin, int end) {
+    const int step = engine_.options().max_step_tokens;
+    for (int at = begin; at < end; at += step) {
+      const int count = std::min(step, end - at);
+      const auto part = absl::MakeConstSpan(tokens_).subspan(
+          static_cast<size_t>(at), static_cast<size_t>(count));
+      RETURN_IF_ERROR(engine_.Forward({Chunk{slot, part, count}}));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Prompt() {
+    const int end = bench_.depth + bench_.tokens;
+    for (int slot = 0; slot < bench_.sequences; ++slot) {
+      // The last token alone would be a step of its own; its row comes with
+      // the step that it ends.
+      const int step = engine_.options().max_step_tokens;
+      const int last = bench_.depth + (bench_.tokens - 1) / step * step;
+      RETURN_IF_ERROR(Feed(slot, bench_.depth, last));
+      const auto part =
+          absl::MakeConstSpan(tokens_).subspan(static_cast<size_t>(last));
+      RETURN_IF_ERROR(engine_.Forward({Chunk{slot, part, end - last - 1}}));
+      engine_.Logits(0, 1);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Generate() {
+    for (int i = 0; i < bench_.tokens; ++i) {
+      const auto token = absl::MakeConstSpan(tokens_).subspan(
+          static_cast<size_t>(bench_.depth + i), 1);
+      std::vector<Chunk> chunks;
+      for (int slot = 0; slot < bench_.sequences; ++slot) {
+        chunks.push_back({slot, token, 0});
+      }
+      RETURN_IF_ERROR(engine_.Forward(chunks));
+      for (int row = 0; row < bench_.sequences; row += Engine::kMaxLogitRows) {
+        engine_.Logits(row,
+                       std::min(Engine::kMaxLogitRows, bench_.sequences - row));
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  const BenchCase bench_;
+  Engine& engine_;
+  const std::vector<int32_t> tokens_;
+};
+
+}  // namespace
+
+std::string BenchCaseName(const BenchCase& bench) {
+  std::string name =
+      absl::StrCat(bench.kind == Kind::kPrompt ? "pp" : "tg", bench.tokens);
+  if (bench.sequences > 1) absl::StrAppend(&name, " x", bench.sequences);
+  if (bench.depth > 0) absl::StrAppend(&name, " @ d", bench.depth);
+  return name;
+}
+
+BenchCost CostOf(const BenchCase& bench, const Engine& engine,
+                 const Gemma3Weights& weights) {
+  const double head = static_cast<double>(weights.embedding.bytes());
+  const double body = static_cast<double>(weights.bytes()) - head;
+  const double head_ops =
+      2 * static_cast<double>(weights.embedding.n() * weights.embedding.k());
+  const bool prompt = bench.kind == Kind::kPrompt;
+  const int step = prompt ? engine.options().max_step_tokens : 1;
+  // Of one sequence, all its tokens; the sequences of a generation share the
+  // weights that a step reads.
+  const double sharing = prompt ? 1 : bench.sequences;
+  double bytes = 0, ops = 0;
+  for (int at = 0; at < bench.tokens; at += step) {
+    const int end = std::min(bench.tokens, at + step);
+    bytes += body / sharing;
+    bytes += static_cast<double>(engine.kv_bytes_read(bench.depth + end - 1));
+  }
+  for (int i = 0; i < bench.tokens; ++i) {
+    ops += AttentionOps(engine.config(), bench.depth + i);
+  }
+  const double tokens = bench.tokens;
+  const double rows = prompt ? 1 : tokens;
+  bytes += rows * head / sharing;
+  ops += tokens * 2 * BodyElements(weights) + rows * head_ops;
+  return {bytes / tokens, ops / tokens};
+}
+
+absl::Status CheckBenchCase(const BenchCase& bench, const Engine& engine) {
+  const EngineOptions& limits = engine.options();
+  std::string problem;
+  if (bench.tokens < 1 || bench.sequences < 1 || bench.depth < 0) {
+    problem = "expected at least one token and sequence, and no depth below 0";
+  } else if (bench.sequences >= limits.max_sequences) {
+    problem = absl::StrCat("the engine has slots for ",
+                           limits.max_sequences - 1, " sequences");
+  } else if (int64_t{bench.depth} + bench.tokens > limits.max_context) {
+    problem = absl::StrCat("a sequence holds at most ", limits.max_context,
+                           " tokens");
+  }
+  if (problem.empty()) return absl::OkStatus();
+  const std::string name = BenchCaseName(bench);
+  return common::MakeError(absl::StatusCode::kInvalidArgument,
+                           "INVALID_BENCH_CASE",
+                           absl::StrCat(name, ": ", problem), {{"case", name}});
+}
+
+absl::StatusOr<std::vector<double>> RunBenchCase(const BenchCase& bench,
+                                                 int repetitions,
+                                                 Engine& engine) {
+  RETURN_IF_ERROR(CheckBenchCase(bench, engine));
+  Runner runner(bench, engine);
+  RETURN_IF_ERROR(runner.Fill());
+  std::vector<double> speeds;
+  for (int i = 0; i < repetitions; ++i) {
+    ASSIGN_OR_RETURN(const double seconds, runner.Measure());
+    speeds.push_back(static_cast<double>(bench.tokens) * bench.sequences /
+                     seconds);
+  }
+  runner.Clear();
+  return speeds;
+}
+
+}  // namespace onegrid::inference

@@ -1,0 +1,56 @@
+// One measurement of the engine alone, without gRPC: the cases of llama-bench.
+#ifndef SERVICES_INFERENCE_BENCH_CASE_H_
+#define SERVICES_INFERENCE_BENCH_CASE_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "services/inference/engine.h"
+#include "services/inference/gemma3_weights.h"
+
+namespace onegrid::inference {
+
+struct BenchCase {
+  // kPrompt runs a prompt of `tokens` and ends with the logits of its last one;
+  // kGenerate runs `tokens` steps of one token of each sequence, each with its
+  // logits.
+  enum class Kind { kPrompt, kGenerate };
+  Kind kind = Kind::kPrompt;
+  int tokens = 512;
+  int depth = 0;      // Tokens that each sequence holds before.
+  int sequences = 1;  // Run together.
+};
+
+// "pp512", "tg128 x8 @ d512", as llama-bench names them.
+std::string BenchCaseName(const BenchCase& bench);
+
+// What one token of a case takes on average.
+struct BenchCost {
+  // Of packed weights and of keys and values, read once a step and sequence.
+  double bytes = 0;
+  // Multiplications and additions that the model asks for in linears, head and
+  // attention; the second int8 term of an input is the kernels' own affair.
+  double ops = 0;
+};
+
+// The cost of a token of `bench` if a step takes at most `step_tokens`.
+BenchCost CostOf(const BenchCase& bench, const Engine& engine,
+                 const Gemma3Weights& weights);
+
+// InvalidArgument: a case of nothing, or more sequences, tokens or context than
+// the engine has.
+absl::Status CheckBenchCase(const BenchCase& bench, const Engine& engine);
+
+// Tokens a second of all sequences together, once for each repetition. Fed with
+// the same random tokens each time; what came before `depth` is not computed
+// again but copied. Uses every slot of the engine, and leaves them empty.
+absl::StatusOr<std::vector<double>> RunBenchCase(const BenchCase& bench,
+                                                 int repetitions,
+                                                 Engine& engine);
+
+}  // namespace onegrid::inference
+
+#endif  // SERVICES_INFERENCE_BENCH_CASE_H_

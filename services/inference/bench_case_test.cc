@@ -1,0 +1,96 @@
+#include "services/inference/bench_case.h"
+
+#include <memory>
+#include <string>
+
+#include "gtest/gtest.h"
+#include "services/common/error_info.h"
+#include "services/inference/tiny_model.h"
+#include "services/model/gguf_reader.h"
+
+namespace onegrid::inference {
+namespace {
+
+constexpr auto kPrompt = BenchCase::Kind::kPrompt;
+constexpr auto kGenerate = BenchCase::Kind::kGenerate;
+
+class BenchCaseTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    const std::string path = testing::TempDir() + "/tiny_bench.gguf";
+    ASSERT_TRUE(WriteTinyModel(path).ok());
+    const auto file = model::GgufFile::Open(path);
+    ASSERT_TRUE(file.ok()) << file.status();
+    auto weights = LoadGemma3Weights(**file, pool_);
+    ASSERT_TRUE(weights.ok()) << weights.status();
+    weights_ = std::make_unique<Gemma3Weights>(*std::move(weights));
+    EngineOptions options;
+    options.max_sequences = 4;
+    options.max_context = kTinyContext;
+    options.max_step_tokens = 32;
+    auto engine = Engine::Create(*weights_, options, pool_);
+    ASSERT_TRUE(engine.ok()) << engine.status();
+    engine_ = *std::move(engine);
+  }
+
+  kernels::ThreadPool pool_{2};
+  std::unique_ptr<Gemma3Weights> weights_;
+  std::unique_ptr<Engine> engine_;
+};
+
+TEST_F(BenchCaseTest, NamesAreThoseOfLlamaBench) {
+  EXPECT_EQ(BenchCaseName({kPrompt, 512, 0, 1}), "pp512");
+  EXPECT_EQ(BenchCaseName({kGenerate, 128, 512, 8}), "tg128 x8 @ d512");
+}
+
+TEST_F(BenchCaseTest, RunsEachRepetitionAndLeavesTheSlotsEmpty) {
+  for (const BenchCase& bench :
+       {BenchCase{kPrompt, 70, 0, 1}, BenchCase{kPrompt, 64, 40, 2},
+        BenchCase{kGenerate, 5, 0, 1}, BenchCase{kGenerate, 5, 70, 3}}) {
+    const auto speeds = RunBenchCase(bench, 3, *engine_);
+    ASSERT_TRUE(speeds.ok()) << BenchCaseName(bench) << ": " << speeds.status();
+    EXPECT_EQ(speeds->size(), 3u);
+    for (const double speed : *speeds) EXPECT_GT(speed, 0);
+    for (int slot = 0; slot < 4; ++slot) EXPECT_EQ(engine_->length(slot), 0);
+  }
+}
+
+TEST_F(BenchCaseTest, RefusesWhatTheEngineCannotHold) {
+  for (const BenchCase& bench :
+       {BenchCase{kPrompt, 0, 0, 1}, BenchCase{kPrompt, 1, -1, 1},
+        BenchCase{kGenerate, 1, 0, 4}, BenchCase{kPrompt, 200, 57, 1}}) {
+    const auto speeds = RunBenchCase(bench, 1, *engine_);
+    EXPECT_EQ(common::ErrorReason(speeds.status()), "INVALID_BENCH_CASE")
+        << BenchCaseName(bench);
+  }
+  EXPECT_TRUE(RunBenchCase({kPrompt, 200, 56, 1}, 1, *engine_).ok());
+}
+
+// Counted by hand for the tiny model: hidden 64, ff 96, 4 query heads and 2
+// key/value heads of 32 in 4 layers, one of them global.
+TEST_F(BenchCaseTest, CostsAreThoseOfTheModel) {
+  constexpr double kLayer = 64 * 128 + 2 * 64 * 64 + 128 * 64 + 3 * 64 * 96;
+  constexpr double kHead = kTinyVocab * 64.0;
+  // The 21st token sees 21 tokens in the global layer and 16 in each other.
+  constexpr double kKeys = 21 + 3 * kTinyWindow;
+  const BenchCost one = CostOf({kGenerate, 1, 20, 1}, *engine_, *weights_);
+  EXPECT_EQ(one.ops, 2 * (4 * kLayer + kHead) + 4 * kKeys * 128);
+  // A token of one layer: 2 heads of 32 codes twice, two scales each.
+  constexpr double kToken = 2 * (2 * 32 + 4 + 4);
+  EXPECT_EQ(one.bytes, static_cast<double>(weights_->bytes()) + kKeys * kToken);
+  // Two sequences share the weights.
+  const BenchCost two = CostOf({kGenerate, 1, 20, 2}, *engine_, *weights_);
+  EXPECT_EQ(two.bytes,
+            static_cast<double>(weights_->bytes()) / 2 + kKeys * kToken);
+  EXPECT_EQ(two.ops, one.ops);
+  // A prompt of 64 tokens reads the body in 2 steps and the head once.
+  const BenchCost prompt = CostOf({kPrompt, 64, 0, 1}, *engine_, *weights_);
+  const auto head = static_cast<double>(weights_->embedding.bytes());
+  const double body = static_cast<double>(weights_->bytes()) - head;
+  EXPECT_EQ(prompt.bytes * 64, 2 * body + head +
+                                   (32 + 3 * kTinyWindow) * kToken +
+                                   (64 + 3 * kTinyWindow) * kToken);
+}
+
+}  // namespace
+}  // namespace onegrid::inference
