@@ -26,6 +26,7 @@ struct EngineOptions {
   int max_sequences = 8;      // key/value caches held at once
   int max_context = 4096;     // tokens of one sequence
   int max_step_tokens = 256;  // tokens of one Forward over all sequences
+  int max_rollback = 0;       // tokens that Truncate may take back
 };
 
 // Tokens to append to one sequence in one Forward.
@@ -66,6 +67,9 @@ class Engine {
   int length(int slot) const { return cache_.length(slot); }
   // Empties the slot's sequence.
   void Reset(int slot) { cache_.Reset(slot); }
+  // Takes back a sequence's tokens from `length` on: at most max_rollback, and
+  // no further below the greatest length it had.
+  void Truncate(int slot, int length) { cache_.Truncate(slot, length); }
   // Makes slot `to` hold the same sequence as `from`.
   void Copy(int from, int to) { cache_.Copy(from, to); }
 

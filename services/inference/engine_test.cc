@@ -31,6 +31,7 @@ std::vector<int32_t> Tokens(int count, uint32_t seed) {
 class EngineTest : public testing::Test {
  protected:
   static constexpr int kStep = 64;
+  static constexpr int kRollback = 8;
 
   static void SetUpTestSuite() {
     path_ = new std::string(testing::TempDir() + "/tiny_engine.gguf");
@@ -52,6 +53,7 @@ class EngineTest : public testing::Test {
     options.max_sequences = 4;
     options.max_context = kTinyContext;
     options.max_step_tokens = kStep;
+    options.max_rollback = kRollback;
     auto engine = Engine::Create(*weights_, options, *pool_);
     EXPECT_TRUE(engine.ok()) << engine.status();
     return *std::move(engine);
@@ -324,6 +326,27 @@ TEST_F(EngineTest, ACopyGoesOnAsTheSequenceWouldAndApart) {
       AppendRows(*engine, &rest);
       EXPECT_LT(MaxDifference(rest, {whole.begin() + 110, whole.end()}), 1e-3);
     }
+  }
+}
+
+// At each length: wrong tokens are run and taken back, also where that crosses
+// the edge of a page that the window has just left.
+TEST_F(EngineTest, TokensTakenBackLeaveNoTrace) {
+  const std::vector<int32_t> tokens = Tokens(200, 1);
+  const std::vector<int32_t> wrong = Tokens(kRollback, 9);
+  const auto all = absl::MakeConstSpan(tokens);
+  for (Precision kv_cache : {Precision::kInt8, Precision::kF32}) {
+    auto engine = Make(Precision::kInt8, kv_cache);
+    const Rows whole = Run(*engine, 0, tokens, 1);
+    engine->Reset(0);
+    Rows rows;
+    for (int i = 0; i < 200; ++i) {
+      ASSERT_TRUE(engine->Forward({Chunk{0, wrong, kRollback}}).ok());
+      engine->Truncate(0, i);
+      ASSERT_TRUE(engine->Forward({Chunk{0, all.subspan(i, 1), 0}}).ok());
+      AppendRows(*engine, &rows);
+    }
+    EXPECT_EQ(MaxDifference(rows, whole), 0);
   }
 }
 

@@ -1,8 +1,10 @@
 #include "services/inference/generate_task.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "services/inference/prompt_lookup.h"
 
 namespace onegrid::inference {
 
@@ -41,7 +43,16 @@ void GenerateTask::OnStart() {
   Push(GenerationStarted{finished_.prompt_tokens});
 }
 
+std::vector<int32_t> GenerateTask::Draft(int most) const {
+  // A guess in the place of the last token would be of no use.
+  most = std::min(most, options_.max_tokens - finished_.completion_tokens - 1);
+  most = std::min(most,
+                  options_.max_context - static_cast<int>(tokens_.size()) - 1);
+  return LookUpContinuation(tokens_, most);
+}
+
 void GenerateTask::OnLogits(int, absl::Span<float> logits) {
+  if (ended_) return;
   // The penalty changes the row, so what the log-probability needs of it is
   // taken first.
   const double log_sum = options_.logprobs ? LogSumExp(logits) : 0;
@@ -49,11 +60,9 @@ void GenerateTask::OnLogits(int, absl::Span<float> logits) {
   if (options_.logprobs && options_.sampler.repetition_penalty != 1) {
     original.assign(logits.begin(), logits.end());
   }
-  next_token_ = sampler_.Sample(logits);
-  if (!options_.logprobs) return;
-  const float logit =
-      original.empty() ? logits[next_token_] : original[next_token_];
-  next_logprob_ = static_cast<float>(logit - log_sum);
+  const int32_t token = sampler_.Sample(logits);
+  const float logit = original.empty() ? logits[token] : original[token];
+  Take(token, static_cast<float>(logit - log_sum));
 }
 
 bool GenerateTask::IsEndToken(int32_t token) {
@@ -69,33 +78,33 @@ bool GenerateTask::IsEndToken(int32_t token) {
   return false;
 }
 
-bool GenerateTask::OnStepDone() {
+void GenerateTask::Take(int32_t token, float logprob) {
   if (finished_.completion_tokens == 0) first_token_ = absl::Now();
-  if (IsEndToken(next_token_)) return true;
-  tokens_.push_back(next_token_);
-  sampler_.Observe(next_token_);
+  if (IsEndToken(token)) {
+    ended_ = true;
+    return;
+  }
+  tokens_.push_back(token);
+  sampler_.Observe(token);
   ++finished_.completion_tokens;
 
   GenerationDelta delta;
-  delta.text = text_.Append(tokenizer_.Piece(next_token_));
-  delta.tokens.push_back(next_token_);
-  if (options_.logprobs) delta.logprobs.push_back(next_logprob_);
+  delta.text = text_.Append(tokenizer_.Piece(token));
+  delta.tokens.push_back(token);
+  if (options_.logprobs) delta.logprobs.push_back(logprob);
   Push(std::move(delta));
 
+  ended_ = true;
   if (text_.stopped()) {
     finished_.reason = EndReason::kStopString;
     finished_.stop_string = text_.stop_string();
-    return true;
-  }
-  if (finished_.completion_tokens >= options_.max_tokens) {
+  } else if (finished_.completion_tokens >= options_.max_tokens) {
     finished_.reason = EndReason::kMaxTokens;
-    return true;
-  }
-  if (static_cast<int>(tokens_.size()) >= options_.max_context) {
+  } else if (static_cast<int>(tokens_.size()) >= options_.max_context) {
     finished_.reason = EndReason::kContextFull;
-    return true;
+  } else {
+    ended_ = false;
   }
-  return false;
 }
 
 void GenerateTask::OnEnd(const absl::Status& status) {

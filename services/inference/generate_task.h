@@ -85,13 +85,16 @@ class GenerateTask : public Task {
     return static_cast<int>(tokens_.size()) - 1;
   }
   absl::Status Interrupted() const override { return CheckCall(context_); }
+  std::vector<int32_t> Draft(int most) const override;
   void OnStart() override;
   void OnLogits(int index, absl::Span<float> logits) override;
-  bool OnStepDone() override;
+  bool OnStepDone() override { return ended_; }
   void OnEnd(const absl::Status& status) override;
 
  private:
   void Push(GenerationEvent event);
+  // Adds a chosen token to the output, or ends it.
+  void Take(int32_t token, float logprob);
   // Whether `token` ends the output instead of joining it.
   bool IsEndToken(int32_t token);
 
@@ -103,8 +106,7 @@ class GenerateTask : public Task {
   std::vector<int32_t> tokens_;  // prompt, then output
   Sampler sampler_;
   TextStream text_;
-  int32_t next_token_ = 0;
-  float next_logprob_ = 0;
+  bool ended_ = false;
   GenerationFinished finished_;
   absl::Time created_;
   absl::Time started_;

@@ -66,7 +66,8 @@ Generated Generate(GenerationService& service,
 
 class GenerationServiceTest : public testing::Test {
  protected:
-  void Start(int max_sequences = 4, int max_queue = 8) {
+  void Start(int max_sequences = 4, int max_queue = 8,
+             const std::string& prompt_lookup = "auto") {
     // One file per test: tests of a suite may run in several processes.
     const std::string path = absl::StrCat(
         testing::TempDir(), "/",
@@ -77,6 +78,7 @@ class GenerationServiceTest : public testing::Test {
     options.threads = {2, "--threads"};
     options.max_sequences = max_sequences;
     options.max_queue = max_queue;
+    options.prompt_lookup = prompt_lookup;
     options.max_step_tokens = 32;
     auto served = ServedModel::Load(options);
     ASSERT_TRUE(served.ok()) << served.status();
@@ -98,6 +100,63 @@ TEST_F(GenerationServiceTest, GreedyIsRepeatableAndCountsTokens) {
   EXPECT_EQ(a.finished.reason(), v1::MAX_TOKENS);
   EXPECT_EQ(a.finished.prompt_tokens(), 6);  // BOS and five letters
   EXPECT_EQ(a.finished.completion_tokens(), 20);
+}
+
+// Requests that end in every way, long enough to pass the window and the
+// pages of 64 tokens, some greedy, some drawn.
+std::vector<v1::GenerateRequest> ManyRequests() {
+  std::vector<v1::GenerateRequest> requests;
+  for (int i = 0; i < 12; ++i) {
+    v1::GenerateRequest request = Request(
+        absl::StrCat("abcabcab", std::string(i, 'a' + i), "cab"), 60 + 11 * i);
+    request.set_logprobs(true);
+    if (i % 3 == 1) {
+      request.mutable_sampling()->set_temperature(10);
+      request.mutable_sampling()->set_top_k(2);
+      request.mutable_sampling()->set_seed(i);
+    }
+    if (i % 3 == 2) {
+      request.mutable_sampling()->set_repetition_penalty(1.1f);
+    }
+    if (i == 4) request.mutable_stopping()->add_stop("a");
+    if (i == 5) request.mutable_stopping()->set_ignore_eos(false);
+    if (i == 6) request.mutable_stopping()->set_max_tokens(1000);
+    requests.push_back(request);
+  }
+  return requests;
+}
+
+TEST_F(GenerationServiceTest, GuessesChangeNothingButTheSteps) {
+  Start(4, 16, "off");
+  EXPECT_EQ(service().info().speculation(), "off");
+  std::vector<Generated> plain;
+  for (const auto& request : ManyRequests()) {
+    plain.push_back(Generate(service(), request));
+  }
+  EXPECT_EQ(served_->scheduler().drafts().tried, 0);
+  served_.reset();
+
+  Start(4, 16, "always");
+  EXPECT_THAT(service().info().speculation(), HasSubstr("up to 8 tokens"));
+  const std::vector<v1::GenerateRequest> requests = ManyRequests();
+  std::vector<Generated> guessed(requests.size());
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    threads.emplace_back(
+        [&, i] { guessed[i] = Generate(service(), requests[i]); });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (size_t i = 0; i < requests.size(); ++i) {
+    ASSERT_TRUE(guessed[i].status.ok()) << guessed[i].status;
+    EXPECT_EQ(guessed[i].tokens, plain[i].tokens) << i;
+    EXPECT_EQ(guessed[i].text, plain[i].text) << i;
+    EXPECT_EQ(guessed[i].logprobs, plain[i].logprobs) << i;
+    EXPECT_EQ(guessed[i].finished.reason(), plain[i].finished.reason()) << i;
+  }
+  // Right and wrong guesses were there: rows were kept and taken back.
+  const Scheduler::DraftCount drafts = served_->scheduler().drafts();
+  EXPECT_GT(drafts.accepted, 50);
+  EXPECT_GT(drafts.tried, drafts.accepted + 20);
 }
 
 TEST_F(GenerationServiceTest, RequestsTogetherEqualEachAlone) {
@@ -248,7 +307,8 @@ TEST_F(GenerationServiceTest, FullQueueIsRefusedWithItsReason) {
 }
 
 TEST_F(GenerationServiceTest, CancelledCallEndsWithinOneStepAndFreesTheSlot) {
-  Start(/*max_sequences=*/1, /*max_queue=*/4);
+  // Without guesses, so that a step is a token.
+  Start(/*max_sequences=*/1, /*max_queue=*/4, "off");
   std::atomic<int> questions{0};
   CallContext context;
   context.cancelled = [&] { return ++questions > 5; };

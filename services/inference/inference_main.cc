@@ -31,6 +31,10 @@ ABSL_FLAG(std::string, isa, "auto",
 ABSL_FLAG(bool, allow_degraded, false,
           "If the asked-for instruction set is missing, use the best one "
           "there is and say so in GetServerInfo, instead of not starting.");
+ABSL_FLAG(std::string, prompt_lookup, "auto",
+          "Run guesses of the next tokens ahead, taken from what the sequence "
+          "said before: auto (where it is faster), always or off. The output "
+          "is the same.");
 ABSL_FLAG(int, threads, 0,
           "Threads to compute with; 0 takes all this process may use.");
 ABSL_FLAG(int, max_sequences, 8, "Requests computed at once.");
@@ -57,6 +61,7 @@ ServedModelOptions OptionsFromFlags() {
   options.activations = absl::GetFlag(FLAGS_activations);
   options.kv_cache = absl::GetFlag(FLAGS_kv_cache);
   options.isa = absl::GetFlag(FLAGS_isa);
+  options.prompt_lookup = absl::GetFlag(FLAGS_prompt_lookup);
   options.allow_degraded = absl::GetFlag(FLAGS_allow_degraded);
   options.threads = common::ChooseThreadCount(absl::GetFlag(FLAGS_threads));
   options.max_sequences = absl::GetFlag(FLAGS_max_sequences);

@@ -5,10 +5,11 @@
 namespace onegrid::inference {
 
 KvCache::KvCache(const model::Gemma3Config& config, const Numerics& numerics,
-                 int slots, int max_context)
+                 int slots, int max_context, int max_rollback)
     : config_(config),
       numerics_(numerics),
       max_context_(max_context),
+      max_rollback_(max_rollback),
       lengths_(slots, 0) {
   const int64_t count = config.layers * slots;
   for (int64_t i = 0; i < count; ++i) {
@@ -36,6 +37,18 @@ void KvCache::Reset(int slot) {
       int8_[i] = cpu::KvInt8(Layout());
     } else {
       f32_[i] = cpu::KvF32(Layout());
+    }
+  }
+}
+
+void KvCache::Truncate(int slot, int length) {
+  lengths_[slot] = length;
+  for (int layer = 0; layer < config_.layers; ++layer) {
+    const int64_t i = Index(layer, slot);
+    if (numerics_.kv_cache == Precision::kInt8) {
+      int8_[i].Truncate(length);
+    } else {
+      f32_[i].Truncate(length);
     }
   }
 }
@@ -87,7 +100,7 @@ void KvCache::Run(std::vector<Cache>& caches, int layer,
   if (window == 0) return;
   for (const KvRows& part : rows) {
     // The next query sees positions next - window + 1 and later.
-    const int64_t next = lengths_[part.slot] + part.count;
+    const int64_t next = lengths_[part.slot] + part.count - max_rollback_;
     caches[Index(layer, part.slot)].ReleaseBefore(
         std::max<int64_t>(0, next - window + 1));
   }
@@ -138,6 +151,7 @@ int64_t KvCache::bytes_max(int max_step_tokens) const {
     const int64_t held =
         window == 0 ? max_context_
                     : std::min<int64_t>(max_context_, window + max_step_tokens +
+                                                          max_rollback_ +
                                                           cpu::kPageTokens);
     tokens +=
         (held + cpu::kPageTokens - 1) / cpu::kPageTokens * cpu::kPageTokens;

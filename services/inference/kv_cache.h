@@ -25,15 +25,20 @@ struct KvRows {
 // Thread-compatible.
 class KvCache {
  public:
-  // Sequences of at most `max_context` tokens.
+  // Sequences of at most `max_context` tokens, of which Truncate takes back at
+  // most `max_rollback`.
   KvCache(const model::Gemma3Config& config, const Numerics& numerics,
-          int slots, int max_context);
+          int slots, int max_context, int max_rollback);
 
   int slots() const { return static_cast<int>(lengths_.size()); }
   // Tokens the slot's sequence holds.
   int length(int slot) const { return lengths_[slot]; }
   // Empties the slot and gives its memory back.
   void Reset(int slot);
+
+  // Takes back the tokens from `length` on; at most max_rollback since the
+  // slot's sequence was longest.
+  void Truncate(int slot, int length);
 
   // Makes slot `to` hold the same sequence as `from`, in own memory.
   void Copy(int from, int to);
@@ -76,6 +81,7 @@ class KvCache {
   const model::Gemma3Config config_;
   const Numerics numerics_;
   const int max_context_;
+  const int max_rollback_;
   std::vector<int> lengths_;
   // [layers, slots]; the one that is not in use is empty.
   std::vector<cpu::KvInt8> int8_;

@@ -4,13 +4,18 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "services/common/error_info.h"
 
 namespace onegrid::inference {
 
 Scheduler::Scheduler(Engine& engine, kernels::ThreadPool& pool,
                      const SchedulerOptions& options)
-    : engine_(engine), pool_(pool), options_(options) {
+    : engine_(engine),
+      pool_(pool),
+      options_(options),
+      max_draft_(std::min(options.max_draft, engine.options().max_rollback)) {
   for (int slot = engine.options().max_sequences - 1; slot >= 0; --slot) {
     free_slots_.push_back(slot);
   }
@@ -46,12 +51,18 @@ Scheduler::Load Scheduler::load() const {
   return {running_count_, static_cast<int>(queue_.size())};
 }
 
+Scheduler::DraftCount Scheduler::drafts() const {
+  absl::MutexLock lock(&mu_);
+  return drafts_;
+}
+
 void Scheduler::Loop() {
   while (WaitForWork()) {
     DropInterrupted();
     StartQueued();
     const std::vector<Chunk> chunks = PlanStep();
     if (chunks.empty()) continue;
+    const absl::Time start = absl::Now();
     const absl::Status status = engine_.Forward(chunks);
     if (!status.ok()) {
       // What the tasks hold was validated on arrival, so this concerns the
@@ -61,6 +72,10 @@ void Scheduler::Loop() {
       continue;
     }
     DeliverLogits();
+    if (!step_has_prompt_) {
+      step_cost_.Add(static_cast<int>(outputs_.size()),
+                     absl::ToDoubleSeconds(absl::Now() - start));
+    }
     FinishStep();
   }
   const absl::Status stopped = common::MakeError(
@@ -143,21 +158,57 @@ void Scheduler::AddChunk(Running& running, int count,
   running.fed = end;
 }
 
+int Scheduler::AddGenerating(Running& running, int rows, int room,
+                             std::vector<Chunk>* chunks) {
+  AddChunk(running, 1, chunks);
+  if (options_.drafting == Drafting::kOff || room <= 1) return 1;
+  const int most = std::min(max_draft_, room - 1);
+  std::vector<int32_t> draft = running.task->Draft(most);
+  const auto available = static_cast<int>(draft.size());
+  const int count = options_.drafting == Drafting::kAlways
+                        ? available
+                        : running.record.Choose(available, rows, step_cost_);
+  if (count == 0) return 1;
+  draft.resize(static_cast<size_t>(count));
+  const int last = running.fed - 1;
+  running.drafted_chunk = {running.task->tokens()[static_cast<size_t>(last)]};
+  running.drafted_chunk.insert(running.drafted_chunk.end(), draft.begin(),
+                               draft.end());
+  chunks->back().tokens = running.drafted_chunk;
+  for (int i = 1; i <= count; ++i) outputs_.push_back({&running, last + i});
+  running.fed += count;
+  running.draft = std::move(draft);
+  running.rejected = false;
+  return 1 + count;
+}
+
 std::vector<Chunk> Scheduler::PlanStep() {
   outputs_.clear();
+  step_has_prompt_ = false;
   std::vector<Chunk> chunks;
   int budget = engine_.options().max_step_tokens;
   const auto pending = [](const Running& running) {
     return static_cast<int>(running.task->tokens().size()) - running.fed;
   };
+  const auto generating = [&](const Running& running) {
+    return running.fed > 0 && pending(running) == 1;
+  };
+  // Every sequence has a token before any has a guess.
+  int waiting = static_cast<int>(
+      std::count_if(running_.begin(), running_.end(),
+                    [&](const auto& running) { return generating(*running); }));
+  int rows = waiting;
   for (auto& running : running_) {
-    if (running->fed == 0 || pending(*running) != 1 || budget == 0) continue;
-    AddChunk(*running, 1, &chunks);
-    --budget;
+    if (!generating(*running) || budget == 0) continue;
+    --waiting;
+    const int added = AddGenerating(*running, rows, budget - waiting, &chunks);
+    budget -= added;
+    rows += added - 1;
   }
   int outputs_left = options_.max_step_outputs;
   for (auto& running : running_) {
-    int count = std::min(pending(*running), budget);
+    // With guesses it was fed more than it has.
+    int count = std::min(std::max(0, pending(*running)), budget);
     // Rows before first_output cost no logits.
     const int free_rows =
         std::max(0, running->task->first_output() - running->fed);
@@ -165,9 +216,24 @@ std::vector<Chunk> Scheduler::PlanStep() {
     if (count == 0) continue;
     outputs_left -= std::max(0, count - free_rows);
     budget -= count;
+    step_has_prompt_ = true;
     AddChunk(*running, count, &chunks);
   }
   return chunks;
+}
+
+void Scheduler::DeliverRow(const Output& output, absl::Span<float> logits) {
+  Running& running = *output.running;
+  if (running.rejected) return;
+  running.task->OnLogits(output.index, logits);
+  if (running.draft.empty()) return;
+  const absl::Span<const int32_t> tokens = running.task->tokens();
+  const size_t next = static_cast<size_t>(output.index) + 1;
+  const size_t place = running.draft.size() -
+                       static_cast<size_t>(running.fed - 1 - output.index);
+  running.rejected =
+      next >= tokens.size() ||
+      (place < running.draft.size() && tokens[next] != running.draft[place]);
 }
 
 void Scheduler::DeliverLogits() {
@@ -176,14 +242,43 @@ void Scheduler::DeliverLogits() {
     const int count = std::min(Engine::kMaxLogitRows, rows - first);
     const absl::Span<float> logits = engine_.Logits(first, count);
     const size_t vocab = logits.size() / count;
-    pool_.ParallelFor(count, 1, [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin; i < end; ++i) {
-        const Output& output = outputs_[first + i];
-        output.running->task->OnLogits(output.index,
-                                       logits.subspan(i * vocab, vocab));
+    // Rows of a sequence with guesses run in order, all others as they come.
+    std::vector<int> begins;
+    for (int i = 0; i < count; ++i) {
+      const Running* running = outputs_[first + i].running;
+      const bool follows = i > 0 && !running->draft.empty() &&
+                           outputs_[first + i - 1].running == running;
+      if (!follows) begins.push_back(i);
+    }
+    const auto parts = static_cast<int64_t>(begins.size());
+    begins.push_back(count);
+    pool_.ParallelFor(parts, 1, [&](int64_t begin, int64_t end, int) {
+      for (int i = begins[begin]; i < begins[end]; ++i) {
+        DeliverRow(outputs_[first + i], logits.subspan(i * vocab, vocab));
       }
     });
   }
+}
+
+void Scheduler::SettleDraft(Running& running) {
+  if (running.draft.empty()) return;
+  const auto tried = static_cast<int>(running.draft.size());
+  const auto tokens = static_cast<int>(running.task->tokens().size());
+  // What the step began with, then one token for each guess that was right and
+  // one of the model's own, which runs in the next step.
+  const int accepted = std::min(tried, tokens - (running.fed - tried) - 1);
+  running.record.Add(tried, accepted);
+  {
+    absl::MutexLock lock(&mu_);
+    drafts_.tried += tried;
+    drafts_.accepted += accepted;
+  }
+  if (tokens - 1 < running.fed) {
+    engine_.Truncate(running.slot, tokens - 1);
+    running.fed = tokens - 1;
+  }
+  running.draft.clear();
+  running.rejected = false;
 }
 
 void Scheduler::FinishStep() {
@@ -194,7 +289,10 @@ void Scheduler::FinishStep() {
     }
   }
   for (Running* running : stepped) {
-    if (!running->task->OnStepDone()) continue;
+    if (!running->task->OnStepDone()) {
+      SettleDraft(*running);
+      continue;
+    }
     End(*running, absl::OkStatus());
     running_.erase(std::find_if(
         running_.begin(), running_.end(),

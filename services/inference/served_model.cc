@@ -94,6 +94,13 @@ v1::ServerInfo MakeInfo(const ServedModelOptions& options,
           : "f32");
   info.set_isa(kernels::IsaName(numerics.isa));
   info.set_kernel_path(KernelPath(numerics, weights));
+  info.set_speculation(
+      engine.options().max_rollback == 0
+          ? "off"
+          : absl::StrCat(
+                "prompt lookup, up to ", engine.options().max_rollback,
+                " tokens",
+                options.prompt_lookup == "auto" ? " where it pays" : ""));
   info.set_threads(options.threads.threads);
   info.set_thread_reason(options.threads.reason);
   info.set_max_sequences(engine.options().max_sequences);
@@ -139,11 +146,21 @@ absl::StatusOr<Numerics> ChooseNumerics(const ServedModelOptions& options,
   return numerics;
 }
 
+absl::StatusOr<Drafting> ParseDrafting(absl::string_view value) {
+  if (value == "auto") return Drafting::kAuto;
+  if (value == "always") return Drafting::kAlways;
+  if (value == "off") return Drafting::kOff;
+  return InvalidFlag("prompt_lookup", value, "auto, always or off");
+}
+
 absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
     const ServedModelOptions& options) {
   if (options.model_path.empty()) {
     return InvalidFlag("model", "", "a GGUF file");
   }
+  SchedulerOptions scheduler;
+  scheduler.max_queue = options.max_queue;
+  ASSIGN_OR_RETURN(scheduler.drafting, ParseDrafting(options.prompt_lookup));
   const absl::Time start = absl::Now();
   std::vector<std::string> degraded;
   ASSIGN_OR_RETURN(const Numerics numerics, ChooseNumerics(options, &degraded));
@@ -169,6 +186,8 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
   engine.max_context = static_cast<int>(std::min<int64_t>(
       options.max_context, served->weights_->config.context_length));
   engine.max_step_tokens = options.max_step_tokens;
+  engine.max_rollback =
+      scheduler.drafting == Drafting::kOff ? 0 : scheduler.max_draft;
   ASSIGN_OR_RETURN(served->engine_,
                    Engine::Create(*served->weights_, engine, served->pool_));
 
@@ -176,8 +195,6 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
       MakeInfo(options, numerics, *served->weights_, *served->engine_);
   info.set_artifact_sha256(sha256);
   for (std::string& line : degraded) info.add_degraded(std::move(line));
-  SchedulerOptions scheduler;
-  scheduler.max_queue = options.max_queue;
   served->scheduler_ =
       std::make_unique<Scheduler>(*served->engine_, served->pool_, scheduler);
   common::LogInfo(
@@ -189,6 +206,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
        {"weight_format", info.weight_format()},
        {"activations", info.activations()},
        {"kv_cache", info.kv_cache()},
+       {"speculation", info.speculation()},
        {"weight_bytes", served->weights_->bytes()},
        {"kv_bytes_max", info.kv_bytes()},
        {"load_ms", absl::ToInt64Milliseconds(absl::Now() - start)}});

@@ -24,6 +24,7 @@ struct ServedModelOptions {
   std::string activations = "int8";  // "int8", "f32"
   std::string kv_cache = "int8";     // "int8", "f32"
   std::string isa = "auto";  // "auto", "avx512_vnni", "avx2", "reference"
+  std::string prompt_lookup = "auto";  // "auto", "always", "off"
   bool allow_degraded = false;
   common::ThreadCount threads;
   int max_sequences = 8;
@@ -39,6 +40,9 @@ struct ServedModelOptions {
 absl::StatusOr<Numerics> ChooseNumerics(const ServedModelOptions& options,
                                         std::vector<std::string>* degraded);
 
+// InvalidArgument (INVALID_FLAG): another word than those of prompt_lookup.
+absl::StatusOr<Drafting> ParseDrafting(absl::string_view value);
+
 // Owns everything between the file and the service. The file is not needed
 // once Load has returned.
 class ServedModel {
@@ -50,6 +54,7 @@ class ServedModel {
       const ServedModelOptions& options);
 
   GenerationService& service() { return *service_; }
+  const Scheduler& scheduler() const { return *scheduler_; }
 
  private:
   explicit ServedModel(int threads) : pool_(threads) {}

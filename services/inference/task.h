@@ -29,7 +29,17 @@ class Task {
   // The task left the queue; its first tokens run in the next step.
   virtual void OnStart() = 0;
 
+  // Guesses of the tokens that follow tokens(), at most `most`, which the
+  // scheduler may run in the same step to save some. What the task makes of its
+  // sequence must not depend on which of them run.
+  virtual std::vector<int32_t> Draft(int most) const {
+    static_cast<void>(most);
+    return {};
+  }
+
   // logits: [vocabulary], those that follow tokens()[index]; may be changed.
+  // Where guesses were run with tokens(), rows come one after the other, each
+  // only if the row before added the token that had been guessed.
   virtual void OnLogits(int index, absl::Span<float> logits) = 0;
 
   // Called once after a step's OnLogits calls for this task. True ends it.
