@@ -1,5 +1,8 @@
 #include "client/cli/generate.h"
 
+#include <nlohmann/json.hpp>
+
+#include "client/cli/api.h"
 #include "client/cli/connection.h"
 #include "proto/onegrid/v1/generation.grpc.pb.h"
 #include "services/common/grpc_status.h"
@@ -25,6 +28,13 @@ absl::StatusOr<Generation> Generate(const std::string& endpoint,
   const grpc::Status status = reader->Finish();
   if (!status.ok()) return common::FromGrpc(status);
   return generation;
+}
+
+std::string GenerationJson(const Generation& generation) {
+  nlohmann::json json = nlohmann::json::parse(ToJson(generation.finished));
+  json["text"] = generation.text;
+  // Text of a model may be cut within a character.
+  return json.dump(1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 }  // namespace onegrid::cli

@@ -21,6 +21,9 @@ absl::StatusOr<Generation> Generate(const std::string& endpoint,
                                     const v1::GenerateRequest& request,
                                     std::ostream* stream);
 
+// The fields of Finished and "text", as a JSON object.
+std::string GenerationJson(const Generation& generation);
+
 }  // namespace onegrid::cli
 
 #endif  // CLIENT_CLI_GENERATE_H_

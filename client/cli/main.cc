@@ -349,7 +349,7 @@ void AddGenerate(CLI::App& app, Program& program) {
           const Generation generation,
           Generate(*endpoint, *request, program.json ? nullptr : &std::cout));
       if (program.json) {
-        std::cout << ToJson(generation.finished);
+        std::cout << GenerationJson(generation);
       }
       std::cout << std::endl;
       return absl::OkStatus();

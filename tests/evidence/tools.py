@@ -49,10 +49,11 @@ def flags(values):
 class Programs:
     """The services' standalone modes."""
 
-    def __init__(self, work, bin_dir=None, model=MODEL):
-        self.bin = build(TARGETS, bin_dir)
+    def __init__(self, work, bin_dir=None, model=MODEL, targets=TARGETS):
+        self.bin = build(targets, bin_dir)
         self.work = work
         self.model = model
+        self.servers = 0
         os.makedirs(work, exist_ok=True)
 
     def path(self, service, name=None):
@@ -144,10 +145,11 @@ class Programs:
     @contextlib.contextmanager
     def serving(self, gguf, **options):
         """host:port of an inference server for the model."""
-        port_file = os.path.join(self.work, "port")
+        self.servers += 1
+        port_file = os.path.join(self.work, f"port-{self.servers}")
         with contextlib.suppress(FileNotFoundError):
             os.remove(port_file)
-        with open(os.path.join(self.work, "inference.log"), "w", encoding="utf-8") as said:
+        with open(os.path.join(self.work, "inference.log"), "a", encoding="utf-8") as said:
             server = subprocess.Popen(
                 [self.path("inference"),
                  *flags({"model": gguf, "port_file": port_file, **options})],
