@@ -21,6 +21,7 @@
 #include "services/inference/bench_case.h"
 #include "services/inference/engine.h"
 #include "services/inference/gemma3_weights.h"
+#include "services/inference/op_profile.h"
 #include "services/inference/served_model.h"
 #include "services/model/gguf_reader.h"
 
@@ -45,6 +46,8 @@ ABSL_FLAG(int, threads, 0,
           "Threads to compute with; 0 takes all this process may use.");
 ABSL_FLAG(bool, limits, true,
           "Measure what the machine can do at most before, and again after.");
+ABSL_FLAG(bool, profile, false,
+          "Tell for each case which operations its time went to.");
 ABSL_FLAG(bool, json, false, "Print one JSON object instead of a table.");
 
 namespace onegrid::inference {
@@ -128,6 +131,20 @@ double Median(std::vector<double> values) {
                                 : (values[middle - 1] + values[middle]) / 2;
 }
 
+// Seconds by operation, largest first.
+std::vector<std::pair<std::string, double>> SortedOps(
+    const OpProfile& profile) {
+  std::vector<std::pair<std::string, double>> ops;
+  for (size_t i = 0; i < kOps; ++i) {
+    const Op op = static_cast<Op>(i);
+    ops.emplace_back(OpName(op), profile.seconds(op));
+  }
+  std::stable_sort(ops.begin(), ops.end(), [](const auto& a, const auto& b) {
+    return a.second > b.second;
+  });
+  return ops;
+}
+
 json LimitsJson(const cpu::MachineLimits& limits) {
   return {{"read_gb_per_s", limits.read_gb_per_s},
           {"int8_gops", limits.int8_gops}};
@@ -198,9 +215,12 @@ void Bench::Describe(const common::ThreadCount& threads) {
 }
 
 absl::Status Bench::RunCase(const BenchCase& bench) {
+  OpProfile profile;
+  if (absl::GetFlag(FLAGS_profile)) engine_->set_profile(&profile);
   ASSIGN_OR_RETURN(
       const std::vector<double> speeds,
       RunBenchCase(bench, absl::GetFlag(FLAGS_repetitions), *engine_));
+  engine_->set_profile(nullptr);
   const BenchCost cost = CostOf(bench, *engine_, *weights_);
   const double median = Median(speeds);
   const auto [least, most] = std::minmax_element(speeds.begin(), speeds.end());
@@ -224,12 +244,23 @@ absl::Status Bench::RunCase(const BenchCase& bench) {
     read_share = absl::StrFormat("%.0f%%", 100 * gb / limits_.read_gb_per_s);
     ops_share = absl::StrFormat("%.0f%%", 100 * gops / limits_.int8_gops);
   }
+  if (absl::GetFlag(FLAGS_profile)) {
+    for (const auto& [name, seconds] : SortedOps(profile)) {
+      row["profile_seconds"][name] = seconds;
+    }
+  }
   report_["cases"].push_back(std::move(row));
   if (absl::GetFlag(FLAGS_json)) return absl::OkStatus();
   std::printf("%-22s %10.1f %10.1f %10.1f %9.2f %8.1f %6s %8.0f %6s\n",
               BenchCaseName(bench).c_str(), median, *least, *most,
               1e-6 * cost.bytes, gb, read_share.c_str(), gops,
               ops_share.c_str());
+  if (absl::GetFlag(FLAGS_profile)) {
+    for (const auto& [name, seconds] : SortedOps(profile)) {
+      std::printf("    %-18s %6.1f %%\n", name.c_str(),
+                  100 * seconds / profile.total());
+    }
+  }
   std::fflush(stdout);
   return absl::OkStatus();
 }

@@ -147,6 +147,7 @@ void Engine::SetPositions(absl::Span<const Chunk> chunks) {
 }
 
 void Engine::Embed(absl::Span<const Chunk> chunks) {
+  const OpScope scope(profile_, Op::kEmbed);
   const int64_t hidden = config().hidden;
   const float scale = std::sqrt(static_cast<float>(hidden));
   float* row = x_.data();
@@ -159,18 +160,37 @@ void Engine::Embed(absl::Span<const Chunk> chunks) {
   }
 }
 
-void Engine::Attention(int layer) {
+void Engine::Norm(const float* x, const std::vector<float>& weight,
+                  float* out) {
+  const OpScope scope(profile_, Op::kNorms);
+  cpu::RmsNorm(x, weight.data(), rows_, config().hidden,
+               static_cast<float>(config().rms_eps), out, pool_,
+               options_.numerics.isa);
+}
+
+void Engine::AddNorm(const std::vector<float>& weight) {
+  const OpScope scope(profile_, Op::kNorms);
+  cpu::RmsNormAdd(branch_.data(), weight.data(), rows_, config().hidden,
+                  static_cast<float>(config().rms_eps), x_.data(), pool_,
+                  options_.numerics.isa);
+}
+
+void Engine::Linear(Op op, const float* x, int64_t k, LinearInput::Terms terms,
+                    std::initializer_list<Product> products) {
+  const OpScope scope(profile_, op);
+  input_.Set(x, rows_, k, terms);
+  for (const Product& product : products) {
+    input_.Multiply(*product.weights, product.out);
+  }
+}
+
+void Engine::PlaceQueriesAndKeys(int layer) {
+  const OpScope scope(profile_, Op::kRope);
   const model::Gemma3Config& c = config();
   const LayerWeights& w = weights_.layers[layer];
   const kernels::Isa isa = options_.numerics.isa;
   const float eps = static_cast<float>(c.rms_eps);
   const int64_t m = rows_;
-  cpu::RmsNorm(x_.data(), w.attn_norm.data(), m, c.hidden, eps, normed_.data(),
-               pool_, isa);
-  input_.Set(normed_.data(), m, c.hidden, kQkvTerms);
-  input_.Multiply(w.q, q_.data());
-  input_.Multiply(w.k, k_.data());
-  input_.Multiply(w.v, v_.data());
   cpu::RmsNorm(q_.data(), w.q_norm.data(), m * c.heads, c.head_dim, eps,
                q_.data(), pool_, isa);
   cpu::RmsNorm(k_.data(), w.k_norm.data(), m * c.kv_heads, c.head_dim, eps,
@@ -179,30 +199,39 @@ void Engine::Attention(int layer) {
       c.IsGlobalLayer(layer) ? angles_global_ : angles_local_;
   cpu::RopeNeox(angles, c.heads, q_.data(), pool_, isa);
   cpu::RopeNeox(angles, c.kv_heads, k_.data(), pool_, isa);
-  cache_.AppendAndAttend(layer, chunk_rows_, q_.data(), k_.data(), v_.data(),
-                         attended_.data(), pool_);
-  input_.Set(attended_.data(), m, c.heads * c.head_dim, kOtherTerms);
-  input_.Multiply(w.o, branch_.data());
-  cpu::RmsNormAdd(branch_.data(), w.post_attn_norm.data(), m, c.hidden, eps,
-                  x_.data(), pool_, isa);
+}
+
+void Engine::Attention(int layer) {
+  const model::Gemma3Config& c = config();
+  const LayerWeights& w = weights_.layers[layer];
+  Norm(x_.data(), w.attn_norm, normed_.data());
+  Linear(Op::kQkv, normed_.data(), c.hidden, kQkvTerms,
+         {{&w.q, q_.data()}, {&w.k, k_.data()}, {&w.v, v_.data()}});
+  PlaceQueriesAndKeys(layer);
+  {
+    const OpScope scope(profile_, Op::kAttention);
+    cache_.AppendAndAttend(layer, chunk_rows_, q_.data(), k_.data(), v_.data(),
+                           attended_.data(), pool_);
+  }
+  Linear(Op::kAttentionOutput, attended_.data(), c.heads * c.head_dim,
+         kOtherTerms, {{&w.o, branch_.data()}});
+  AddNorm(w.post_attn_norm);
 }
 
 void Engine::FeedForward(int layer) {
   const model::Gemma3Config& c = config();
   const LayerWeights& w = weights_.layers[layer];
-  const kernels::Isa isa = options_.numerics.isa;
-  const float eps = static_cast<float>(c.rms_eps);
-  const int64_t m = rows_;
-  cpu::RmsNorm(x_.data(), w.ffn_norm.data(), m, c.hidden, eps, normed_.data(),
-               pool_, isa);
-  input_.Set(normed_.data(), m, c.hidden, kOtherTerms);
-  input_.Multiply(w.gate, gate_.data());
-  input_.Multiply(w.up, up_.data());
-  cpu::GeluMul(gate_.data(), up_.data(), m * c.ff, gate_.data(), pool_, isa);
-  input_.Set(gate_.data(), m, c.ff, kOtherTerms);
-  input_.Multiply(w.down, branch_.data());
-  cpu::RmsNormAdd(branch_.data(), w.post_ffw_norm.data(), m, c.hidden, eps,
-                  x_.data(), pool_, isa);
+  Norm(x_.data(), w.ffn_norm, normed_.data());
+  Linear(Op::kGateUp, normed_.data(), c.hidden, kOtherTerms,
+         {{&w.gate, gate_.data()}, {&w.up, up_.data()}});
+  {
+    const OpScope scope(profile_, Op::kActivation);
+    cpu::GeluMul(gate_.data(), up_.data(), rows_ * c.ff, gate_.data(), pool_,
+                 options_.numerics.isa);
+  }
+  Linear(Op::kDown, gate_.data(), c.ff, kOtherTerms,
+         {{&w.down, branch_.data()}});
+  AddNorm(w.post_ffw_norm);
 }
 
 void Engine::KeepOutputs(absl::Span<const Chunk> chunks) {
@@ -226,6 +255,7 @@ void Engine::KeepOutputs(absl::Span<const Chunk> chunks) {
 }
 
 absl::Span<float> Engine::Logits(int first, int count) {
+  const OpScope scope(profile_, Op::kHead);
   const model::Gemma3Config& c = config();
   input_.Set(outputs_.data() + int64_t{first} * c.hidden, count, c.hidden,
              kHeadTerms);

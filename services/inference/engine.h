@@ -4,6 +4,7 @@
 #define SERVICES_INFERENCE_ENGINE_H_
 
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <vector>
 
@@ -17,6 +18,7 @@
 #include "services/inference/kv_cache.h"
 #include "services/inference/linear_input.h"
 #include "services/inference/numerics.h"
+#include "services/inference/op_profile.h"
 #include "services/model/gemma3_config.h"
 
 namespace onegrid::inference {
@@ -73,6 +75,10 @@ class Engine {
   // Makes slot `to` hold the same sequence as `from`.
   void Copy(int from, int to) { cache_.Copy(from, to); }
 
+  // Adds the time of what follows to `profile`, which must outlive the engine;
+  // nullptr: measures nothing.
+  void set_profile(OpProfile* profile) { profile_ = profile; }
+
   const model::Gemma3Config& config() const { return weights_.config; }
   const EngineOptions& options() const { return options_; }
   // The most bytes all caches together can take.
@@ -93,6 +99,19 @@ class Engine {
   void SetPositions(absl::Span<const Chunk> chunks);
   void Attention(int layer);
   void FeedForward(int layer);
+  // out = norm(x) of this step's rows.
+  void Norm(const float* x, const std::vector<float>& weight, float* out);
+  // x_ += norm(branch_).
+  void AddNorm(const std::vector<float>& weight);
+  struct Product {
+    const PackedLinear* weights;
+    float* out;
+  };
+  // Several products of x [M, k], which is quantized once.
+  void Linear(Op op, const float* x, int64_t k, LinearInput::Terms terms,
+              std::initializer_list<Product> products);
+  // Norms and positions of q_ and k_.
+  void PlaceQueriesAndKeys(int layer);
   void KeepOutputs(absl::Span<const Chunk> chunks);
 
   const Gemma3Weights& weights_;
@@ -102,6 +121,8 @@ class Engine {
   LinearInput input_;
   cpu::RopeAngles angles_global_;
   cpu::RopeAngles angles_local_;
+
+  OpProfile* profile_ = nullptr;
 
   // Of this step.
   std::vector<KvRows> chunk_rows_;
