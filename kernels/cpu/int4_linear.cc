@@ -5,6 +5,8 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/base/check.h"
+#include "kernels/base/float_types.h"
 #include "kernels/cpu/linear_kernels.h"
 #include "kernels/cpu/tiled_matmul.h"
 
@@ -77,6 +79,26 @@ absl::StatusOr<PackedInt4Linear> PackedInt4Linear::FromQ4_0(
                      }
                    });
   return packed;
+}
+
+void PackedInt4Linear::DequantizeRow(int64_t row, absl::Span<float> out) const {
+  KERNELS_CHECK(row >= 0 && row < n_);
+  KERNELS_CHECK(out.size() == static_cast<size_t>(k_));
+  const int64_t r = row % kTileRows;
+  const uint8_t* group =
+      tiles_.data() + row / kTileRows * View(*this).tile_bytes();
+  for (int64_t g = 0; g < k_ / kLinearGroup; ++g) {
+    uint16_t scale_bits;
+    std::memcpy(&scale_bits, group + kCodeBytes + 2 * r, sizeof(scale_bits));
+    const float scale = kernels::F16ToFloat(scale_bits);
+    for (int64_t k = 0; k < kLinearGroup; ++k) {
+      const uint8_t pair = group[64 * (k / 8) + 4 * r + k % 4];
+      const int code = (k % 8 < 4 ? pair & 15 : pair >> 4) - 8;
+      out[static_cast<size_t>(g * kLinearGroup + k)] =
+          static_cast<float>(code) * scale;
+    }
+    group += kInt4GroupBytes;
+  }
 }
 
 void Int4Linear(const QuantizedActivations& x, const PackedInt4Linear& w,

@@ -31,6 +31,9 @@ class PackedInt4Linear {
   int64_t bytes() const { return static_cast<int64_t>(tiles_.size()); }
   const uint8_t* tiles() const { return tiles_.data(); }
 
+  // out [k] = row `row` as code * scale. 0 <= row < n().
+  void DequantizeRow(int64_t row, absl::Span<float> out) const;
+
  private:
   PackedInt4Linear(int64_t n, int64_t k);
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <utility>
-#include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "services/common/error_info.h"
@@ -20,9 +19,7 @@ double BodyElements(const Gemma3Weights& weights) {
   for (const LayerWeights& layer : weights.layers) {
     for (const PackedLinear* linear : {&layer.q, &layer.k, &layer.v, &layer.o,
                                        &layer.gate, &layer.up, &layer.down}) {
-      std::visit(
-          [&](const auto& w) { sum += static_cast<double>(w.n() * w.k()); },
-          *linear);
+      sum += static_cast<double>(PackedElements(*linear));
     }
   }
   return sum;
@@ -148,10 +145,10 @@ std::string BenchCaseName(const BenchCase& bench) {
 
 BenchCost CostOf(const BenchCase& bench, const Engine& engine,
                  const Gemma3Weights& weights) {
-  const double head = static_cast<double>(weights.embedding.bytes());
+  const double head = static_cast<double>(PackedBytes(weights.embedding));
   const double body = static_cast<double>(weights.bytes()) - head;
   const double head_ops =
-      2 * static_cast<double>(weights.embedding.n() * weights.embedding.k());
+      2 * static_cast<double>(PackedElements(weights.embedding));
   const bool prompt = bench.kind == Kind::kPrompt;
   const int step = prompt ? engine.options().max_step_tokens : 1;
   // Of one sequence, all its tokens; the sequences of a generation share the

@@ -85,7 +85,7 @@ TEST_F(BenchCaseTest, CostsAreThoseOfTheModel) {
   EXPECT_EQ(two.ops, one.ops);
   // A prompt of 64 tokens reads the body in 2 steps and the head once.
   const BenchCost prompt = CostOf({kPrompt, 64, 0, 1}, *engine_, *weights_);
-  const auto head = static_cast<double>(weights_->embedding.bytes());
+  const auto head = static_cast<double>(PackedBytes(weights_->embedding));
   const double body = static_cast<double>(weights_->bytes()) - head;
   EXPECT_EQ(prompt.bytes * 64, 2 * body + head +
                                    (32 + 3 * kTinyWindow) * kToken +

@@ -50,14 +50,12 @@ absl::StatusOr<const GgufFile::Tensor*> Find(const GgufFile& file,
   return tensor;
 }
 
-// What `pack` (PackLinear, PackEmbedding) makes of a matrix.
-template <typename Pack>
-auto LoadMatrix(const GgufFile& file, const std::string& name, Pack pack,
-                kernels::ThreadPool& pool)
-    -> decltype(pack(GgmlType::kF32, {}, 0, 0, pool)) {
+absl::StatusOr<PackedLinear> LoadMatrix(const GgufFile& file,
+                                        const std::string& name,
+                                        kernels::ThreadPool& pool) {
   ASSIGN_OR_RETURN(const GgufFile::Tensor* tensor, Find(file, name));
-  auto packed =
-      pack(tensor->type, tensor->data, tensor->rows(), tensor->cols(), pool);
+  auto packed = PackLinear(tensor->type, tensor->data, tensor->rows(),
+                           tensor->cols(), pool);
   if (absl::IsUnimplemented(packed.status())) {
     return UnsupportedType(file, *tensor, "Q4_0, Q2_0 or Q8_0");
   }
@@ -65,7 +63,7 @@ auto LoadMatrix(const GgufFile& file, const std::string& name, Pack pack,
   return packed;
 }
 
-absl::StatusOr<cpu::PackedInt8Linear> LoadEmbedding(const GgufFile& file,
+absl::StatusOr<PackedLinear> LoadEmbedding(const GgufFile& file,
                                                     kernels::ThreadPool& pool) {
   if (file.Find("output.weight") != nullptr) {
     return common::MakeError(
@@ -75,7 +73,7 @@ absl::StatusOr<cpu::PackedInt8Linear> LoadEmbedding(const GgufFile& file,
                      "token embedding"),
         {{"tensor", "output.weight"}});
   }
-  return LoadMatrix(file, model::kGgufEmbedding, PackEmbedding, pool);
+  return LoadMatrix(file, model::kGgufEmbedding, pool);
 }
 
 absl::StatusOr<std::vector<float>> LoadNorm(const GgufFile& file,
@@ -101,7 +99,7 @@ absl::StatusOr<LayerWeights> LoadLayer(const GgufFile& file, int64_t layer,
     return absl::StrCat("blk.", layer, ".", part, ".weight");
   };
   const auto linear = [&](const char* part) {
-    return LoadMatrix(file, name(part), PackLinear, pool);
+    return LoadMatrix(file, name(part), pool);
   };
   ASSIGN_OR_RETURN(auto attn_norm, LoadNorm(file, name("attn_norm")));
   ASSIGN_OR_RETURN(auto q, linear("attn_q"));
@@ -135,7 +133,7 @@ absl::StatusOr<LayerWeights> LoadLayer(const GgufFile& file, int64_t layer,
 }  // namespace
 
 int64_t Gemma3Weights::bytes() const {
-  int64_t sum = embedding.bytes();
+  int64_t sum = PackedBytes(embedding);
   for (const LayerWeights& layer : layers) {
     for (const PackedLinear* linear : {&layer.q, &layer.k, &layer.v, &layer.o,
                                        &layer.gate, &layer.up, &layer.down}) {

@@ -8,7 +8,6 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/base/thread_pool.h"
-#include "kernels/cpu/int8_head.h"
 #include "kernels/quant/ggml_types.h"
 #include "services/inference/packed_linear.h"
 #include "services/model/gemma3_config.h"
@@ -36,7 +35,7 @@ struct LayerWeights {
 // Immutable, so safe to share.
 struct Gemma3Weights {
   model::Gemma3Config config;
-  cpu::PackedInt8Linear embedding;  // [vocabulary, hidden], also the head
+  PackedLinear embedding;  // [vocabulary, hidden], also the head
   std::vector<LayerWeights> layers;
   std::vector<float> output_norm;  // [hidden]
   // What the file holds: the number of linears by type, the embedding's type.

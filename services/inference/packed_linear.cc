@@ -48,7 +48,10 @@ absl::StatusOr<PackedLinear> PackLinear(GgmlType type,
                                         absl::Span<const uint8_t> blocks,
                                         int64_t n, int64_t k,
                                         kernels::ThreadPool& pool) {
-  if (type == GgmlType::kQ8_0) return PackEmbedding(type, blocks, n, k, pool);
+  if (type == GgmlType::kQ8_0) {
+    RETURN_IF_ERROR(CheckScales(type, blocks));
+    return cpu::PackedInt8Linear::FromQ8_0(blocks, n, k, pool);
+  }
   if (type == GgmlType::kQ4_0) {
     RETURN_IF_ERROR(CheckScales(type, blocks));
     return cpu::PackedInt4Linear::FromQ4_0(blocks, n, k, pool);
@@ -56,18 +59,6 @@ absl::StatusOr<PackedLinear> PackLinear(GgmlType type,
   ASSIGN_OR_RETURN(const std::vector<uint8_t> expanded,
                    BlocksOnGrid(type, blocks, n, k, quant::kInt4G32));
   return cpu::PackedInt4Linear::FromQ4_0(expanded, n, k, pool);
-}
-
-absl::StatusOr<cpu::PackedInt8Linear> PackEmbedding(
-    GgmlType type, absl::Span<const uint8_t> blocks, int64_t n, int64_t k,
-    kernels::ThreadPool& pool) {
-  if (type == GgmlType::kQ8_0) {
-    RETURN_IF_ERROR(CheckScales(type, blocks));
-    return cpu::PackedInt8Linear::FromQ8_0(blocks, n, k, pool);
-  }
-  ASSIGN_OR_RETURN(const std::vector<uint8_t> expanded,
-                   BlocksOnGrid(type, blocks, n, k, quant::kInt8G32));
-  return cpu::PackedInt8Linear::FromQ8_0(expanded, n, k, pool);
 }
 
 }  // namespace onegrid::inference

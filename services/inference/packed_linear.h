@@ -27,11 +27,17 @@ absl::StatusOr<PackedLinear> PackLinear(quant::GgmlType type,
                                         int64_t n, int64_t k,
                                         kernels::ThreadPool& pool);
 
-// The same for the embedding, which is also the head: of any of these types, as
-// int8 codes.
-absl::StatusOr<cpu::PackedInt8Linear> PackEmbedding(
-    quant::GgmlType type, absl::Span<const uint8_t> blocks, int64_t n,
-    int64_t k, kernels::ThreadPool& pool);
+// out [k] = row `row` [0, n) as code * scale: the embedding of one token.
+inline void DequantizeRow(const PackedLinear& linear, int64_t row,
+                          absl::Span<float> out) {
+  std::visit([&](const auto& packed) { packed.DequantizeRow(row, out); },
+             linear);
+}
+
+inline int64_t PackedElements(const PackedLinear& linear) {
+  return std::visit([](const auto& packed) { return packed.n() * packed.k(); },
+                    linear);
+}
 
 inline int64_t PackedBytes(const PackedLinear& linear) {
   return std::visit([](const auto& packed) { return packed.bytes(); }, linear);

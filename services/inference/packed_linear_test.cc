@@ -70,15 +70,15 @@ TEST_P(PackedLinearTest, LinearsKeepTheirValues) {
             Values(GetParam(), blocks));
 }
 
-TEST_P(PackedLinearTest, EmbeddingsKeepTheirValues) {
+TEST_P(PackedLinearTest, RowsKeepTheirValues) {
   const std::vector<uint8_t> blocks = RandomBlocks(GetParam());
   const std::vector<float> values = Values(GetParam(), blocks);
-  const auto packed = PackEmbedding(GetParam(), blocks, kN, kK, pool_);
+  const auto packed = PackLinear(GetParam(), blocks, kN, kK, pool_);
   ASSERT_TRUE(packed.ok()) << packed.status();
-  EXPECT_EQ(WeightsOf(*packed), values);
+  EXPECT_EQ(PackedElements(*packed), kN * kK);
   std::vector<float> row(kK);
   for (int64_t n = 0; n < kN; ++n) {
-    packed->DequantizeRow(n, absl::MakeSpan(row));
+    DequantizeRow(*packed, n, absl::MakeSpan(row));
     for (int64_t i = 0; i < kK; ++i) EXPECT_EQ(row[i], values[n * kK + i]);
   }
 }
@@ -86,10 +86,7 @@ TEST_P(PackedLinearTest, EmbeddingsKeepTheirValues) {
 TEST_P(PackedLinearTest, SizesAndScalesThatDoNotFitAreRefused) {
   std::vector<uint8_t> blocks = RandomBlocks(GetParam());
   const auto code = [&](int64_t n, int64_t k) {
-    const auto linear = PackLinear(GetParam(), blocks, n, k, pool_);
-    const auto embedding = PackEmbedding(GetParam(), blocks, n, k, pool_);
-    EXPECT_EQ(linear.status().code(), embedding.status().code());
-    return linear.status().code();
+    return PackLinear(GetParam(), blocks, n, k, pool_).status().code();
   };
   EXPECT_EQ(code(kN, kK), absl::StatusCode::kOk);
   EXPECT_EQ(code(kN, kK / 2), absl::StatusCode::kInvalidArgument);
@@ -111,8 +108,6 @@ TEST(PackedLinearTypeTest, TypesOfNoGridAreUnimplemented) {
   for (const auto type : {GgmlType::kF32, GgmlType::kBF16, GgmlType::kQ4_1,
                           GgmlType::kQ6_K, static_cast<GgmlType>(41)}) {
     EXPECT_EQ(PackLinear(type, bytes, 1, 256, pool).status().code(),
-              absl::StatusCode::kUnimplemented);
-    EXPECT_EQ(PackEmbedding(type, bytes, 1, 256, pool).status().code(),
               absl::StatusCode::kUnimplemented);
   }
 }

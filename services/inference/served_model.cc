@@ -58,6 +58,17 @@ std::string WeightFormat(const Gemma3Weights& weights) {
                       GridName(weights.embedding_type), "; norms: F32");
 }
 
+const char* KernelName(quant::GgmlType type) {
+  switch (type) {
+    case quant::GgmlType::kQ8_0:
+      return "int8";
+    case quant::GgmlType::kQ2_0:
+      return "int4 (expanded)";
+    default:
+      return "int4";
+  }
+}
+
 // Which kernel runs which grid.
 std::string KernelPath(const Numerics& numerics, const Gemma3Weights& weights) {
   const bool f32 = numerics.activations == Precision::kF32;
@@ -65,14 +76,10 @@ std::string KernelPath(const Numerics& numerics, const Gemma3Weights& weights) {
   std::vector<std::string> paths;
   for (const auto& [type, count] : weights.linear_types) {
     const char* name = (*quant::GridOfBlocks(type))->name;
-    const char* kernel = type == quant::GgmlType::kQ8_0   ? "int8"
-                         : type == quant::GgmlType::kQ2_0 ? "int4 (expanded)"
-                                                          : "int4";
-    paths.push_back(absl::StrCat(name, ": ", input, kernel));
+    paths.push_back(absl::StrCat(name, ": ", input, KernelName(type)));
   }
-  paths.push_back(absl::StrCat(
-      "head: ", input, "int8",
-      weights.embedding_type == quant::GgmlType::kQ8_0 ? "" : " (expanded)"));
+  paths.push_back(
+      absl::StrCat("head: ", input, KernelName(weights.embedding_type)));
   return absl::StrCat(
       "decode and prefill in groups of 32: ", absl::StrJoin(paths, ", "), "; ",
       kernels::IsaName(numerics.isa));
