@@ -1,30 +1,29 @@
 #include "kernels/cpu/int8_head.h"
 
-#include <algorithm>
-#include <cstring>
+#include <utility>
 
-#include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
 #include "kernels/base/check.h"
-#include "kernels/base/float_types.h"
 #include "kernels/cpu/linear_kernels.h"
+#include "kernels/cpu/tile_format.h"
 #include "kernels/cpu/tiled_matmul.h"
 
 namespace onegrid::cpu {
 namespace {
 
-constexpr int64_t kBlockBytes = 34;
-constexpr int64_t kCodeBytes = 512;
-
-// Puts one block in its place as row r of a tile's group.
-void PackBlock(const uint8_t* block, int r, uint8_t* group) {
+void PackCodes(const uint8_t* block, int row, uint8_t* place) {
   for (int k = 0; k < kLinearGroup; ++k) {
     // Flipping the top bit of a two's complement byte adds 128.
-    group[64 * (k / 4) + 4 * r + k % 4] =
+    place[64 * (k / 4) + 4 * row + k % 4] =
         static_cast<uint8_t>(block[2 + k] ^ 0x80);
   }
-  std::memcpy(group + kCodeBytes + 2 * r, block, 2);
 }
+
+int Code(const uint8_t* place, int row, int64_t k) {
+  return place[64 * (k / 4) + 4 * row + k % 4] - 128;
+}
+
+constexpr TileFormat kFormat = {"Q8_0",          kLinearGroup, 34,
+                                kInt8GroupBytes, PackCodes,    Code};
 
 TiledWeights View(const PackedInt8Linear& w) {
   return {w.tiles(), w.n(), w.k(), kInt8GroupBytes};
@@ -32,64 +31,17 @@ TiledWeights View(const PackedInt8Linear& w) {
 
 }  // namespace
 
-PackedInt8Linear::PackedInt8Linear(int64_t n, int64_t k)
-    : n_(n),
-      k_(k),
-      tiles_(static_cast<size_t>((n + kTileRows - 1) / kTileRows *
-                                 (k / kLinearGroup) * kInt8GroupBytes)) {}
-
 absl::StatusOr<PackedInt8Linear> PackedInt8Linear::FromQ8_0(
     absl::Span<const uint8_t> blocks, int64_t n, int64_t k,
     kernels::ThreadPool& pool) {
-  if (n <= 0 || k <= 0 || k % kLinearGroup != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "int8 weights are [", n, ", ", k,
-        "]: expected positive sizes and a multiple of 32 columns"));
-  }
-  const int64_t groups = k / kLinearGroup;
-  if (static_cast<int64_t>(blocks.size()) / kBlockBytes / groups != n ||
-      static_cast<int64_t>(blocks.size()) % (kBlockBytes * groups) != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("Q8_0 data of [", n, ", ", k, "] has ", blocks.size(),
-                     " bytes, expected ", n * groups * kBlockBytes));
-  }
-  PackedInt8Linear packed(n, k);
-  const int64_t tile_bytes = View(packed).tile_bytes();
-  uint8_t* tiles = packed.tiles_.data();
-  const int64_t tile_count = View(packed).tile_count();
-  pool.ParallelFor(tile_count, pool.GrainFor(tile_count),
-                   [&](int64_t begin, int64_t end, int) {
-                     for (int64_t row = begin * kTileRows;
-                          row < std::min(n, end * kTileRows); ++row) {
-                       uint8_t* tile = tiles + row / kTileRows * tile_bytes;
-                       for (int64_t g = 0; g < groups; ++g) {
-                         PackBlock(
-                             blocks.data() + (row * groups + g) * kBlockBytes,
-                             static_cast<int>(row % kTileRows),
-                             tile + g * kInt8GroupBytes);
-                       }
-                     }
-                   });
-  return packed;
+  auto tiles = PackTiles(kFormat, blocks, n, k, pool);
+  if (!tiles.ok()) return tiles.status();
+  return PackedInt8Linear(n, k, *std::move(tiles));
 }
 
 void PackedInt8Linear::DequantizeRow(int64_t row, absl::Span<float> out) const {
-  KERNELS_CHECK(row >= 0 && row < n_);
-  KERNELS_CHECK(out.size() == static_cast<size_t>(k_));
-  const int64_t r = row % kTileRows;
-  const uint8_t* group =
-      tiles_.data() + row / kTileRows * View(*this).tile_bytes();
-  for (int64_t g = 0; g < k_ / kLinearGroup; ++g) {
-    uint16_t scale_bits;
-    std::memcpy(&scale_bits, group + kCodeBytes + 2 * r, sizeof(scale_bits));
-    const float scale = kernels::F16ToFloat(scale_bits);
-    for (int64_t k = 0; k < kLinearGroup; ++k) {
-      const int code = group[64 * (k / 4) + 4 * r + k % 4] - 128;
-      out[static_cast<size_t>(g * kLinearGroup + k)] =
-          static_cast<float>(code) * scale;
-    }
-    group += kInt8GroupBytes;
-  }
+  KERNELS_CHECK(row < n_);
+  DequantizeTileRow(kFormat, tiles(), k_, row, out);
 }
 
 void Int8Linear(const QuantizedActivations& x, const PackedInt8Linear& w,

@@ -2,6 +2,7 @@
 #define KERNELS_CPU_INT8_HEAD_H_
 
 #include <cstdint>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -36,7 +37,8 @@ class PackedInt8Linear {
   void DequantizeRow(int64_t row, absl::Span<float> out) const;
 
  private:
-  PackedInt8Linear(int64_t n, int64_t k);
+  PackedInt8Linear(int64_t n, int64_t k, kernels::AlignedBuffer<uint8_t> tiles)
+      : n_(n), k_(k), tiles_(std::move(tiles)) {}
 
   int64_t n_;
   int64_t k_;

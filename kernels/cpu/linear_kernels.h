@@ -12,8 +12,10 @@
 
 namespace onegrid::cpu {
 
-// Elements along K that share one scale.
+// Elements along K that share one scale, of activations and of int4 and int8.
 inline constexpr int kLinearGroup = 32;
+// The same of int2.
+inline constexpr int kInt2Group = 64;
 // Output rows of one weight tile.
 inline constexpr int kTileRows = 16;
 // Most activation rows in one panel.
@@ -28,7 +30,11 @@ inline constexpr float kSmallestAmax = 1e-30f;
 //         nibble that of k = 8j + 4 + b, both as code + 8.
 //   int8: 8 x 64 bytes of codes, then 16 f16 scales. Byte 4r + b of line j is
 //         the code of row r, k = 4j + b, as code + 128.
+//   int2: for 64 elements 4 x 64 bytes of codes, then 16 f16 scales. Byte 4r + b
+//         of line j has in bits 2f, 2f + 1 the code of row r, k = 16j + 4f + b,
+//         as code + 1.
 // Rows past the end of the matrix have scale zero.
+inline constexpr int64_t kInt2GroupBytes = 4 * 64 + 32;
 inline constexpr int64_t kInt4GroupBytes = 4 * 64 + 32;
 inline constexpr int64_t kInt8GroupBytes = 8 * 64 + 32;
 
@@ -51,11 +57,16 @@ struct LinearKernels {
                        int8_t* codes, float* scales, int32_t* offsets);
   // out[m * out_stride + r] = sum over groups of (exact integer dot product) *
   // weight scale * activation scale, for all rows m of the panel, r < 16.
+  // int2 takes an even number of groups.
+  void (*int2_tile)(const ActivationPanel& panel, const uint8_t* tile,
+                    float* out, int64_t out_stride);
   void (*int4_tile)(const ActivationPanel& panel, const uint8_t* tile,
                     float* out, int64_t out_stride);
   void (*int8_tile)(const ActivationPanel& panel, const uint8_t* tile,
                     float* out, int64_t out_stride);
-  // Expands consecutive groups of one tile to w [32 * groups][16] floats.
+  // Expands consecutive groups of one tile to w [32 * groups][16] floats; of
+  // int2 from an even group on, an even number.
+  void (*int2_expand)(const uint8_t* tile, int64_t groups, float* w);
   void (*int4_expand)(const uint8_t* tile, int64_t groups, float* w);
   void (*int8_expand)(const uint8_t* tile, int64_t groups, float* w);
   // out[m][r] (+)= sum over k of x[m * x_stride + k] * w[k][r], any rows >= 0.

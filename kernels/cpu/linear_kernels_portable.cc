@@ -10,36 +10,48 @@
 namespace onegrid::cpu {
 namespace {
 
-float TileScale(const uint8_t* scales, int row) {
-  uint16_t bits;
-  std::memcpy(&bits, scales + 2 * row, sizeof(bits));
-  return kernels::F16ToFloat(bits);
-}
-
-int Int4Code(const uint8_t* group, int row, int k) {
-  const uint8_t pair = group[64 * (k / 8) + 4 * row + k % 4];
-  return (k % 8 < 4 ? pair & 15 : pair >> 4) - 8;
-}
-
-int Int8Code(const uint8_t* group, int row, int k) {
-  return group[64 * (k / 4) + 4 * row + k % 4] - 128;
-}
+// Where group g of a tile lies, and what it holds.
+struct Int2Format {
+  static constexpr int64_t kBytes = kInt2GroupBytes;
+  static const uint8_t* Place(const uint8_t* tile, int64_t g) {
+    return tile + g / 2 * kBytes;
+  }
+  static int Code(const uint8_t* place, int64_t g, int row, int k) {
+    k += static_cast<int>(g % 2) * kLinearGroup;
+    const uint8_t four = place[64 * (k / 16) + 4 * row + k % 4];
+    return ((four >> (k / 4 % 4 * 2)) & 3) - 1;
+  }
+};
 
 struct Int4Format {
   static constexpr int64_t kBytes = kInt4GroupBytes;
-  static constexpr int64_t kCodeBytes = 256;
-  static int Code(const uint8_t* group, int row, int k) {
-    return Int4Code(group, row, k);
+  static const uint8_t* Place(const uint8_t* tile, int64_t g) {
+    return tile + g * kBytes;
+  }
+  static int Code(const uint8_t* place, int64_t, int row, int k) {
+    const uint8_t pair = place[64 * (k / 8) + 4 * row + k % 4];
+    return (k % 8 < 4 ? pair & 15 : pair >> 4) - 8;
   }
 };
 
 struct Int8Format {
   static constexpr int64_t kBytes = kInt8GroupBytes;
-  static constexpr int64_t kCodeBytes = 512;
-  static int Code(const uint8_t* group, int row, int k) {
-    return Int8Code(group, row, k);
+  static const uint8_t* Place(const uint8_t* tile, int64_t g) {
+    return tile + g * kBytes;
+  }
+  static int Code(const uint8_t* place, int64_t, int row, int k) {
+    return place[64 * (k / 4) + 4 * row + k % 4] - 128;
   }
 };
+
+// Of row `row` in a place of the format: the scales are its end.
+template <typename Format>
+float ScaleIn(const uint8_t* place, int row) {
+  uint16_t bits;
+  std::memcpy(&bits, place + Format::kBytes - 2 * kTileRows + 2 * row,
+              sizeof(bits));
+  return kernels::F16ToFloat(bits);
+}
 
 static_assert(kLinearGroup == quant::kActivationGroup);
 static_assert(kSmallestAmax == quant::kSmallestActivation);
@@ -64,16 +76,15 @@ void Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
     for (int r = 0; r < kTileRows; ++r) {
       float total = 0;
       for (int64_t g = 0; g < panel.groups; ++g) {
-        const uint8_t* group = tile + g * Format::kBytes;
+        const uint8_t* place = Format::Place(tile, g);
         const int64_t at = g * panel.rows + m;
         const int8_t* codes = panel.codes + at * kLinearGroup;
         int32_t dot = 0;
         for (int k = 0; k < kLinearGroup; ++k) {
-          dot += codes[k] * Format::Code(group, r, k);
+          dot += codes[k] * Format::Code(place, g, r, k);
         }
-        total = std::fma(
-            static_cast<float>(dot) * TileScale(group + Format::kCodeBytes, r),
-            panel.scales[at], total);
+        total = std::fma(static_cast<float>(dot) * ScaleIn<Format>(place, r),
+                         panel.scales[at], total);
       }
       out[m * out_stride + r] = total;
     }
@@ -83,12 +94,12 @@ void Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
 template <typename Format>
 void Expand(const uint8_t* tile, int64_t groups, float* w) {
   for (int64_t g = 0; g < groups; ++g) {
-    const uint8_t* group = tile + g * Format::kBytes;
+    const uint8_t* place = Format::Place(tile, g);
     for (int k = 0; k < kLinearGroup; ++k) {
       for (int r = 0; r < kTileRows; ++r) {
         w[(g * kLinearGroup + k) * kTileRows + r] =
-            static_cast<float>(Format::Code(group, r, k)) *
-            TileScale(group + Format::kCodeBytes, r);
+            static_cast<float>(Format::Code(place, g, r, k)) *
+            ScaleIn<Format>(place, r);
       }
     }
   }
@@ -113,8 +124,9 @@ void F32Tile(const float* x, int64_t x_stride, int64_t rows, const float* w,
 }  // namespace
 
 const LinearKernels kLinearKernelsPortable = {
-    QuantizeRow,        Tile<Int4Format>,   Tile<Int8Format>,
-    Expand<Int4Format>, Expand<Int8Format>, F32Tile,
+    QuantizeRow,        Tile<Int2Format>,   Tile<Int4Format>,
+    Tile<Int8Format>,   Expand<Int2Format>, Expand<Int4Format>,
+    Expand<Int8Format>, F32Tile,
 };
 
 const LinearKernels& LinearKernelsFor(kernels::Isa isa) {

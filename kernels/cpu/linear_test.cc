@@ -11,10 +11,12 @@
 #include "gtest/gtest.h"
 #include "kernels/base/cpu_features.h"
 #include "kernels/base/thread_pool.h"
+#include "kernels/cpu/int2_linear.h"
 #include "kernels/cpu/int4_linear.h"
 #include "kernels/cpu/int8_head.h"
 #include "kernels/quant/grid.h"
 #include "kernels/quant/int8_activations.h"
+#include "kernels/quant/q2_0.h"
 #include "kernels/quant/q4_0.h"
 #include "kernels/quant/q8_0.h"
 #include "kernels/reference/ops.h"
@@ -44,12 +46,45 @@ std::vector<Shape> Shapes() {
   return shapes;
 }
 
+// The same for groups of 64.
+std::vector<Shape> Int2Shapes() {
+  std::vector<Shape> shapes = Shapes();
+  for (Shape& shape : shapes) shape.k = (shape.k + 63) / 64 * 64;
+  return shapes;
+}
+
 std::vector<float> RandomFloats(int64_t count, uint32_t seed) {
   std::mt19937 random(seed);
   std::normal_distribution<float> normal;
   std::vector<float> x(static_cast<size_t>(count));
   for (float& value : x) value = normal(random);
   return x;
+}
+
+// With the code 2, which files may hold.
+quant::GridMatrix RandomInt2(int64_t n, int64_t k, uint32_t seed) {
+  std::mt19937 random(seed);
+  quant::GridMatrix w{n, k, {}, {}, &quant::kInt2G64};
+  for (int64_t i = 0; i < n * k; ++i) {
+    w.codes.push_back(static_cast<int8_t>(static_cast<int>(random() % 4) - 1));
+  }
+  for (int64_t i = 0; i < n * k / 64; ++i) {
+    w.scales.push_back(
+        quant::SnapScale(0.01f * static_cast<float>(1 + random() % 9)));
+  }
+  return w;
+}
+
+// Blocks as a file may hold them: PackQ2_0 takes what the grid writes.
+std::vector<uint8_t> Q2_0Blocks(const quant::GridMatrix& w) {
+  quant::GridMatrix zero = w;
+  for (int8_t& code : zero.codes) code = -1;
+  std::vector<uint8_t> blocks = *quant::PackQ2_0(zero);
+  for (size_t i = 0; i < w.codes.size(); ++i) {
+    blocks[i / 64 * 18 + 2 + i % 64 / 4] |=
+        static_cast<uint8_t>((w.codes[i] + 1) << (2 * (i % 4)));
+  }
+  return blocks;
 }
 
 quant::GridMatrix RandomInt4(int64_t n, int64_t k, uint32_t seed) {
@@ -89,9 +124,10 @@ std::pair<double, double> Exact(const QuantizedActivations& x, const Matrix& w,
     for (int64_t k = 32 * g; k < 32 * g + 32; ++k) {
       dot += x.CodeAt(m, k) * w.codes[static_cast<size_t>(n * w.cols + k)];
     }
-    const double term = static_cast<double>(dot) *
-                        w.scales[static_cast<size_t>(n * w.cols / 32 + g)] *
-                        x.ScaleAt(m, g);
+    const double term =
+        static_cast<double>(dot) *
+        w.scales[static_cast<size_t>((n * w.cols + 32 * g) / w.grid->group)] *
+        x.ScaleAt(m, g);
     sum += term;
     magnitude += std::fabs(term);
   }
@@ -124,6 +160,20 @@ class LinearTest : public testing::TestWithParam<Isa> {
   }
   ThreadPool pool_{3};
 };
+
+TEST_P(LinearTest, Int2EqualsExactIntegerModel) {
+  for (const auto& [m, n, k] : Int2Shapes()) {
+    const quant::GridMatrix w = RandomInt2(n, k, 1);
+    const auto packed =
+        PackedInt2Linear::FromQ2_0(Q2_0Blocks(w), n, k, pool_);
+    ASSERT_TRUE(packed.ok()) << packed.status();
+    QuantizedActivations x;
+    QuantizeActivations(RandomFloats(m * k, 2), m, k, &x, pool_, GetParam());
+    std::vector<float> out(static_cast<size_t>(m * n));
+    Int2Linear(x, *packed, out.data(), pool_, GetParam());
+    EXPECT_LE(WorstExcess(x, w, out), 0) << m << " " << n << " " << k;
+  }
+}
 
 TEST_P(LinearTest, Int4EqualsExactIntegerModel) {
   for (const auto& [m, n, k] : Shapes()) {
@@ -178,6 +228,14 @@ TEST_P(LinearTest, ExtremeCodesDoNotSaturate) {
   QuantizedActivations x;
   QuantizeActivations(x_values, m, k, &x, pool_, GetParam());
   std::vector<float> out(static_cast<size_t>(m * n));
+  for (int code : {-1, 2}) {
+    quant::GridMatrix w = RandomInt2(n, k, 1);
+    for (int8_t& c : w.codes) c = static_cast<int8_t>(code);
+    const auto packed =
+        PackedInt2Linear::FromQ2_0(Q2_0Blocks(w), n, k, pool_);
+    Int2Linear(x, *packed, out.data(), pool_, GetParam());
+    EXPECT_LE(WorstExcess(x, w, out), 0) << code;
+  }
   for (int code : {-8, 7}) {
     quant::GridMatrix w = RandomInt4(n, k, 1);
     for (int8_t& c : w.codes) c = static_cast<int8_t>(code);
@@ -261,7 +319,8 @@ void ExpectFloatMode(const Shape& shape, const Matrix& w, const Packed& packed,
   const auto& [m, n, k] = shape;
   std::vector<float> dense(static_cast<size_t>(n * k));
   for (size_t i = 0; i < dense.size(); ++i) {
-    dense[i] = static_cast<float>(w.codes[i]) * w.scales[i / 32];
+    dense[i] = static_cast<float>(w.codes[i]) *
+               w.scales[i / static_cast<size_t>(w.grid->group)];
   }
   const std::vector<float> x = RandomFloats(m * k, 4);
   std::vector<float> out(static_cast<size_t>(m * n));
@@ -274,6 +333,16 @@ void ExpectFloatMode(const Shape& shape, const Matrix& w, const Packed& packed,
   for (size_t i = 0; i < out.size(); ++i) {
     ASSERT_NEAR(out[i], want[i], 2 * static_cast<double>(k + 1) * kU * size[i])
         << m << " " << n << " " << k << " at " << i;
+  }
+}
+
+TEST_P(LinearTest, Int2FloatModeMatchesReference) {
+  for (const Shape& shape : Int2Shapes()) {
+    const quant::GridMatrix w2 = RandomInt2(shape.n, shape.k, 5);
+    ExpectFloatMode(shape, w2,
+                    *PackedInt2Linear::FromQ2_0(Q2_0Blocks(w2), shape.n,
+                                                shape.k, pool_),
+                    Int2LinearF32, pool_, GetParam());
   }
 }
 
@@ -325,6 +394,8 @@ TEST(PackedLinearTest, WrongSizesAreInvalidArguments) {
                       {1, 32},
                       {-1, 32},
                       {int64_t{1} << 60, 32}}) {
+    EXPECT_EQ(PackedInt2Linear::FromQ2_0(blocks, n, k, pool).status().code(),
+              absl::StatusCode::kInvalidArgument);
     EXPECT_EQ(PackedInt4Linear::FromQ4_0(blocks, n, k, pool).status().code(),
               absl::StatusCode::kInvalidArgument);
     EXPECT_EQ(PackedInt8Linear::FromQ8_0(blocks, n, k, pool).status().code(),

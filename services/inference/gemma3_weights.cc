@@ -64,7 +64,7 @@ absl::StatusOr<PackedLinear> LoadMatrix(const GgufFile& file,
 }
 
 absl::StatusOr<PackedLinear> LoadEmbedding(const GgufFile& file,
-                                                    kernels::ThreadPool& pool) {
+                                           kernels::ThreadPool& pool) {
   if (file.Find("output.weight") != nullptr) {
     return common::MakeError(
         absl::StatusCode::kUnimplemented, "UNSUPPORTED_TENSOR_TYPE",

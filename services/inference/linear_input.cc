@@ -66,6 +66,14 @@ void LinearInput::MultiplyInt8(const Weights& w, float* out, Product product) {
            numerics_.isa);
 }
 
+void LinearInput::Multiply(const cpu::PackedInt2Linear& w, float* out) {
+  if (numerics_.activations == Precision::kInt8) {
+    MultiplyInt8(w, out, cpu::Int2Linear);
+  } else {
+    cpu::Int2LinearF32(x_, m_, w, out, pool_, numerics_.isa);
+  }
+}
+
 void LinearInput::Multiply(const cpu::PackedInt4Linear& w, float* out) {
   if (numerics_.activations == Precision::kInt8) {
     MultiplyInt8(w, out, cpu::Int4Linear);

@@ -6,6 +6,7 @@
 
 #include "kernels/base/aligned_buffer.h"
 #include "kernels/base/thread_pool.h"
+#include "kernels/cpu/int2_linear.h"
 #include "kernels/cpu/int4_linear.h"
 #include "kernels/cpu/int8_head.h"
 #include "kernels/cpu/quantized_activations.h"
@@ -29,6 +30,7 @@ class LinearInput {
   void Set(const float* x, int64_t m, int64_t k, Terms terms);
 
   // out: [m, n] = x * w^T, w [n, k].
+  void Multiply(const cpu::PackedInt2Linear& w, float* out);
   void Multiply(const cpu::PackedInt4Linear& w, float* out);
   void Multiply(const cpu::PackedInt8Linear& w, float* out);
   void Multiply(const PackedLinear& w, float* out);

@@ -1,8 +1,5 @@
 #include "services/inference/packed_linear.h"
 
-#include <utility>
-#include <vector>
-
 #include "absl/strings/str_cat.h"
 #include "kernels/quant/grid_blocks.h"
 #include "services/common/error_info.h"
@@ -11,24 +8,6 @@ namespace onegrid::inference {
 namespace {
 
 using quant::GgmlType;
-using quant::GridMatrix;
-
-// The same values on a grid that has all the codes and a group that divides
-// the old one: codes unchanged, scales repeated. As GGUF blocks.
-absl::StatusOr<std::vector<uint8_t>> BlocksOnGrid(
-    GgmlType type, absl::Span<const uint8_t> blocks, int64_t n, int64_t k,
-    const quant::Grid& grid) {
-  ASSIGN_OR_RETURN(GridMatrix matrix, quant::UnpackBlocks(type, blocks, n, k));
-  const int repeats = matrix.grid->group / grid.group;
-  std::vector<float> scales;
-  scales.reserve(matrix.scales.size() * repeats);
-  for (const float scale : matrix.scales) {
-    scales.insert(scales.end(), repeats, scale);
-  }
-  matrix.scales = std::move(scales);
-  matrix.grid = &grid;
-  return quant::PackBlocks(matrix);
-}
 
 // Every block starts with its f16 scale.
 absl::Status CheckScales(GgmlType type, absl::Span<const uint8_t> blocks) {
@@ -48,17 +27,16 @@ absl::StatusOr<PackedLinear> PackLinear(GgmlType type,
                                         absl::Span<const uint8_t> blocks,
                                         int64_t n, int64_t k,
                                         kernels::ThreadPool& pool) {
-  if (type == GgmlType::kQ8_0) {
-    RETURN_IF_ERROR(CheckScales(type, blocks));
-    return cpu::PackedInt8Linear::FromQ8_0(blocks, n, k, pool);
+  // Its error tells the types that there are.
+  RETURN_IF_ERROR(quant::GridOfBlocks(type).status());
+  RETURN_IF_ERROR(CheckScales(type, blocks));
+  if (type == GgmlType::kQ2_0) {
+    return cpu::PackedInt2Linear::FromQ2_0(blocks, n, k, pool);
   }
   if (type == GgmlType::kQ4_0) {
-    RETURN_IF_ERROR(CheckScales(type, blocks));
     return cpu::PackedInt4Linear::FromQ4_0(blocks, n, k, pool);
   }
-  ASSIGN_OR_RETURN(const std::vector<uint8_t> expanded,
-                   BlocksOnGrid(type, blocks, n, k, quant::kInt4G32));
-  return cpu::PackedInt4Linear::FromQ4_0(expanded, n, k, pool);
+  return cpu::PackedInt8Linear::FromQ8_0(blocks, n, k, pool);
 }
 
 }  // namespace onegrid::inference

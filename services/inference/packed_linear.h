@@ -8,18 +8,18 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "kernels/base/thread_pool.h"
+#include "kernels/cpu/int2_linear.h"
 #include "kernels/cpu/int4_linear.h"
 #include "kernels/cpu/int8_head.h"
 #include "kernels/quant/ggml_types.h"
 
 namespace onegrid::inference {
 
-using PackedLinear = std::variant<cpu::PackedInt4Linear, cpu::PackedInt8Linear>;
+using PackedLinear = std::variant<cpu::PackedInt2Linear, cpu::PackedInt4Linear,
+                                  cpu::PackedInt8Linear>;
 
-// A linear of GGUF blocks [n, k], row by row; they are not needed afterwards.
-// Its values stay what they are: Q4_0 goes to the int4 kernel, Q2_0 too (its
-// codes are int4 codes, its scales count for two groups of 32), Q8_0 to the
-// int8 kernel.
+// A linear of GGUF blocks [n, k] of Q2_0, Q4_0 or Q8_0, row by row; they are
+// not needed afterwards. Codes and scales stay what they are.
 // Unimplemented: another type. InvalidArgument: sizes that do not fit or a
 // scale that is not finite.
 absl::StatusOr<PackedLinear> PackLinear(quant::GgmlType type,

@@ -63,7 +63,7 @@ const char* KernelName(quant::GgmlType type) {
     case quant::GgmlType::kQ8_0:
       return "int8";
     case quant::GgmlType::kQ2_0:
-      return "int4 (expanded)";
+      return "int2";
     default:
       return "int4";
   }

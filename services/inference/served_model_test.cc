@@ -98,8 +98,7 @@ TEST(ServedModelTest, InfoSaysWhichKernelRunsWhichGrid) {
   EXPECT_EQ(info(MixedTinyModel(), "f32").kernel_path(),
             "decode and prefill in groups of 32: int4_g32: f32 x dequantized "
             "int4, int8_g32: f32 x dequantized int8, int2_g64: f32 x "
-            "dequantized int4 (expanded), head: f32 x dequantized int4; "
-            "reference");
+            "dequantized int2, head: f32 x dequantized int4; reference");
 }
 
 TEST(ServedModelTest, UnknownPrecisionAndInstructionSetAreRefused) {
