@@ -30,7 +30,8 @@ inline constexpr float kSmallestAmax = 1e-30f;
 //         nibble that of k = 8j + 4 + b, both as code + 8.
 //   int8: 8 x 64 bytes of codes, then 16 f16 scales. Byte 4r + b of line j is
 //         the code of row r, k = 4j + b, as code + 128.
-//   int2: for 64 elements 4 x 64 bytes of codes, then 16 f16 scales. Byte 4r + b
+//   int2: for 64 elements 4 x 64 bytes of codes, then 16 f16 scales. Byte 4r +
+//   b
 //         of line j has in bits 2f, 2f + 1 the code of row r, k = 16j + 4f + b,
 //         as code + 1.
 // Rows past the end of the matrix have scale zero.

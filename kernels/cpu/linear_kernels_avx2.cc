@@ -166,8 +166,8 @@ void Int2Rows(const ActivationPanel& panel, int first, const uint8_t* tile,
 #pragma GCC unroll 4
         for (int m = 0; m < kRows; ++m) {
           const int8_t* row = codes + m * kLinearGroup + 16 * j + 4 * f;
-          pairs[m] = _mm256_add_epi16(
-              pairs[m], _mm256_maddubs_epi16(weights, Quad(row)));
+          pairs[m] = _mm256_add_epi16(pairs[m],
+                                      _mm256_maddubs_epi16(weights, Quad(row)));
         }
       }
     }
@@ -175,9 +175,8 @@ void Int2Rows(const ActivationPanel& panel, int first, const uint8_t* tile,
 #pragma GCC unroll 4
     for (int m = 0; m < kRows; ++m) {
       // The bias is 1 here: an eighth of that of int4.
-      dot[m] = _mm256_add_epi32(
-          _mm256_madd_epi16(pairs[m], ones),
-          _mm256_set1_epi32(panel.offsets[at + m] / 8));
+      dot[m] = _mm256_add_epi32(_mm256_madd_epi16(pairs[m], ones),
+                                _mm256_set1_epi32(panel.offsets[at + m] / 8));
     }
     AddGroup<kRows>(dot, tile + 256 + 16 * half, panel.scales + at, total);
     if (g % 2 == 1) tile += kInt2GroupBytes;

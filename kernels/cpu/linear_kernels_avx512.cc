@@ -87,8 +87,7 @@ void Int2Rows(const ActivationPanel& panel, const uint8_t* tile, float* out,
 #pragma GCC unroll 12
         for (int m = 0; m < kRows; ++m) {
           dot[m] = _mm512_dpbusd_epi32(
-              dot[m], weights,
-              Quad(codes + m * kLinearGroup + 16 * j + 4 * f));
+              dot[m], weights, Quad(codes + m * kLinearGroup + 16 * j + 4 * f));
         }
       }
     }

@@ -124,8 +124,9 @@ void F32Tile(const float* x, int64_t x_stride, int64_t rows, const float* w,
 }  // namespace
 
 const LinearKernels kLinearKernelsPortable = {
-    QuantizeRow,        Tile<Int2Format>,   Tile<Int4Format>,
-    Tile<Int8Format>,   Expand<Int2Format>, Expand<Int4Format>,
+    QuantizeRow,        Tile<Int2Format>,
+    Tile<Int4Format>,   Tile<Int8Format>,
+    Expand<Int2Format>, Expand<Int4Format>,
     Expand<Int8Format>, F32Tile,
 };
 

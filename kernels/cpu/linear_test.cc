@@ -164,8 +164,7 @@ class LinearTest : public testing::TestWithParam<Isa> {
 TEST_P(LinearTest, Int2EqualsExactIntegerModel) {
   for (const auto& [m, n, k] : Int2Shapes()) {
     const quant::GridMatrix w = RandomInt2(n, k, 1);
-    const auto packed =
-        PackedInt2Linear::FromQ2_0(Q2_0Blocks(w), n, k, pool_);
+    const auto packed = PackedInt2Linear::FromQ2_0(Q2_0Blocks(w), n, k, pool_);
     ASSERT_TRUE(packed.ok()) << packed.status();
     QuantizedActivations x;
     QuantizeActivations(RandomFloats(m * k, 2), m, k, &x, pool_, GetParam());
@@ -231,8 +230,7 @@ TEST_P(LinearTest, ExtremeCodesDoNotSaturate) {
   for (int code : {-1, 2}) {
     quant::GridMatrix w = RandomInt2(n, k, 1);
     for (int8_t& c : w.codes) c = static_cast<int8_t>(code);
-    const auto packed =
-        PackedInt2Linear::FromQ2_0(Q2_0Blocks(w), n, k, pool_);
+    const auto packed = PackedInt2Linear::FromQ2_0(Q2_0Blocks(w), n, k, pool_);
     Int2Linear(x, *packed, out.data(), pool_, GetParam());
     EXPECT_LE(WorstExcess(x, w, out), 0) << code;
   }
@@ -339,10 +337,10 @@ void ExpectFloatMode(const Shape& shape, const Matrix& w, const Packed& packed,
 TEST_P(LinearTest, Int2FloatModeMatchesReference) {
   for (const Shape& shape : Int2Shapes()) {
     const quant::GridMatrix w2 = RandomInt2(shape.n, shape.k, 5);
-    ExpectFloatMode(shape, w2,
-                    *PackedInt2Linear::FromQ2_0(Q2_0Blocks(w2), shape.n,
-                                                shape.k, pool_),
-                    Int2LinearF32, pool_, GetParam());
+    ExpectFloatMode(
+        shape, w2,
+        *PackedInt2Linear::FromQ2_0(Q2_0Blocks(w2), shape.n, shape.k, pool_),
+        Int2LinearF32, pool_, GetParam());
   }
 }
 

@@ -21,10 +21,10 @@ absl::StatusOr<kernels::AlignedBuffer<uint8_t>> PackTiles(
     const TileFormat& format, absl::Span<const uint8_t> blocks, int64_t n,
     int64_t k, kernels::ThreadPool& pool) {
   if (n <= 0 || k <= 0 || k % format.block_elements != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        format.name, " weights are [", n, ", ", k,
-        "]: expected positive sizes and a multiple of ", format.block_elements,
-        " columns"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(format.name, " weights are [", n, ", ", k,
+                     "]: expected positive sizes and a multiple of ",
+                     format.block_elements, " columns"));
   }
   const int64_t row_blocks = k / format.block_elements;
   const int64_t row_bytes = row_blocks * format.block_bytes;

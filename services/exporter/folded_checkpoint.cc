@@ -43,7 +43,7 @@ absl::StatusOr<std::unique_ptr<FoldedCheckpoint>> FoldedCheckpoint::Open(
       folded->file_->Find(ScalesOf(embedding)) != nullptr ||
       folded->grids_.count(embedding) > 0;
   if (folded->has_embedding_) {
-    folded->grids_.emplace(embedding, &quant::kInt8G32);
+    folded->grids_.emplace(embedding, &quant::kInt4G32);
     RETURN_IF_ERROR(
         folded->CheckMatrix(embedding, config.vocab_size, config.hidden));
   }

@@ -22,7 +22,7 @@ namespace onegrid::exporter {
 //   - the same of token_embd.weight, unless the base's stays;
 //   - each norm that changed: N F32 [size], as GGUF has it;
 //   - metadata `grids`, a JSON object {N: name of a grid}, for the matrices
-//     that are not on int4_g32 (linears) or int8_g32 (embedding).
+//     that are not on int4_g32, the embedding too.
 // Thread-safe after Open.
 class FoldedCheckpoint {
  public:

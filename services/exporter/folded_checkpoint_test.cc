@@ -71,6 +71,17 @@ TEST_F(FoldedCheckpointTest, HoldsManyGridsAnEmbeddingAndNorms) {
             mixed_.norms["blk.0.ffn_norm.weight"]);
 }
 
+// int4 codes are int8 codes in groups of as many: a reader that took them for
+// that would have the right values and twice the bytes.
+TEST_F(FoldedCheckpointTest, AnEmbeddingOfNoNamedGridIsOnInt4) {
+  TestFolded folded = FoldTestModel(base_);
+  folded.matrices[kEmbedding] = mixed_.matrices[kEmbedding];
+  EXPECT_EQ(folded.grids, "");
+  const auto model = Open(folded);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ((*model)->Embedding()->grid, &quant::kInt4G32);
+}
+
 TEST_F(FoldedCheckpointTest, WhatIsNotThereStaysTheBases) {
   const auto base = GridModel::Open(base_, "");
   const auto model = Open(FoldTestModel(base_));
