@@ -104,7 +104,7 @@ def main():
         codes, scales = encode(values, grid)
         tensors[name + ".codes"] = codes
         tensors[name + ".scales"] = scales
-        if grid != "int4_g32" or name == EMBEDDING:
+        if grid != "int4_g32":
             grids[name] = grid
     save_file(tensors, args.out, metadata={"grids": json.dumps(grids)})
 
