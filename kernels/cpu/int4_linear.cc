@@ -4,7 +4,6 @@
 
 #include "kernels/base/check.h"
 #include "kernels/cpu/linear_kernels.h"
-#include "kernels/cpu/tile_format.h"
 #include "kernels/cpu/tiled_matmul.h"
 
 namespace onegrid::cpu {
@@ -42,8 +41,8 @@ TiledWeights View(const PackedInt4Linear& w) {
 
 absl::StatusOr<PackedInt4Linear> PackedInt4Linear::FromQ4_0(
     absl::Span<const uint8_t> blocks, int64_t n, int64_t k,
-    kernels::ThreadPool& pool) {
-  auto tiles = PackTiles(kFormat, blocks, n, k, pool);
+    kernels::ThreadPool& pool, const BlocksDone& done) {
+  auto tiles = PackTiles(kFormat, blocks, n, k, pool, done);
   if (!tiles.ok()) return tiles.status();
   return PackedInt4Linear(n, k, *std::move(tiles));
 }

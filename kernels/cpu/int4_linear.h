@@ -10,6 +10,7 @@
 #include "kernels/base/cpu_features.h"
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/quantized_activations.h"
+#include "kernels/cpu/tile_format.h"
 
 namespace onegrid::cpu {
 
@@ -22,10 +23,10 @@ class PackedInt4Linear {
   // blocks: n * k / 32 GGUF Q4_0 blocks (f16 scale, 16 bytes of codes), row by
   // row; they are not needed afterwards. Scales may be negative.
   // InvalidArgument: n or k is not positive, k is not a multiple of 32, or
-  // blocks has another size than n and k ask for.
+  // blocks has another size than n and k ask for; a scale is not finite.
   static absl::StatusOr<PackedInt4Linear> FromQ4_0(
       absl::Span<const uint8_t> blocks, int64_t n, int64_t k,
-      kernels::ThreadPool& pool);
+      kernels::ThreadPool& pool, const BlocksDone& done = nullptr);
 
   int64_t n() const { return n_; }
   int64_t k() const { return k_; }

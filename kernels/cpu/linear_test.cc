@@ -1,5 +1,6 @@
 // Tests of the quantized and float linear layers, on every instruction set that
 // the machine running the test has.
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -381,6 +382,34 @@ TEST(PackedInt8LinearTest, RowsAreThoseOfTheFile) {
                 static_cast<float>(w.codes[at]) * w.scales[at / 32]);
     }
   }
+}
+
+TEST(PackedLinearTest, TellsOfEveryBlockOnceWhenItIsPacked) {
+  ThreadPool pool(2);
+  const int64_t n = 1000, k = 64;
+  const std::vector<uint8_t> blocks = *quant::PackQ8_0(RandomInt8(n, k, 1));
+  std::vector<std::atomic<int>> told(blocks.size());
+  ASSERT_TRUE(PackedInt8Linear::FromQ8_0(
+                  blocks, n, k, pool,
+                  [&](absl::Span<const uint8_t> part) {
+                    for (const uint8_t& byte : part) {
+                      ++told[static_cast<size_t>(&byte - blocks.data())];
+                    }
+                  })
+                  .ok());
+  for (const std::atomic<int>& count : told) ASSERT_EQ(count, 1);
+}
+
+TEST(PackedLinearTest, ScalesThatAreNotFiniteAreInvalidArguments) {
+  ThreadPool pool(2);
+  const int64_t n = 40, k = 64;
+  std::vector<uint8_t> blocks = *quant::PackQ4_0(RandomInt4(n, k, 1));
+  blocks[39 * 36 + 18 + 1] |= 0x7C;
+  const absl::Status status =
+      PackedInt4Linear::FromQ4_0(blocks, n, k, pool).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(status.message().find("block 79"), absl::string_view::npos)
+      << status;
 }
 
 TEST(PackedLinearTest, WrongSizesAreInvalidArguments) {

@@ -1,6 +1,7 @@
 #include "kernels/cpu/tile_format.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 
 #include "absl/status/status.h"
@@ -19,7 +20,7 @@ constexpr int64_t kScaleBytes = 2 * kTileRows;
 
 absl::StatusOr<kernels::AlignedBuffer<uint8_t>> PackTiles(
     const TileFormat& format, absl::Span<const uint8_t> blocks, int64_t n,
-    int64_t k, kernels::ThreadPool& pool) {
+    int64_t k, kernels::ThreadPool& pool, const BlocksDone& done) {
   if (n <= 0 || k <= 0 || k % format.block_elements != 0) {
     return absl::InvalidArgumentError(
         absl::StrCat(format.name, " weights are [", n, ", ", k,
@@ -38,24 +39,36 @@ absl::StatusOr<kernels::AlignedBuffer<uint8_t>> PackTiles(
   const int64_t tile_bytes = row_blocks * format.place_bytes;
   kernels::AlignedBuffer<uint8_t> tiles(
       static_cast<size_t>(tile_count * tile_bytes));
+  std::atomic<int64_t> bad_block{-1};
   const auto pack_row = [&](int64_t row) {
     const int r = static_cast<int>(row % kTileRows);
     const uint8_t* block = blocks.data() + row * row_bytes;
     uint8_t* place = tiles.data() + row / kTileRows * tile_bytes;
     for (int64_t i = 0; i < row_blocks; ++i) {
+      if ((block[1] & 0x7C) == 0x7C) bad_block = row * row_blocks + i;
       format.pack_codes(block, r, place);
       std::memcpy(place + format.place_bytes - kScaleBytes + 2 * r, block, 2);
       block += format.block_bytes;
       place += format.place_bytes;
     }
   };
-  pool.ParallelFor(tile_count, pool.GrainFor(tile_count),
-                   [&](int64_t begin, int64_t end, int) {
-                     for (int64_t row = begin * kTileRows;
-                          row < std::min(n, end * kTileRows); ++row) {
-                       pack_row(row);
-                     }
-                   });
+  pool.ParallelFor(
+      tile_count, pool.GrainFor(tile_count),
+      [&](int64_t begin, int64_t end, int) {
+        const int64_t first = begin * kTileRows;
+        const int64_t last = std::min(n, end * kTileRows);
+        for (int64_t row = first; row < last; ++row) pack_row(row);
+        if (done == nullptr) return;
+        done(blocks.subspan(static_cast<size_t>(first * row_bytes),
+                            static_cast<size_t>((last - first) * row_bytes)));
+      });
+  if (bad_block >= 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(format.name,
+                     " data has a scale that is not finite, in "
+                     "block ",
+                     bad_block.load()));
+  }
   return tiles;
 }
 

@@ -3,6 +3,7 @@
 #define KERNELS_CPU_TILE_FORMAT_H_
 
 #include <cstdint>
+#include <functional>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -25,12 +26,16 @@ struct TileFormat {
   int (*code)(const uint8_t* place, int row, int64_t k);
 };
 
+// Told which part of the blocks is not needed any more, from any thread of the
+// pool; may be null.
+using BlocksDone = std::function<void(absl::Span<const uint8_t> blocks)>;
+
 // Blocks of [n, k], row by row, as ceil(n / 16) tiles. InvalidArgument: n or k
-// is not positive, k is no multiple of block_elements, or `blocks` has another
-// size than n and k ask for.
+// is not positive, k is no multiple of block_elements, `blocks` has another
+// size than n and k ask for, or a scale is not finite.
 absl::StatusOr<kernels::AlignedBuffer<uint8_t>> PackTiles(
     const TileFormat& format, absl::Span<const uint8_t> blocks, int64_t n,
-    int64_t k, kernels::ThreadPool& pool);
+    int64_t k, kernels::ThreadPool& pool, const BlocksDone& done);
 
 // out [k] = row `row` of a matrix packed with k columns, as code * scale.
 void DequantizeTileRow(const TileFormat& format, const uint8_t* tiles,

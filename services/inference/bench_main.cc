@@ -1,4 +1,6 @@
 // Measures the inference engine in process, without gRPC.
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -179,6 +181,9 @@ absl::Status Bench::Load() {
   ASSIGN_OR_RETURN(engine_, MakeEngine(*weights_, cases_, pool_));
   report_["load_seconds"] =
       std::chrono::duration<double>(Clock::now() - start).count();
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  report_["load_peak_bytes"] = int64_t{usage.ru_maxrss} * 1024;
   for (const BenchCase& bench : cases_) {
     RETURN_IF_ERROR(CheckBenchCase(bench, *engine_));
   }
@@ -196,10 +201,12 @@ void Bench::Describe(const common::ThreadCount& threads) {
   report_["threads"] = threads.threads;
   report_["thread_reason"] = threads.reason;
   if (absl::GetFlag(FLAGS_json)) return;
-  std::printf("%s: %.1f MB of weights, loaded in %.2f s\n",
-              absl::GetFlag(FLAGS_model).c_str(),
-              1e-6 * static_cast<double>(weights_->bytes()),
-              report_["load_seconds"].get<double>());
+  std::printf(
+      "%s: %.1f MB of weights, loaded in %.2f s, at most %.1f MB held\n",
+      absl::GetFlag(FLAGS_model).c_str(),
+      1e-6 * static_cast<double>(weights_->bytes()),
+      report_["load_seconds"].get<double>(),
+      1e-6 * report_["load_peak_bytes"].get<double>());
   std::printf("%s, %s activations, %s KV, %d threads (%s)\n",
               kernels::IsaName(numerics.isa),
               report_["activations"].get<std::string>().c_str(),

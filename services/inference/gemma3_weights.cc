@@ -54,8 +54,9 @@ absl::StatusOr<PackedLinear> LoadMatrix(const GgufFile& file,
                                         const std::string& name,
                                         kernels::ThreadPool& pool) {
   ASSIGN_OR_RETURN(const GgufFile::Tensor* tensor, Find(file, name));
-  auto packed = PackLinear(tensor->type, tensor->data, tensor->rows(),
-                           tensor->cols(), pool);
+  auto packed = PackLinear(
+      tensor->type, tensor->data, tensor->rows(), tensor->cols(), pool,
+      [&](absl::Span<const uint8_t> part) { file.DropPages(part); });
   if (absl::IsUnimplemented(packed.status())) {
     return UnsupportedType(file, *tensor, "Q4_0, Q2_0 or Q8_0");
   }

@@ -19,13 +19,15 @@ using PackedLinear = std::variant<cpu::PackedInt2Linear, cpu::PackedInt4Linear,
                                   cpu::PackedInt8Linear>;
 
 // A linear of GGUF blocks [n, k] of Q2_0, Q4_0 or Q8_0, row by row; they are
-// not needed afterwards. Codes and scales stay what they are.
+// not needed afterwards; `done` is told of parts while others are packed. Codes
+// and scales stay what they are.
 // Unimplemented: another type. InvalidArgument: sizes that do not fit or a
 // scale that is not finite.
 absl::StatusOr<PackedLinear> PackLinear(quant::GgmlType type,
                                         absl::Span<const uint8_t> blocks,
                                         int64_t n, int64_t k,
-                                        kernels::ThreadPool& pool);
+                                        kernels::ThreadPool& pool,
+                                        const cpu::BlocksDone& done = nullptr);
 
 // out [k] = row `row` [0, n) as code * scale: the embedding of one token.
 inline void DequantizeRow(const PackedLinear& linear, int64_t row,

@@ -55,6 +55,10 @@ class GgufFile {
 
   const std::string& path() const { return file_->path(); }
   int64_t file_bytes() const { return file_->bytes().size(); }
+  // See MappedFile.
+  void DropPages(absl::Span<const uint8_t> part) const {
+    file_->DropPages(part);
+  }
   // In file order.
   const std::vector<Tensor>& tensors() const { return tensors_; }
   // nullptr if there is no such tensor.

@@ -13,6 +13,7 @@
 #include "services/common/files.h"
 
 namespace onegrid::model {
+
 absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(
     const std::string& path) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -48,6 +49,16 @@ MappedFile::~MappedFile() {
   if (!bytes_.empty()) {
     munmap(const_cast<uint8_t*>(bytes_.data()), bytes_.size());
   }
+}
+
+void MappedFile::DropPages(absl::Span<const uint8_t> part) const {
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<uintptr_t>(part.data());
+  const uintptr_t first = (begin + page - 1) / page * page;
+  const uintptr_t last = (begin + part.size()) / page * page;
+  if (first >= last) return;
+  // Advice only: if it is not taken, memory is released with the file.
+  madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
 }
 
 absl::Status CorruptFile(const std::string& path, const std::string& what) {

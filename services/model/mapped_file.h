@@ -29,6 +29,10 @@ class MappedFile {
   const std::string& path() const { return path_; }
   absl::Span<const uint8_t> bytes() const { return bytes_; }
 
+  // Takes the whole pages of a part out of this process's memory, until they
+  // are read again. What has been copied need not be held twice.
+  void DropPages(absl::Span<const uint8_t> part) const;
+
  private:
   MappedFile(std::string path, absl::Span<const uint8_t> bytes)
       : path_(std::move(path)), bytes_(bytes) {}
