@@ -115,12 +115,16 @@ class Programs:
         return json.loads(done.stdout)
 
     def finetune(self, out, **options):
-        """One tuning run into the folder `out`, or its report if it is there."""
+        """One tuning run into the folder `out`, or its report if it is there. One
+        that was cut off goes on from its last checkpoint."""
         report = os.path.join(out, "result.json")
         if os.path.exists(report):
             with open(report, encoding="utf-8") as file:
                 return json.load(file)
         os.makedirs(out, exist_ok=True)
+        checkpoint = os.path.join(out, "checkpoint.safetensors")
+        if os.path.exists(checkpoint):
+            options["resume"] = checkpoint
         start = time.monotonic()
         result = self.run_json(
             [self.path("finetuner"), *flags({"out": out, **options})],
