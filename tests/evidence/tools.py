@@ -172,13 +172,19 @@ class Programs:
             server.wait()
 
     def accuracy(self, gguf, split, count=0):
-        """Metrics of the served model on a split."""
-        with self.serving(gguf) as endpoint:
-            return self.run_json(
-                [self.path("evaluator"),
-                 *flags({"endpoint": endpoint, "split": split, "max_examples": count})],
-                os.path.join(self.work, "evaluator.log"),
-            )["metrics"]
+        """Metrics of the served model on a split, kept beside the file."""
+        kept = f"{os.path.splitext(gguf)[0]}-{os.path.basename(split)}-{count}.json"
+        if not os.path.exists(kept):
+            with self.serving(gguf) as endpoint:
+                report = self.run_json(
+                    [self.path("evaluator"),
+                     *flags({"endpoint": endpoint, "split": split, "max_examples": count})],
+                    os.path.join(self.work, "evaluator.log"),
+                )
+            with open(kept, "w", encoding="utf-8") as file:
+                json.dump(report, file)
+        with open(kept, encoding="utf-8") as file:
+            return json.load(file)["metrics"]
 
     def agreement(self, gguf, probe, served, **options):
         """How a served model agrees with a probe of the trainer."""
