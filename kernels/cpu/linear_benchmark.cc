@@ -5,8 +5,8 @@
 #include "benchmark/benchmark.h"
 #include "kernels/base/cpu_features.h"
 #include "kernels/base/thread_pool.h"
-#include "kernels/cpu/int4_linear.h"
-#include "kernels/cpu/int8_head.h"
+#include "kernels/cpu/packed_linear.h"
+#include "kernels/quant/ggml_types.h"
 
 namespace onegrid::cpu {
 namespace {
@@ -52,39 +52,50 @@ void Report(benchmark::State& state, int64_t m, int64_t n, int64_t k,
                          benchmark::Counter::kIsIterationInvariantRate);
 }
 
-void Int4(benchmark::State& state, kernels::Isa isa) {
+using quant::GgmlType;
+
+// Random blocks of a type.
+PackedLinear Weights(GgmlType type, int64_t n, int64_t k,
+                     kernels::ThreadPool& pool) {
+  const auto traits = *quant::TraitsOf(type);
+  return *PackedLinear::FromBlocks(
+      type, Blocks(n * k / traits.block_elements, traits.block_bytes), n, k,
+      pool);
+}
+
+void Int8Activations(benchmark::State& state, GgmlType type, kernels::Isa isa) {
   if (!kernels::IsaSupported(isa)) return state.SkipWithError("unsupported");
   const int64_t m = state.range(0), n = state.range(1), k = state.range(2);
   kernels::ThreadPool& pool = Pool(state, 3);
-  auto w = PackedInt4Linear::FromQ4_0(Blocks(n * k / 32, 18), n, k, pool);
+  const PackedLinear w = Weights(type, n, k, pool);
   QuantizedActivations x;
   QuantizeActivations(Activations(m, k), m, k, &x, pool, isa);
   std::vector<float> out(static_cast<size_t>(m * n));
-  for (auto _ : state) Int4Linear(x, *w, out.data(), pool, isa);
-  Report(state, m, n, k, w->bytes());
+  for (auto _ : state) Linear(x, w, out.data(), pool, isa);
+  Report(state, m, n, k, w.bytes());
+}
+
+void Int2(benchmark::State& state, kernels::Isa isa) {
+  Int8Activations(state, GgmlType::kQ2_0, isa);
+}
+
+void Int4(benchmark::State& state, kernels::Isa isa) {
+  Int8Activations(state, GgmlType::kQ4_0, isa);
+}
+
+void Head(benchmark::State& state, kernels::Isa isa) {
+  Int8Activations(state, GgmlType::kQ8_0, isa);
 }
 
 void Int4F32(benchmark::State& state, kernels::Isa isa) {
   if (!kernels::IsaSupported(isa)) return state.SkipWithError("unsupported");
   const int64_t m = state.range(0), n = state.range(1), k = state.range(2);
   kernels::ThreadPool& pool = Pool(state, 3);
-  auto w = PackedInt4Linear::FromQ4_0(Blocks(n * k / 32, 18), n, k, pool);
+  const PackedLinear w = Weights(GgmlType::kQ4_0, n, k, pool);
   const std::vector<float> x = Activations(m, k);
   std::vector<float> out(static_cast<size_t>(m * n));
-  for (auto _ : state) Int4LinearF32(x.data(), m, *w, out.data(), pool, isa);
-  Report(state, m, n, k, w->bytes());
-}
-
-void Head(benchmark::State& state, kernels::Isa isa) {
-  if (!kernels::IsaSupported(isa)) return state.SkipWithError("unsupported");
-  const int64_t m = state.range(0), n = state.range(1), k = state.range(2);
-  kernels::ThreadPool& pool = Pool(state, 3);
-  auto w = PackedInt8Linear::FromQ8_0(Blocks(n * k / 32, 34), n, k, pool);
-  QuantizedActivations x;
-  QuantizeActivations(Activations(m, k), m, k, &x, pool, isa);
-  std::vector<float> out(static_cast<size_t>(m * n));
-  for (auto _ : state) Int8Linear(x, *w, out.data(), pool, isa);
-  Report(state, m, n, k, w->bytes());
+  for (auto _ : state) LinearF32(x.data(), m, w, out.data(), pool, isa);
+  Report(state, m, n, k, w.bytes());
 }
 
 void Quantize(benchmark::State& state, kernels::Isa isa) {
@@ -128,6 +139,8 @@ void HeadAllThreads(Benchmark* b) {
 constexpr kernels::Isa kAvx512 = kernels::Isa::kAvx512Vnni;
 constexpr kernels::Isa kAvx2 = kernels::Isa::kAvx2;
 
+BENCHMARK_CAPTURE(Int2, avx512, kAvx512)->Apply(OneThread);
+BENCHMARK_CAPTURE(Int2, avx2, kAvx2)->Apply(OneThread);
 BENCHMARK_CAPTURE(Int4, avx512, kAvx512)->Apply(OneThread);
 BENCHMARK_CAPTURE(Int4, avx512, kAvx512)->Apply(AllThreads);
 BENCHMARK_CAPTURE(Int4, avx2, kAvx2)->Apply(OneThread);

@@ -6,20 +6,16 @@
 #include <cstdlib>
 #include <limits>
 #include <random>
-#include <tuple>
+#include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "kernels/base/cpu_features.h"
 #include "kernels/base/thread_pool.h"
-#include "kernels/cpu/int2_linear.h"
-#include "kernels/cpu/int4_linear.h"
-#include "kernels/cpu/int8_head.h"
+#include "kernels/cpu/packed_linear.h"
 #include "kernels/quant/grid.h"
+#include "kernels/quant/grid_blocks.h"
 #include "kernels/quant/int8_activations.h"
-#include "kernels/quant/q2_0.h"
-#include "kernels/quant/q4_0.h"
-#include "kernels/quant/q8_0.h"
 #include "kernels/reference/ops.h"
 
 namespace onegrid::cpu {
@@ -47,10 +43,12 @@ std::vector<Shape> Shapes() {
   return shapes;
 }
 
-// The same for groups of 64.
-std::vector<Shape> Int2Shapes() {
+// The same with whole groups of a grid.
+std::vector<Shape> Shapes(const quant::Grid& grid) {
   std::vector<Shape> shapes = Shapes();
-  for (Shape& shape : shapes) shape.k = (shape.k + 63) / 64 * 64;
+  for (Shape& shape : shapes) {
+    shape.k = (shape.k + grid.group - 1) / grid.group * grid.group;
+  }
   return shapes;
 }
 
@@ -62,63 +60,71 @@ std::vector<float> RandomFloats(int64_t count, uint32_t seed) {
   return x;
 }
 
-// With the code 2, which files may hold.
-quant::GridMatrix RandomInt2(int64_t n, int64_t k, uint32_t seed) {
+constexpr const quant::Grid* kGrids[] = {&quant::kInt2G64, &quant::kInt4G32,
+                                         &quant::kInt8G32};
+
+// The codes that a file of a grid's blocks may hold.
+struct CodeRange {
+  int least, most;
+};
+CodeRange CodesOf(const quant::Grid& grid) {
+  if (&grid == &quant::kInt2G64) return {-1, 2};
+  if (&grid == &quant::kInt4G32) return {-8, 7};
+  return {-128, 127};
+}
+
+quant::GridMatrix Random(const quant::Grid& grid, int64_t n, int64_t k,
+                         uint32_t seed) {
   std::mt19937 random(seed);
-  quant::GridMatrix w{n, k, {}, {}, &quant::kInt2G64};
+  quant::GridMatrix w{n, k, {}, {}, &grid};
+  const auto [least, most] = CodesOf(grid);
   for (int64_t i = 0; i < n * k; ++i) {
-    w.codes.push_back(static_cast<int8_t>(static_cast<int>(random() % 4) - 1));
+    w.codes.push_back(static_cast<int8_t>(
+        least +
+        static_cast<int>(random() % static_cast<uint32_t>(most - least + 1))));
   }
-  for (int64_t i = 0; i < n * k / 64; ++i) {
+  for (int64_t i = 0; i < n * k / grid.group; ++i) {
     w.scales.push_back(
         quant::SnapScale(0.01f * static_cast<float>(1 + random() % 9)));
   }
   return w;
 }
 
-// Blocks as a file may hold them: PackQ2_0 takes what the grid writes.
-std::vector<uint8_t> Q2_0Blocks(const quant::GridMatrix& w) {
+// Blocks as a file may hold them: PackBlocks takes what the grid writes, which
+// is one code less of int2 and int8.
+std::vector<uint8_t> Blocks(const quant::GridMatrix& w) {
   quant::GridMatrix zero = w;
-  for (int8_t& code : zero.codes) code = -1;
-  std::vector<uint8_t> blocks = *quant::PackQ2_0(zero);
+  for (int8_t& code : zero.codes) code = 0;
+  if (w.grid == &quant::kInt4G32) return *quant::PackBlocks(w);
+  std::vector<uint8_t> blocks = *quant::PackBlocks(zero);
+  const size_t group = static_cast<size_t>(w.grid->group);
+  const size_t block_bytes = blocks.size() / (w.codes.size() / group);
   for (size_t i = 0; i < w.codes.size(); ++i) {
-    blocks[i / 64 * 18 + 2 + i % 64 / 4] |=
-        static_cast<uint8_t>((w.codes[i] + 1) << (2 * (i % 4)));
+    uint8_t* block = blocks.data() + i / group * block_bytes + 2;
+    if (w.grid == &quant::kInt8G32) {
+      block[i % group] = static_cast<uint8_t>(w.codes[i]);
+      continue;
+    }
+    uint8_t& four = block[i % group / 4];
+    const int shift = static_cast<int>(2 * (i % 4));
+    four = static_cast<uint8_t>((four & ~(3 << shift)) |
+                                ((w.codes[i] + 1) << shift));
   }
   return blocks;
 }
 
-quant::GridMatrix RandomInt4(int64_t n, int64_t k, uint32_t seed) {
-  std::mt19937 random(seed);
-  quant::GridMatrix w{n, k, {}, {}};
-  for (int64_t i = 0; i < n * k; ++i) {
-    w.codes.push_back(static_cast<int8_t>(static_cast<int>(random() % 16) - 8));
-  }
-  for (int64_t i = 0; i < n * k / 32; ++i) {
-    w.scales.push_back(
-        quant::SnapScale(0.01f * static_cast<float>(1 + random() % 9)));
-  }
-  return w;
-}
-
-quant::GridMatrix RandomInt8(int64_t n, int64_t k, uint32_t seed) {
-  std::mt19937 random(seed);
-  quant::GridMatrix w{n, k, {}, {}, &quant::kInt8G32};
-  for (int64_t i = 0; i < n * k; ++i) {
-    w.codes.push_back(
-        static_cast<int8_t>(static_cast<int>(random() % 256) - 128));
-  }
-  for (int64_t i = 0; i < n * k / 32; ++i) {
-    w.scales.push_back(static_cast<float>(1 + random() % 9) / 1024.0f);
-  }
-  return w;
+PackedLinear Pack(const quant::GridMatrix& w, ThreadPool& pool) {
+  auto packed = PackedLinear::FromBlocks(quant::BlockType(*w.grid), Blocks(w),
+                                         w.rows, w.cols, pool);
+  EXPECT_TRUE(packed.ok()) << packed.status();
+  return *std::move(packed);
 }
 
 // One output of the quantized product, computed in double from the same codes,
 // and the sum of the magnitudes of its group terms.
-template <typename Matrix>
-std::pair<double, double> Exact(const QuantizedActivations& x, const Matrix& w,
-                                int64_t m, int64_t n) {
+std::pair<double, double> Exact(const QuantizedActivations& x,
+                                const quant::GridMatrix& w, int64_t m,
+                                int64_t n) {
   double sum = 0, magnitude = 0;
   for (int64_t g = 0; g < x.groups(); ++g) {
     int64_t dot = 0;
@@ -138,8 +144,7 @@ std::pair<double, double> Exact(const QuantizedActivations& x, const Matrix& w,
 // The integer dot products are exact and below 2^24, so floats hold them. Each
 // of G terms takes two rounded products, then at most G rounded additions:
 // |error| <= (G + 2) u * sum |term| to first order; one more for the rest.
-template <typename Matrix>
-double WorstExcess(const QuantizedActivations& x, const Matrix& w,
+double WorstExcess(const QuantizedActivations& x, const quant::GridMatrix& w,
                    const std::vector<float>& out) {
   double worst = -std::numeric_limits<double>::infinity();
   for (int64_t m = 0; m < x.m(); ++m) {
@@ -162,62 +167,35 @@ class LinearTest : public testing::TestWithParam<Isa> {
   ThreadPool pool_{3};
 };
 
-TEST_P(LinearTest, Int2EqualsExactIntegerModel) {
-  for (const auto& [m, n, k] : Int2Shapes()) {
-    const quant::GridMatrix w = RandomInt2(n, k, 1);
-    const auto packed = PackedInt2Linear::FromQ2_0(Q2_0Blocks(w), n, k, pool_);
-    ASSERT_TRUE(packed.ok()) << packed.status();
-    QuantizedActivations x;
-    QuantizeActivations(RandomFloats(m * k, 2), m, k, &x, pool_, GetParam());
-    std::vector<float> out(static_cast<size_t>(m * n));
-    Int2Linear(x, *packed, out.data(), pool_, GetParam());
-    EXPECT_LE(WorstExcess(x, w, out), 0) << m << " " << n << " " << k;
-  }
-}
-
-TEST_P(LinearTest, Int4EqualsExactIntegerModel) {
-  for (const auto& [m, n, k] : Shapes()) {
-    const quant::GridMatrix w = RandomInt4(n, k, 1);
-    const auto packed =
-        PackedInt4Linear::FromQ4_0(*quant::PackQ4_0(w), n, k, pool_);
-    ASSERT_TRUE(packed.ok()) << packed.status();
-    QuantizedActivations x;
-    QuantizeActivations(RandomFloats(m * k, 2), m, k, &x, pool_, GetParam());
-    std::vector<float> out(static_cast<size_t>(m * n));
-    Int4Linear(x, *packed, out.data(), pool_, GetParam());
-    EXPECT_LE(WorstExcess(x, w, out), 0) << m << " " << n << " " << k;
-  }
-}
-
-TEST_P(LinearTest, Int8EqualsExactIntegerModel) {
-  for (const auto& [m, n, k] : Shapes()) {
-    const quant::GridMatrix w = RandomInt8(n, k, 1);
-    const auto packed =
-        PackedInt8Linear::FromQ8_0(*quant::PackQ8_0(w), n, k, pool_);
-    ASSERT_TRUE(packed.ok()) << packed.status();
-    QuantizedActivations x;
-    QuantizeActivations(RandomFloats(m * k, 2), m, k, &x, pool_, GetParam());
-    std::vector<float> out(static_cast<size_t>(m * n));
-    Int8Linear(x, *packed, out.data(), pool_, GetParam());
-    EXPECT_LE(WorstExcess(x, w, out), 0) << m << " " << n << " " << k;
+TEST_P(LinearTest, EqualsExactIntegerModel) {
+  for (const quant::Grid* grid : kGrids) {
+    for (const auto& [m, n, k] : Shapes(*grid)) {
+      const quant::GridMatrix w = Random(*grid, n, k, 1);
+      QuantizedActivations x;
+      QuantizeActivations(RandomFloats(m * k, 2), m, k, &x, pool_, GetParam());
+      std::vector<float> out(static_cast<size_t>(m * n));
+      Linear(x, Pack(w, pool_), out.data(), pool_, GetParam());
+      EXPECT_LE(WorstExcess(x, w, out), 0)
+          << grid->name << " " << m << " " << n << " " << k;
+    }
   }
 }
 
 TEST_P(LinearTest, OneStepInOneWeightExceedsTheBound) {
   const int64_t m = 2, n = 17, k = 640;
-  quant::GridMatrix w = RandomInt4(n, k, 1);
-  const auto packed =
-      PackedInt4Linear::FromQ4_0(*quant::PackQ4_0(w), n, k, pool_);
-  ASSERT_TRUE(packed.ok());
-  QuantizedActivations x;
-  QuantizeActivations(std::vector<float>(static_cast<size_t>(m * k), 1.0f), m,
-                      k, &x, pool_, GetParam());
-  std::vector<float> out(static_cast<size_t>(m * n));
-  Int4Linear(x, *packed, out.data(), pool_, GetParam());
-  ASSERT_LE(WorstExcess(x, w, out), 0);
-  int8_t& code = w.codes[static_cast<size_t>(16 * k + 639)];
-  code = static_cast<int8_t>(code == 7 ? 6 : code + 1);
-  EXPECT_GT(WorstExcess(x, w, out), 0);
+  for (const quant::Grid* grid : kGrids) {
+    quant::GridMatrix w = Random(*grid, n, k, 1);
+    QuantizedActivations x;
+    QuantizeActivations(std::vector<float>(static_cast<size_t>(m * k), 1.0f), m,
+                        k, &x, pool_, GetParam());
+    std::vector<float> out(static_cast<size_t>(m * n));
+    Linear(x, Pack(w, pool_), out.data(), pool_, GetParam());
+    ASSERT_LE(WorstExcess(x, w, out), 0) << grid->name;
+    int8_t& code = w.codes[static_cast<size_t>(16 * k + 639)];
+    code =
+        static_cast<int8_t>(code == CodesOf(*grid).most ? code - 1 : code + 1);
+    EXPECT_GT(WorstExcess(x, w, out), 0) << grid->name;
+  }
 }
 
 // Largest and smallest codes in every place: no intermediate may saturate.
@@ -228,28 +206,13 @@ TEST_P(LinearTest, ExtremeCodesDoNotSaturate) {
   QuantizedActivations x;
   QuantizeActivations(x_values, m, k, &x, pool_, GetParam());
   std::vector<float> out(static_cast<size_t>(m * n));
-  for (int code : {-1, 2}) {
-    quant::GridMatrix w = RandomInt2(n, k, 1);
-    for (int8_t& c : w.codes) c = static_cast<int8_t>(code);
-    const auto packed = PackedInt2Linear::FromQ2_0(Q2_0Blocks(w), n, k, pool_);
-    Int2Linear(x, *packed, out.data(), pool_, GetParam());
-    EXPECT_LE(WorstExcess(x, w, out), 0) << code;
-  }
-  for (int code : {-8, 7}) {
-    quant::GridMatrix w = RandomInt4(n, k, 1);
-    for (int8_t& c : w.codes) c = static_cast<int8_t>(code);
-    const auto packed =
-        PackedInt4Linear::FromQ4_0(*quant::PackQ4_0(w), n, k, pool_);
-    Int4Linear(x, *packed, out.data(), pool_, GetParam());
-    EXPECT_LE(WorstExcess(x, w, out), 0) << code;
-  }
-  for (int code : {-128, 127}) {
-    quant::GridMatrix w = RandomInt8(n, k, 1);
-    for (int8_t& c : w.codes) c = static_cast<int8_t>(code);
-    const auto packed =
-        PackedInt8Linear::FromQ8_0(*quant::PackQ8_0(w), n, k, pool_);
-    Int8Linear(x, *packed, out.data(), pool_, GetParam());
-    EXPECT_LE(WorstExcess(x, w, out), 0) << code;
+  for (const quant::Grid* grid : kGrids) {
+    for (const int code : {CodesOf(*grid).least, CodesOf(*grid).most}) {
+      quant::GridMatrix w = Random(*grid, n, k, 1);
+      for (int8_t& c : w.codes) c = static_cast<int8_t>(code);
+      Linear(x, Pack(w, pool_), out.data(), pool_, GetParam());
+      EXPECT_LE(WorstExcess(x, w, out), 0) << grid->name << " " << code;
+    }
   }
 }
 
@@ -297,24 +260,21 @@ TEST_P(LinearTest, QuantizedActivationsAreTheScalarRulesBitForBit) {
 
 TEST_P(LinearTest, ZeroAndTinyActivationsGiveZero) {
   const int64_t m = 3, n = 16, k = 32;
-  const quant::GridMatrix w = RandomInt4(n, k, 1);
-  const auto packed =
-      PackedInt4Linear::FromQ4_0(*quant::PackQ4_0(w), n, k, pool_);
+  const PackedLinear packed = Pack(Random(quant::kInt4G32, n, k, 1), pool_);
   for (float value : {0.0f, 1e-39f}) {
     QuantizedActivations x;
     QuantizeActivations(std::vector<float>(static_cast<size_t>(m * k), value),
                         m, k, &x, pool_, GetParam());
     std::vector<float> out(static_cast<size_t>(m * n), 1.0f);
-    Int4Linear(x, *packed, out.data(), pool_, GetParam());
+    Linear(x, packed, out.data(), pool_, GetParam());
     for (float y : out) EXPECT_EQ(y, 0.0f);
   }
 }
 
 // In float mode the weights are exact floats, so against MatMul (which sums K
 // products in a float or better) both sides err by at most (K + 1) u sum |xw|.
-template <typename Matrix, typename Packed, typename Run>
-void ExpectFloatMode(const Shape& shape, const Matrix& w, const Packed& packed,
-                     Run run, ThreadPool& pool, Isa isa) {
+void ExpectFloatMode(const Shape& shape, const quant::GridMatrix& w,
+                     ThreadPool& pool, Isa isa) {
   const auto& [m, n, k] = shape;
   std::vector<float> dense(static_cast<size_t>(n * k));
   for (size_t i = 0; i < dense.size(); ++i) {
@@ -323,7 +283,7 @@ void ExpectFloatMode(const Shape& shape, const Matrix& w, const Packed& packed,
   }
   const std::vector<float> x = RandomFloats(m * k, 4);
   std::vector<float> out(static_cast<size_t>(m * n));
-  run(x.data(), m, packed, out.data(), pool, isa);
+  LinearF32(x.data(), m, Pack(w, pool), out.data(), pool, isa);
   std::vector<float> abs_x = x, abs_w = dense;
   for (float& v : abs_x) v = std::fabs(v);
   for (float& v : abs_w) v = std::fabs(v);
@@ -335,28 +295,12 @@ void ExpectFloatMode(const Shape& shape, const Matrix& w, const Packed& packed,
   }
 }
 
-TEST_P(LinearTest, Int2FloatModeMatchesReference) {
-  for (const Shape& shape : Int2Shapes()) {
-    const quant::GridMatrix w2 = RandomInt2(shape.n, shape.k, 5);
-    ExpectFloatMode(
-        shape, w2,
-        *PackedInt2Linear::FromQ2_0(Q2_0Blocks(w2), shape.n, shape.k, pool_),
-        Int2LinearF32, pool_, GetParam());
-  }
-}
-
 TEST_P(LinearTest, FloatModeMatchesReference) {
-  for (const Shape& shape : Shapes()) {
-    const quant::GridMatrix w4 = RandomInt4(shape.n, shape.k, 5);
-    ExpectFloatMode(shape, w4,
-                    *PackedInt4Linear::FromQ4_0(*quant::PackQ4_0(w4), shape.n,
-                                                shape.k, pool_),
-                    Int4LinearF32, pool_, GetParam());
-    const quant::GridMatrix w8 = RandomInt8(shape.n, shape.k, 5);
-    ExpectFloatMode(shape, w8,
-                    *PackedInt8Linear::FromQ8_0(*quant::PackQ8_0(w8), shape.n,
-                                                shape.k, pool_),
-                    Int8LinearF32, pool_, GetParam());
+  for (const quant::Grid* grid : kGrids) {
+    for (const Shape& shape : Shapes(*grid)) {
+      ExpectFloatMode(shape, Random(*grid, shape.n, shape.k, 5), pool_,
+                      GetParam());
+    }
   }
 }
 
@@ -367,30 +311,43 @@ INSTANTIATE_TEST_SUITE_P(Isas, LinearTest,
                            return kernels::IsaName(info.param);
                          });
 
-TEST(PackedInt8LinearTest, RowsAreThoseOfTheFile) {
-  ThreadPool pool(2);
-  const int64_t n = 33, k = 96;
-  const quant::GridMatrix w = RandomInt8(n, k, 6);
-  const auto packed =
-      PackedInt8Linear::FromQ8_0(*quant::PackQ8_0(w), n, k, pool);
+class PackedLinearTest : public testing::TestWithParam<const quant::Grid*> {
+ protected:
+  const quant::Grid& grid_ = *GetParam();
+  const quant::GgmlType type_ = quant::BlockType(grid_);
+  ThreadPool pool_{2};
+};
+
+TEST_P(PackedLinearTest, RowsAreThoseOfTheFile) {
+  const int64_t n = 33, k = 192;
+  const quant::GridMatrix w = Random(grid_, n, k, 6);
+  const PackedLinear packed = Pack(w, pool_);
+  EXPECT_EQ(packed.elements(), n * k);
   std::vector<float> row(static_cast<size_t>(k));
   for (int64_t r = 0; r < n; ++r) {
-    packed->DequantizeRow(r, absl::MakeSpan(row));
+    packed.DequantizeRow(r, absl::MakeSpan(row));
     for (int64_t i = 0; i < k; ++i) {
       const size_t at = static_cast<size_t>(r * k + i);
       EXPECT_EQ(row[static_cast<size_t>(i)],
-                static_cast<float>(w.codes[at]) * w.scales[at / 32]);
+                static_cast<float>(w.codes[at]) *
+                    w.scales[at / static_cast<size_t>(grid_.group)]);
     }
   }
 }
 
-TEST(PackedLinearTest, TellsOfEveryBlockOnceWhenItIsPacked) {
-  ThreadPool pool(2);
+// Nothing is expanded: as many bytes as the file's, but for whole tiles.
+TEST_P(PackedLinearTest, TakesTheBytesOfTheFile) {
+  const int64_t k = 192;
+  EXPECT_EQ(Pack(Random(grid_, 19, k, 6), pool_).bytes(),
+            *quant::RowBytes(type_, 32 * k));
+}
+
+TEST_P(PackedLinearTest, TellsOfEveryBlockOnceWhenItIsPacked) {
   const int64_t n = 1000, k = 64;
-  const std::vector<uint8_t> blocks = *quant::PackQ8_0(RandomInt8(n, k, 1));
+  const std::vector<uint8_t> blocks = Blocks(Random(grid_, n, k, 1));
   std::vector<std::atomic<int>> told(blocks.size());
-  ASSERT_TRUE(PackedInt8Linear::FromQ8_0(
-                  blocks, n, k, pool,
+  ASSERT_TRUE(PackedLinear::FromBlocks(
+                  type_, blocks, n, k, pool_,
                   [&](absl::Span<const uint8_t> part) {
                     for (const uint8_t& byte : part) {
                       ++told[static_cast<size_t>(&byte - blocks.data())];
@@ -400,33 +357,47 @@ TEST(PackedLinearTest, TellsOfEveryBlockOnceWhenItIsPacked) {
   for (const std::atomic<int>& count : told) ASSERT_EQ(count, 1);
 }
 
-TEST(PackedLinearTest, ScalesThatAreNotFiniteAreInvalidArguments) {
-  ThreadPool pool(2);
-  const int64_t n = 40, k = 64;
-  std::vector<uint8_t> blocks = *quant::PackQ4_0(RandomInt4(n, k, 1));
-  blocks[39 * 36 + 18 + 1] |= 0x7C;
+TEST_P(PackedLinearTest, ScalesThatAreNotFiniteAreInvalidArguments) {
+  const int64_t n = 40, k = 128;
+  std::vector<uint8_t> blocks = Blocks(Random(grid_, n, k, 1));
+  const size_t row_blocks = static_cast<size_t>(k / grid_.group);
+  const size_t last = 40 * row_blocks - 1;
+  blocks[blocks.size() / (40 * row_blocks) * last + 1] |= 0x7C;
   const absl::Status status =
-      PackedInt4Linear::FromQ4_0(blocks, n, k, pool).status();
+      PackedLinear::FromBlocks(type_, blocks, n, k, pool_).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_NE(status.message().find("block 79"), absl::string_view::npos)
+  EXPECT_NE(status.message().find("block " + std::to_string(last)),
+            absl::string_view::npos)
       << status;
 }
 
-TEST(PackedLinearTest, WrongSizesAreInvalidArguments) {
-  ThreadPool pool(1);
+TEST_P(PackedLinearTest, WrongSizesAreInvalidArguments) {
   const std::vector<uint8_t> blocks(1000);
-  for (auto [n, k] : {std::pair<int64_t, int64_t>{0, 32},
+  const int64_t group = grid_.group;
+  for (auto [n, k] : {std::pair<int64_t, int64_t>{0, group},
                       {1, 0},
-                      {1, 33},
-                      {1, 32},
-                      {-1, 32},
-                      {int64_t{1} << 60, 32}}) {
-    EXPECT_EQ(PackedInt2Linear::FromQ2_0(blocks, n, k, pool).status().code(),
-              absl::StatusCode::kInvalidArgument);
-    EXPECT_EQ(PackedInt4Linear::FromQ4_0(blocks, n, k, pool).status().code(),
-              absl::StatusCode::kInvalidArgument);
-    EXPECT_EQ(PackedInt8Linear::FromQ8_0(blocks, n, k, pool).status().code(),
-              absl::StatusCode::kInvalidArgument);
+                      {1, group + 1},
+                      {1, group},
+                      {-1, group},
+                      {int64_t{1} << 60, group}}) {
+    EXPECT_EQ(
+        PackedLinear::FromBlocks(type_, blocks, n, k, pool_).status().code(),
+        absl::StatusCode::kInvalidArgument);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Grids, PackedLinearTest, testing::ValuesIn(kGrids),
+                         [](const auto& info) { return info.param->name; });
+
+TEST(PackedLinearTypeTest, OtherTypesAreUnimplemented) {
+  ThreadPool pool(1);
+  const std::vector<uint8_t> bytes(4 * 256);
+  for (const auto type :
+       {quant::GgmlType::kF32, quant::GgmlType::kBF16, quant::GgmlType::kQ4_1,
+        quant::GgmlType::kQ6_K, static_cast<quant::GgmlType>(41)}) {
+    EXPECT_EQ(
+        PackedLinear::FromBlocks(type, bytes, 1, 256, pool).status().code(),
+        absl::StatusCode::kUnimplemented);
   }
 }
 

@@ -12,15 +12,11 @@
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/elementwise.h"
-#include "kernels/cpu/int2_linear.h"
-#include "kernels/cpu/int4_linear.h"
-#include "kernels/cpu/int8_head.h"
 #include "kernels/cpu/kv_cache.h"
+#include "kernels/cpu/packed_linear.h"
 #include "kernels/cpu/rope.h"
 #include "kernels/quant/grid.h"
-#include "kernels/quant/q2_0.h"
-#include "kernels/quant/q4_0.h"
-#include "kernels/quant/q8_0.h"
+#include "kernels/quant/grid_blocks.h"
 #include "kernels/reference/served_ops.h"
 
 namespace onegrid::cpu {
@@ -120,30 +116,22 @@ TEST_P(ServedBits, Rope) {
 
 TEST_P(ServedBits, Linears) {
   constexpr int64_t kN = 33, kK = 704;
-  const auto int2 = RandomMatrix(quant::kInt2G64, kN, kK);
-  const auto int4 = RandomMatrix(quant::kInt4G32, kN, kK);
-  const auto int8 = RandomMatrix(quant::kInt8G32, kN, kK);
-  const auto blocks2 = quant::PackQ2_0(int2), blocks4 = quant::PackQ4_0(int4),
-             blocks8 = quant::PackQ8_0(int8);
-  ASSERT_TRUE(blocks2.ok() && blocks4.ok() && blocks8.ok());
-  const auto packed2 = PackedInt2Linear::FromQ2_0(*blocks2, kN, kK, pool_);
-  const auto packed4 = PackedInt4Linear::FromQ4_0(*blocks4, kN, kK, pool_);
-  const auto packed8 = PackedInt8Linear::FromQ8_0(*blocks8, kN, kK, pool_);
-  for (const int64_t m : {1, 5, 12, 31}) {
-    const auto x = RandomFloats(m * kK, 4);
-    QuantizedActivations quantized;
-    QuantizeActivations(x, m, kK, &quantized, pool_, GetParam());
-    const auto input = reference::QuantizeServed(x.data(), m, kK, 1);
-    std::vector<float> got(static_cast<size_t>(m * kN)), want(got.size());
-    Int2Linear(quantized, *packed2, got.data(), pool_, GetParam());
-    reference::ServedLinear(input, int2, 0, kN, want.data());
-    EXPECT_EQ(got, want) << "int2, " << m;
-    Int4Linear(quantized, *packed4, got.data(), pool_, GetParam());
-    reference::ServedLinear(input, int4, 0, kN, want.data());
-    EXPECT_EQ(got, want) << "int4, " << m;
-    Int8Linear(quantized, *packed8, got.data(), pool_, GetParam());
-    reference::ServedLinear(input, int8, 0, kN, want.data());
-    EXPECT_EQ(got, want) << "int8, " << m;
+  for (const quant::Grid* grid :
+       {&quant::kInt2G64, &quant::kInt4G32, &quant::kInt8G32}) {
+    const auto w = RandomMatrix(*grid, kN, kK);
+    const auto packed = PackedLinear::FromBlocks(
+        quant::BlockType(*grid), *quant::PackBlocks(w), kN, kK, pool_);
+    ASSERT_TRUE(packed.ok()) << packed.status();
+    for (const int64_t m : {1, 5, 12, 31}) {
+      const auto x = RandomFloats(m * kK, 4);
+      QuantizedActivations quantized;
+      QuantizeActivations(x, m, kK, &quantized, pool_, GetParam());
+      const auto input = reference::QuantizeServed(x.data(), m, kK, 1);
+      std::vector<float> got(static_cast<size_t>(m * kN)), want(got.size());
+      Linear(quantized, *packed, got.data(), pool_, GetParam());
+      reference::ServedLinear(input, w, 0, kN, want.data());
+      EXPECT_EQ(got, want) << grid->name << ", " << m;
+    }
   }
 }
 

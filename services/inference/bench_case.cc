@@ -17,9 +17,10 @@ using Kind = BenchCase::Kind;
 double BodyElements(const Gemma3Weights& weights) {
   double sum = 0;
   for (const LayerWeights& layer : weights.layers) {
-    for (const PackedLinear* linear : {&layer.q, &layer.k, &layer.v, &layer.o,
-                                       &layer.gate, &layer.up, &layer.down}) {
-      sum += static_cast<double>(PackedElements(*linear));
+    for (const cpu::PackedLinear* linear :
+         {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up,
+          &layer.down}) {
+      sum += static_cast<double>(linear->elements());
     }
   }
   return sum;
@@ -53,23 +54,30 @@ class Runner {
   Runner(const BenchCase& bench, Engine& engine)
       : bench_(bench),
         engine_(engine),
-        tokens_(RandomTokens(bench.depth + bench.tokens,
+        tokens_(RandomTokens(int64_t{bench.depth} + bench.tokens,
                              engine.config().vocab_size)) {}
 
   // Fills the last slot up to the depth: what every repetition starts from.
   absl::Status Fill() {
-    const int slot = source();
-    engine_.Reset(slot);
-    return Feed(slot, 0, bench_.depth);
+    // Wakes the threads and touches the work space.
+    const int step = engine_.options().max_step_tokens;
+    RETURN_IF_ERROR(Feed(source(), 0, std::min(step, end())));
+    engine_.Logits(0, 1);
+    engine_.Reset(source());
+    return Feed(source(), 0, bench_.depth);
   }
 
   // Seconds of one repetition.
-  absl::StatusOr<double> Measure() {
+  absl::StatusOr<double> Measure(OpProfile* profile) {
     for (int slot = 0; slot < bench_.sequences; ++slot) {
       engine_.Copy(source(), slot);
     }
+    engine_.set_profile(profile);
     const Clock::time_point start = Clock::now();
-    RETURN_IF_ERROR(bench_.kind == Kind::kPrompt ? Prompt() : Generate());
+    const absl::Status status =
+        bench_.kind == Kind::kPrompt ? Prompt() : Generate();
+    engine_.set_profile(nullptr);
+    RETURN_IF_ERROR(status);
     return std::chrono::duration<double>(Clock::now() - start).count();
   }
 
@@ -82,30 +90,24 @@ class Runner {
  private:
   // The slot after those that are measured.
   int source() const { return bench_.sequences; }
+  int end() const { return bench_.depth + bench_.tokens; }
 
-  // Runs tokens [begin, end) of a slot's sequence, with no outputs.
+  // Runs tokens [begin, end) of a slot's sequence; the last has an output.
   absl::Status Feed(int slot, int begin, int end) {
     const int step = engine_.options().max_step_tokens;
     for (int at = begin; at < end; at += step) {
       const int count = std::min(step, end - at);
       const auto part = absl::MakeConstSpan(tokens_).subspan(
           static_cast<size_t>(at), static_cast<size_t>(count));
-      RETURN_IF_ERROR(engine_.Forward({Chunk{slot, part, count}}));
+      const int first_output = at + count == end ? count - 1 : count;
+      RETURN_IF_ERROR(engine_.Forward({Chunk{slot, part, first_output}}));
     }
     return absl::OkStatus();
   }
 
   absl::Status Prompt() {
-    const int end = bench_.depth + bench_.tokens;
     for (int slot = 0; slot < bench_.sequences; ++slot) {
-      // The last token alone would be a step of its own; its row comes with
-      // the step that it ends.
-      const int step = engine_.options().max_step_tokens;
-      const int last = bench_.depth + (bench_.tokens - 1) / step * step;
-      RETURN_IF_ERROR(Feed(slot, bench_.depth, last));
-      const auto part =
-          absl::MakeConstSpan(tokens_).subspan(static_cast<size_t>(last));
-      RETURN_IF_ERROR(engine_.Forward({Chunk{slot, part, end - last - 1}}));
+      RETURN_IF_ERROR(Feed(slot, bench_.depth, end()));
       engine_.Logits(0, 1);
     }
     return absl::OkStatus();
@@ -145,10 +147,9 @@ std::string BenchCaseName(const BenchCase& bench) {
 
 BenchCost CostOf(const BenchCase& bench, const Engine& engine,
                  const Gemma3Weights& weights) {
-  const double head = static_cast<double>(PackedBytes(weights.embedding));
+  const double head = static_cast<double>(weights.embedding.bytes());
   const double body = static_cast<double>(weights.bytes()) - head;
-  const double head_ops =
-      2 * static_cast<double>(PackedElements(weights.embedding));
+  const double head_ops = 2 * static_cast<double>(weights.embedding.elements());
   const bool prompt = bench.kind == Kind::kPrompt;
   const int step = prompt ? engine.options().max_step_tokens : 1;
   // Of one sequence, all its tokens; the sequences of a generation share the
@@ -191,13 +192,14 @@ absl::Status CheckBenchCase(const BenchCase& bench, const Engine& engine) {
 
 absl::StatusOr<std::vector<double>> RunBenchCase(const BenchCase& bench,
                                                  int repetitions,
-                                                 Engine& engine) {
+                                                 Engine& engine,
+                                                 OpProfile* profile) {
   RETURN_IF_ERROR(CheckBenchCase(bench, engine));
   Runner runner(bench, engine);
   RETURN_IF_ERROR(runner.Fill());
   std::vector<double> speeds;
   for (int i = 0; i < repetitions; ++i) {
-    ASSIGN_OR_RETURN(const double seconds, runner.Measure());
+    ASSIGN_OR_RETURN(const double seconds, runner.Measure(profile));
     speeds.push_back(static_cast<double>(bench.tokens) * bench.sequences /
                      seconds);
   }

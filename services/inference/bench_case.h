@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "services/inference/engine.h"
 #include "services/inference/gemma3_weights.h"
+#include "services/inference/op_profile.h"
 
 namespace onegrid::inference {
 
@@ -44,12 +45,15 @@ BenchCost CostOf(const BenchCase& bench, const Engine& engine,
 // the engine has.
 absl::Status CheckBenchCase(const BenchCase& bench, const Engine& engine);
 
-// Tokens a second of all sequences together, once for each repetition. Fed with
-// the same random tokens each time; what came before `depth` is not computed
-// again but copied. Uses every slot of the engine, and leaves them empty.
+// Tokens a second of all sequences together, once for each repetition, after a
+// step that is not measured. Fed with the same random tokens each time; what
+// came before `depth` is not computed again but copied. What is measured, and
+// nothing else, is added to `profile` unless that is null. Uses every slot of
+// the engine, and leaves them empty.
 absl::StatusOr<std::vector<double>> RunBenchCase(const BenchCase& bench,
                                                  int repetitions,
-                                                 Engine& engine);
+                                                 Engine& engine,
+                                                 OpProfile* profile = nullptr);
 
 }  // namespace onegrid::inference
 

@@ -55,6 +55,18 @@ TEST_F(BenchCaseTest, RunsEachRepetitionAndLeavesTheSlotsEmpty) {
   }
 }
 
+// The time of the measured steps, and of those only.
+TEST_F(BenchCaseTest, ProfilesWhatItMeasures) {
+  OpProfile profile;
+  const auto speeds =
+      RunBenchCase({kGenerate, 5, 200, 1}, 1, *engine_, &profile);
+  ASSERT_TRUE(speeds.ok()) << speeds.status();
+  const double seconds = 5 / speeds->front();
+  EXPECT_GT(profile.seconds(Op::kHead), 0);
+  EXPECT_GT(profile.total(), 0.2 * seconds);
+  EXPECT_LE(profile.total(), seconds);
+}
+
 TEST_F(BenchCaseTest, RefusesWhatTheEngineCannotHold) {
   for (const BenchCase& bench :
        {BenchCase{kPrompt, 0, 0, 1}, BenchCase{kPrompt, 1, -1, 1},
@@ -85,7 +97,7 @@ TEST_F(BenchCaseTest, CostsAreThoseOfTheModel) {
   EXPECT_EQ(two.ops, one.ops);
   // A prompt of 64 tokens reads the body in 2 steps and the head once.
   const BenchCost prompt = CostOf({kPrompt, 64, 0, 1}, *engine_, *weights_);
-  const auto head = static_cast<double>(PackedBytes(weights_->embedding));
+  const auto head = static_cast<double>(weights_->embedding.bytes());
   const double body = static_cast<double>(weights_->bytes()) - head;
   EXPECT_EQ(prompt.bytes * 64, 2 * body + head +
                                    (32 + 3 * kTinyWindow) * kToken +

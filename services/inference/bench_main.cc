@@ -223,11 +223,10 @@ void Bench::Describe(const common::ThreadCount& threads) {
 
 absl::Status Bench::RunCase(const BenchCase& bench) {
   OpProfile profile;
-  if (absl::GetFlag(FLAGS_profile)) engine_->set_profile(&profile);
   ASSIGN_OR_RETURN(
       const std::vector<double> speeds,
-      RunBenchCase(bench, absl::GetFlag(FLAGS_repetitions), *engine_));
-  engine_->set_profile(nullptr);
+      RunBenchCase(bench, absl::GetFlag(FLAGS_repetitions), *engine_,
+                   absl::GetFlag(FLAGS_profile) ? &profile : nullptr));
   const BenchCost cost = CostOf(bench, *engine_, *weights_);
   const double median = Median(speeds);
   const auto [least, most] = std::minmax_element(speeds.begin(), speeds.end());

@@ -153,7 +153,7 @@ void Engine::Embed(absl::Span<const Chunk> chunks) {
   float* row = x_.data();
   for (const Chunk& chunk : chunks) {
     for (int32_t token : chunk.tokens) {
-      DequantizeRow(weights_.embedding, token, absl::MakeSpan(row, hidden));
+      weights_.embedding.DequantizeRow(token, absl::MakeSpan(row, hidden));
       for (int64_t i = 0; i < hidden; ++i) row[i] *= scale;
       row += hidden;
     }

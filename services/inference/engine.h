@@ -104,7 +104,7 @@ class Engine {
   // x_ += norm(branch_).
   void AddNorm(const std::vector<float>& weight);
   struct Product {
-    const PackedLinear* weights;
+    const cpu::PackedLinear* weights;
     float* out;
   };
   // Several products of x [M, k], which is quantized once.

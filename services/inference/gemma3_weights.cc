@@ -50,11 +50,11 @@ absl::StatusOr<const GgufFile::Tensor*> Find(const GgufFile& file,
   return tensor;
 }
 
-absl::StatusOr<PackedLinear> LoadMatrix(const GgufFile& file,
-                                        const std::string& name,
-                                        kernels::ThreadPool& pool) {
+absl::StatusOr<cpu::PackedLinear> LoadMatrix(const GgufFile& file,
+                                             const std::string& name,
+                                             kernels::ThreadPool& pool) {
   ASSIGN_OR_RETURN(const GgufFile::Tensor* tensor, Find(file, name));
-  auto packed = PackLinear(
+  auto packed = cpu::PackedLinear::FromBlocks(
       tensor->type, tensor->data, tensor->rows(), tensor->cols(), pool,
       [&](absl::Span<const uint8_t> part) { file.DropPages(part); });
   if (absl::IsUnimplemented(packed.status())) {
@@ -64,8 +64,8 @@ absl::StatusOr<PackedLinear> LoadMatrix(const GgufFile& file,
   return packed;
 }
 
-absl::StatusOr<PackedLinear> LoadEmbedding(const GgufFile& file,
-                                           kernels::ThreadPool& pool) {
+absl::StatusOr<cpu::PackedLinear> LoadEmbedding(const GgufFile& file,
+                                                kernels::ThreadPool& pool) {
   if (file.Find("output.weight") != nullptr) {
     return common::MakeError(
         absl::StatusCode::kUnimplemented, "UNSUPPORTED_TENSOR_TYPE",
@@ -134,11 +134,12 @@ absl::StatusOr<LayerWeights> LoadLayer(const GgufFile& file, int64_t layer,
 }  // namespace
 
 int64_t Gemma3Weights::bytes() const {
-  int64_t sum = PackedBytes(embedding);
+  int64_t sum = embedding.bytes();
   for (const LayerWeights& layer : layers) {
-    for (const PackedLinear* linear : {&layer.q, &layer.k, &layer.v, &layer.o,
-                                       &layer.gate, &layer.up, &layer.down}) {
-      sum += PackedBytes(*linear);
+    for (const cpu::PackedLinear* linear :
+         {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up,
+          &layer.down}) {
+      sum += linear->bytes();
     }
   }
   return sum;

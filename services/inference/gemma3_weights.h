@@ -8,8 +8,8 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/base/thread_pool.h"
+#include "kernels/cpu/packed_linear.h"
 #include "kernels/quant/ggml_types.h"
-#include "services/inference/packed_linear.h"
 #include "services/model/gemma3_config.h"
 #include "services/model/gguf_reader.h"
 
@@ -18,24 +18,24 @@ namespace onegrid::inference {
 // Norm weights are those of the GGUF: y = rms(x) * w.
 struct LayerWeights {
   std::vector<float> attn_norm;       // [hidden]
-  PackedLinear q;                     // [heads * head_dim, hidden]
-  PackedLinear k;                     // [kv_heads * head_dim, hidden]
-  PackedLinear v;                     // [kv_heads * head_dim, hidden]
+  cpu::PackedLinear q;                // [heads * head_dim, hidden]
+  cpu::PackedLinear k;                // [kv_heads * head_dim, hidden]
+  cpu::PackedLinear v;                // [kv_heads * head_dim, hidden]
   std::vector<float> q_norm;          // [head_dim]
   std::vector<float> k_norm;          // [head_dim]
-  PackedLinear o;                     // [hidden, heads * head_dim]
+  cpu::PackedLinear o;                // [hidden, heads * head_dim]
   std::vector<float> post_attn_norm;  // [hidden]
   std::vector<float> ffn_norm;        // [hidden]
-  PackedLinear gate;                  // [ff, hidden]
-  PackedLinear up;                    // [ff, hidden]
-  PackedLinear down;                  // [hidden, ff]
+  cpu::PackedLinear gate;             // [ff, hidden]
+  cpu::PackedLinear up;               // [ff, hidden]
+  cpu::PackedLinear down;             // [hidden, ff]
   std::vector<float> post_ffw_norm;   // [hidden]
 };
 
 // Immutable, so safe to share.
 struct Gemma3Weights {
   model::Gemma3Config config;
-  PackedLinear embedding;  // [vocabulary, hidden], also the head
+  cpu::PackedLinear embedding;  // [vocabulary, hidden], also the head
   std::vector<LayerWeights> layers;
   std::vector<float> output_norm;  // [hidden]
   // What the file holds: the number of linears by type, the embedding's type.

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
@@ -67,11 +68,15 @@ Generated Generate(GenerationService& service,
 class GenerationServiceTest : public testing::Test {
  protected:
   void Start(int max_sequences = 4, int max_queue = 8,
-             const std::string& prompt_lookup = "auto") {
+             const std::string& prompt_lookup = "auto",
+             const std::string& precision = "int8") {
     // One file per test: tests of a suite may run in several processes.
     const std::string path = absl::StrCat(
         testing::TempDir(), "/",
-        testing::UnitTest::GetInstance()->current_test_info()->name(), ".gguf");
+        absl::StrReplaceAll(
+            testing::UnitTest::GetInstance()->current_test_info()->name(),
+            {{"/", "_"}}),
+        ".gguf");
     ASSERT_TRUE(WriteTinyModel(path).ok());
     ServedModelOptions options;
     options.model_path = path;
@@ -79,6 +84,8 @@ class GenerationServiceTest : public testing::Test {
     options.max_sequences = max_sequences;
     options.max_queue = max_queue;
     options.prompt_lookup = prompt_lookup;
+    options.activations = precision;
+    options.kv_cache = precision;
     options.max_step_tokens = 32;
     auto served = ServedModel::Load(options);
     ASSERT_TRUE(served.ok()) << served.status();
@@ -126,8 +133,11 @@ std::vector<v1::GenerateRequest> ManyRequests() {
   return requests;
 }
 
-TEST_F(GenerationServiceTest, GuessesChangeNothingButTheSteps) {
-  Start(4, 16, "off");
+class GuessesTest : public GenerationServiceTest,
+                    public testing::WithParamInterface<const char*> {};
+
+TEST_P(GuessesTest, ChangeNothingButTheSteps) {
+  Start(4, 16, "off", GetParam());
   EXPECT_EQ(service().info().speculation(), "off");
   std::vector<Generated> plain;
   for (const auto& request : ManyRequests()) {
@@ -136,7 +146,7 @@ TEST_F(GenerationServiceTest, GuessesChangeNothingButTheSteps) {
   EXPECT_EQ(served_->scheduler().drafts().tried, 0);
   served_.reset();
 
-  Start(4, 16, "always");
+  Start(4, 16, "always", GetParam());
   EXPECT_THAT(service().info().speculation(), HasSubstr("up to 8 tokens"));
   const std::vector<v1::GenerateRequest> requests = ManyRequests();
   std::vector<Generated> guessed(requests.size());
@@ -158,6 +168,10 @@ TEST_F(GenerationServiceTest, GuessesChangeNothingButTheSteps) {
   EXPECT_GT(drafts.accepted, 50);
   EXPECT_GT(drafts.tried, drafts.accepted + 20);
 }
+
+INSTANTIATE_TEST_SUITE_P(Precisions, GuessesTest,
+                         testing::Values("int8", "f32"),
+                         [](const auto& info) { return info.param; });
 
 TEST_F(GenerationServiceTest, RequestsTogetherEqualEachAlone) {
   Start();

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <variant>
 
 #include "absl/types/span.h"
 #include "kernels/cpu/elementwise.h"
@@ -53,45 +52,20 @@ void LinearInput::StackRest(const float* x, int64_t m, int64_t k) {
   });
 }
 
-template <typename Weights, typename Product>
-void LinearInput::MultiplyInt8(const Weights& w, float* out, Product product) {
+void LinearInput::Multiply(const cpu::PackedLinear& w, float* out) {
+  if (numerics_.activations == Precision::kF32) {
+    cpu::LinearF32(x_, m_, w, out, pool_, numerics_.isa);
+    return;
+  }
   if (terms_ == kOneTerm) {
-    product(quantized_, w, out, pool_, numerics_.isa);
+    cpu::Linear(quantized_, w, out, pool_, numerics_.isa);
     return;
   }
   const int64_t count = m_ * w.n();
   Grow(2 * count, &products_);
-  product(quantized_, w, products_.data(), pool_, numerics_.isa);
+  cpu::Linear(quantized_, w, products_.data(), pool_, numerics_.isa);
   cpu::Add(products_.data(), products_.data() + count, count, out, pool_,
            numerics_.isa);
-}
-
-void LinearInput::Multiply(const cpu::PackedInt2Linear& w, float* out) {
-  if (numerics_.activations == Precision::kInt8) {
-    MultiplyInt8(w, out, cpu::Int2Linear);
-  } else {
-    cpu::Int2LinearF32(x_, m_, w, out, pool_, numerics_.isa);
-  }
-}
-
-void LinearInput::Multiply(const cpu::PackedInt4Linear& w, float* out) {
-  if (numerics_.activations == Precision::kInt8) {
-    MultiplyInt8(w, out, cpu::Int4Linear);
-  } else {
-    cpu::Int4LinearF32(x_, m_, w, out, pool_, numerics_.isa);
-  }
-}
-
-void LinearInput::Multiply(const cpu::PackedInt8Linear& w, float* out) {
-  if (numerics_.activations == Precision::kInt8) {
-    MultiplyInt8(w, out, cpu::Int8Linear);
-  } else {
-    cpu::Int8LinearF32(x_, m_, w, out, pool_, numerics_.isa);
-  }
-}
-
-void LinearInput::Multiply(const PackedLinear& w, float* out) {
-  std::visit([&](const auto& packed) { Multiply(packed, out); }, w);
 }
 
 }  // namespace onegrid::inference

@@ -6,12 +6,9 @@
 
 #include "kernels/base/aligned_buffer.h"
 #include "kernels/base/thread_pool.h"
-#include "kernels/cpu/int2_linear.h"
-#include "kernels/cpu/int4_linear.h"
-#include "kernels/cpu/int8_head.h"
+#include "kernels/cpu/packed_linear.h"
 #include "kernels/cpu/quantized_activations.h"
 #include "services/inference/numerics.h"
-#include "services/inference/packed_linear.h"
 
 namespace onegrid::inference {
 
@@ -30,16 +27,11 @@ class LinearInput {
   void Set(const float* x, int64_t m, int64_t k, Terms terms);
 
   // out: [m, n] = x * w^T, w [n, k].
-  void Multiply(const cpu::PackedInt2Linear& w, float* out);
-  void Multiply(const cpu::PackedInt4Linear& w, float* out);
-  void Multiply(const cpu::PackedInt8Linear& w, float* out);
-  void Multiply(const PackedLinear& w, float* out);
+  void Multiply(const cpu::PackedLinear& w, float* out);
 
  private:
   // Writes x and below it what quantized_ (of x) leaves of it to stacked_.
   void StackRest(const float* x, int64_t m, int64_t k);
-  template <typename Weights, typename Product>
-  void MultiplyInt8(const Weights& w, float* out, Product product);
 
   const Numerics numerics_;
   kernels::ThreadPool& pool_;

@@ -14,7 +14,7 @@
 namespace onegrid::inference {
 namespace {
 
-constexpr int64_t kM = 14, kN = 20, kK = 96;
+constexpr int64_t kM = 14, kN = 20, kK = 128;
 
 std::vector<float> RandomFloats(int64_t count, uint32_t seed) {
   std::mt19937 random(seed);
@@ -32,14 +32,16 @@ class LinearInputTest : public testing::TestWithParam<kernels::Isa> {
   }
 
   // Expects x served with `terms` to give `fake` times w.
-  template <typename Packed>
   void ExpectProducts(const std::vector<float>& x,
                       const std::vector<float>& fake, LinearInput::Terms terms,
-                      const quant::GridMatrix& w, const Packed& packed) {
+                      const quant::GridMatrix& w) {
+    const auto packed = cpu::PackedLinear::FromBlocks(
+        quant::BlockType(*w.grid), *quant::PackBlocks(w), kN, kK, pool_);
+    ASSERT_TRUE(packed.ok()) << packed.status();
     LinearInput input(numerics_, pool_);
     input.Set(x.data(), kM, kK, terms);
     std::vector<float> out(kM * kN);
-    input.Multiply(packed, out.data());
+    input.Multiply(*packed, out.data());
     std::vector<float> weights(kN * kK);
     quant::DequantizeMatrix(w, absl::MakeSpan(weights));
     for (int64_t m = 0; m < kM; ++m) {
@@ -50,7 +52,7 @@ class LinearInputTest : public testing::TestWithParam<kernels::Isa> {
           sum += term;
           size += std::fabs(term);
         }
-        // Served: 2 products and 3 sums of groups, the sum of 2 terms;
+        // Served: 2 products and 4 sums of groups, the sum of 2 terms;
         // simulated: one rounding of each weight and of each value and term.
         EXPECT_NEAR(out[m * kN + n], sum, 10 * 0x1p-24 * size)
             << m << " " << n << " " << w.grid->name << " " << terms;
@@ -69,17 +71,13 @@ TEST_P(LinearInputTest, ServesWhatFakeQuantizationSays) {
   quant::FakeQuantizeTwoTerms(absl::MakeSpan(two));
   ASSERT_NE(one, two);
   const std::vector<float> w = RandomFloats(kN * kK, 2);
-  const auto w4 = quant::EncodeMatrix(w, kN, kK, quant::kInt4G32);
-  const auto w8 = quant::EncodeMatrix(w, kN, kK, quant::kInt8G32);
-  ASSERT_TRUE(w4.ok() && w8.ok());
-  const auto packed4 =
-      cpu::PackedInt4Linear::FromQ4_0(*quant::PackBlocks(*w4), kN, kK, pool_);
-  const auto packed8 =
-      cpu::PackedInt8Linear::FromQ8_0(*quant::PackBlocks(*w8), kN, kK, pool_);
-  ExpectProducts(x, one, LinearInput::kOneTerm, *w4, *packed4);
-  ExpectProducts(x, two, LinearInput::kTwoTerms, *w4, *packed4);
-  ExpectProducts(x, one, LinearInput::kOneTerm, *w8, *packed8);
-  ExpectProducts(x, two, LinearInput::kTwoTerms, *w8, *packed8);
+  for (const quant::Grid* grid :
+       {&quant::kInt2G64, &quant::kInt4G32, &quant::kInt8G32}) {
+    const auto encoded = quant::EncodeMatrix(w, kN, kK, *grid);
+    ASSERT_TRUE(encoded.ok()) << encoded.status();
+    ExpectProducts(x, one, LinearInput::kOneTerm, *encoded);
+    ExpectProducts(x, two, LinearInput::kTwoTerms, *encoded);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Isas, LinearInputTest,

@@ -1,0 +1,218 @@
+#include "kernels/cpu/packed_linear.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "kernels/base/check.h"
+#include "kernels/base/float_types.h"
+#include "kernels/cpu/linear_kernels.h"
+#include "kernels/cpu/tiled_matmul.h"
+
+namespace onegrid::cpu {
+
+// A block holds an f16 scale and the codes of some elements of one row; its
+// place in a tile holds those of 16 rows, 16 scales last.
+struct TileFormat {
+  const char* name;  // "Q4_0", for errors.
+  int64_t block_elements;
+  int64_t block_bytes;
+  int64_t place_bytes;
+  // Puts the codes of a block, which follow its scale, in their place as row
+  // `row` of 16. The place is zeroed before.
+  void (*pack_codes)(const uint8_t* codes, int row, uint8_t* place);
+  // The code of element k of the block packed as row `row`.
+  int (*code)(const uint8_t* place, int row, int64_t k);
+  TileKernel LinearKernels::* tile;
+  ExpandKernel LinearKernels::* expand;
+};
+
+namespace {
+
+// Of one f16 scale for each row of a tile.
+constexpr int64_t kScaleBytes = 2 * kTileRows;
+
+int64_t Int2Byte(int row, int64_t k) { return 64 * (k / 16) + 4 * row + k % 4; }
+
+int Int2Shift(int64_t k) { return static_cast<int>(k / 4 % 4 * 2); }
+
+void PackInt2(const uint8_t* codes, int row, uint8_t* place) {
+  for (int k = 0; k < kInt2Group; ++k) {
+    const int code = (codes[k / 4] >> (k % 4 * 2)) & 3;
+    place[Int2Byte(row, k)] |= static_cast<uint8_t>(code << Int2Shift(k));
+  }
+}
+
+int Int2Code(const uint8_t* place, int row, int64_t k) {
+  return ((place[Int2Byte(row, k)] >> Int2Shift(k)) & 3) - 1;
+}
+
+void PackInt4(const uint8_t* codes, int row, uint8_t* place) {
+  const auto code = [codes](int k) {
+    return k < 16 ? codes[k % 16] & 15 : codes[k % 16] >> 4;
+  };
+  for (int j = 0; j < 4; ++j) {
+    for (int b = 0; b < 4; ++b) {
+      place[64 * j + 4 * row + b] =
+          static_cast<uint8_t>(code(8 * j + b) | (code(8 * j + 4 + b) << 4));
+    }
+  }
+}
+
+int Int4Code(const uint8_t* place, int row, int64_t k) {
+  const uint8_t pair = place[64 * (k / 8) + 4 * row + k % 4];
+  return (k % 8 < 4 ? pair & 15 : pair >> 4) - 8;
+}
+
+void PackInt8(const uint8_t* codes, int row, uint8_t* place) {
+  for (int k = 0; k < kLinearGroup; ++k) {
+    // Flipping the top bit of a two's complement byte adds 128.
+    place[64 * (k / 4) + 4 * row + k % 4] =
+        static_cast<uint8_t>(codes[k] ^ 0x80);
+  }
+}
+
+int Int8Code(const uint8_t* place, int row, int64_t k) {
+  return place[64 * (k / 4) + 4 * row + k % 4] - 128;
+}
+
+constexpr TileFormat kInt2 = {"Q2_0",
+                              kInt2Group,
+                              18,
+                              kInt2GroupBytes,
+                              PackInt2,
+                              Int2Code,
+                              &LinearKernels::int2_tile,
+                              &LinearKernels::int2_expand};
+constexpr TileFormat kInt4 = {"Q4_0",
+                              kLinearGroup,
+                              18,
+                              kInt4GroupBytes,
+                              PackInt4,
+                              Int4Code,
+                              &LinearKernels::int4_tile,
+                              &LinearKernels::int4_expand};
+constexpr TileFormat kInt8 = {"Q8_0",
+                              kLinearGroup,
+                              34,
+                              kInt8GroupBytes,
+                              PackInt8,
+                              Int8Code,
+                              &LinearKernels::int8_tile,
+                              &LinearKernels::int8_expand};
+
+absl::StatusOr<const TileFormat*> FormatOf(quant::GgmlType type) {
+  switch (type) {
+    case quant::GgmlType::kQ2_0:
+      return &kInt2;
+    case quant::GgmlType::kQ4_0:
+      return &kInt4;
+    case quant::GgmlType::kQ8_0:
+      return &kInt8;
+    default:
+      break;
+  }
+  const auto traits = quant::TraitsOf(type);
+  if (!traits.ok()) return traits.status();
+  return absl::UnimplementedError(absl::StrCat(
+      "no kernel for ", traits->name, ", only for Q2_0, Q4_0 and Q8_0"));
+}
+
+// The kernels count in groups of 32, two of which may share a place.
+TiledWeights View(const PackedLinear& w) {
+  return {w.tiles(), w.n(), w.k(),
+          w.format().place_bytes / (w.format().block_elements / kLinearGroup)};
+}
+
+}  // namespace
+
+absl::StatusOr<PackedLinear> PackedLinear::FromBlocks(
+    quant::GgmlType type, absl::Span<const uint8_t> blocks, int64_t n,
+    int64_t k, kernels::ThreadPool& pool, const BlocksDone& done) {
+  const auto found = FormatOf(type);
+  if (!found.ok()) return found.status();
+  const TileFormat& format = **found;
+  if (n <= 0 || k <= 0 || k % format.block_elements != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(format.name, " weights are [", n, ", ", k,
+                     "]: expected positive sizes and a multiple of ",
+                     format.block_elements, " columns"));
+  }
+  const int64_t row_blocks = k / format.block_elements;
+  const int64_t row_bytes = row_blocks * format.block_bytes;
+  const auto bytes = static_cast<int64_t>(blocks.size());
+  if (bytes / row_bytes != n || bytes % row_bytes != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(format.name, " data of [", n, ", ", k, "] has ", bytes,
+                     " bytes, expected ", row_bytes, " a row"));
+  }
+  const int64_t tile_count = (n + kTileRows - 1) / kTileRows;
+  const int64_t tile_bytes = row_blocks * format.place_bytes;
+  kernels::AlignedBuffer<uint8_t> tiles(
+      static_cast<size_t>(tile_count * tile_bytes));
+  std::atomic<int64_t> bad_block{-1};
+  const auto pack_row = [&](int64_t row) {
+    const int r = static_cast<int>(row % kTileRows);
+    const uint8_t* block = blocks.data() + row * row_bytes;
+    uint8_t* place = tiles.data() + row / kTileRows * tile_bytes;
+    for (int64_t i = 0; i < row_blocks; ++i) {
+      // An f16 exponent of all ones.
+      if ((block[1] & 0x7C) == 0x7C) bad_block = row * row_blocks + i;
+      format.pack_codes(block + 2, r, place);
+      std::memcpy(place + format.place_bytes - kScaleBytes + 2 * r, block, 2);
+      block += format.block_bytes;
+      place += format.place_bytes;
+    }
+  };
+  pool.ParallelFor(
+      tile_count, pool.GrainFor(tile_count),
+      [&](int64_t begin, int64_t end, int) {
+        const int64_t first = begin * kTileRows;
+        const int64_t last = std::min(n, end * kTileRows);
+        for (int64_t row = first; row < last; ++row) pack_row(row);
+        if (done == nullptr) return;
+        done(blocks.subspan(static_cast<size_t>(first * row_bytes),
+                            static_cast<size_t>((last - first) * row_bytes)));
+      });
+  if (bad_block >= 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        format.name, " data has a scale that is not finite, in block ",
+        bad_block.load()));
+  }
+  return PackedLinear(format, n, k, std::move(tiles));
+}
+
+void PackedLinear::DequantizeRow(int64_t row, absl::Span<float> out) const {
+  KERNELS_CHECK(row >= 0 && row < n_);
+  KERNELS_CHECK(out.size() == static_cast<size_t>(k_));
+  const int r = static_cast<int>(row % kTileRows);
+  const int64_t row_blocks = k_ / format_->block_elements;
+  const uint8_t* place =
+      tiles() + row / kTileRows * row_blocks * format_->place_bytes;
+  float* to = out.data();
+  for (int64_t i = 0; i < row_blocks; ++i) {
+    uint16_t bits;
+    std::memcpy(&bits, place + format_->place_bytes - kScaleBytes + 2 * r,
+                sizeof(bits));
+    const float scale = kernels::F16ToFloat(bits);
+    for (int64_t j = 0; j < format_->block_elements; ++j) {
+      *to++ = static_cast<float>(format_->code(place, r, j)) * scale;
+    }
+    place += format_->place_bytes;
+  }
+}
+
+void Linear(const QuantizedActivations& x, const PackedLinear& w, float* out,
+            kernels::ThreadPool& pool, kernels::Isa isa) {
+  TiledMatmul(x, View(w), LinearKernelsFor(isa).*w.format().tile, out, pool);
+}
+
+void LinearF32(const float* x, int64_t m, const PackedLinear& w, float* out,
+               kernels::ThreadPool& pool, kernels::Isa isa) {
+  const LinearKernels& run = LinearKernelsFor(isa);
+  TiledMatmulF32(x, m, View(w), run.*w.format().expand, run, out, pool);
+}
+
+}  // namespace onegrid::cpu

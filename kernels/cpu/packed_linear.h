@@ -1,0 +1,77 @@
+// Weight matrices of 2-, 4- and 8-bit codes, and their products.
+#ifndef KERNELS_CPU_PACKED_LINEAR_H_
+#define KERNELS_CPU_PACKED_LINEAR_H_
+
+#include <cstdint>
+#include <functional>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "kernels/base/aligned_buffer.h"
+#include "kernels/base/cpu_features.h"
+#include "kernels/base/thread_pool.h"
+#include "kernels/cpu/quantized_activations.h"
+#include "kernels/quant/ggml_types.h"
+
+namespace onegrid::cpu {
+
+// How a type of GGUF block lies in tiles: packed_linear.cc.
+struct TileFormat;
+
+// A matrix [n, k] of the blocks of a GGUF file, repacked once for the linear
+// kernels (layout: linear_kernels.h). The same bytes serve every instruction
+// set and float mode. Codes and scales are those of the file, bit for bit:
+//   Q2_0  -1..2      groups of 64
+//   Q4_0  -8..7      groups of 32
+//   Q8_0  -128..127  groups of 32
+// Scales may be negative. Immutable, so safe to share.
+class PackedLinear {
+ public:
+  // Told which part of the blocks is not needed any more, from any thread of
+  // the pool; may be null.
+  using BlocksDone = std::function<void(absl::Span<const uint8_t> blocks)>;
+
+  // blocks: those of [n, k], row by row; not needed afterwards.
+  // Unimplemented: another type. InvalidArgument: n or k is not positive, k is
+  // no multiple of the group, blocks has another size than n and k ask for, or
+  // a scale is not finite.
+  static absl::StatusOr<PackedLinear> FromBlocks(
+      quant::GgmlType type, absl::Span<const uint8_t> blocks, int64_t n,
+      int64_t k, kernels::ThreadPool& pool, const BlocksDone& done = nullptr);
+
+  const TileFormat& format() const { return *format_; }
+  int64_t n() const { return n_; }
+  int64_t k() const { return k_; }
+  int64_t elements() const { return n_ * k_; }
+  int64_t bytes() const { return static_cast<int64_t>(tiles_.size()); }
+  const uint8_t* tiles() const { return tiles_.data(); }
+
+  // out [k] = row `row` as code * scale: the embedding of one token.
+  // 0 <= row < n().
+  void DequantizeRow(int64_t row, absl::Span<float> out) const;
+
+ private:
+  PackedLinear(const TileFormat& format, int64_t n, int64_t k,
+               kernels::AlignedBuffer<uint8_t> tiles)
+      : format_(&format), n_(n), k_(k), tiles_(std::move(tiles)) {}
+
+  const TileFormat* format_;
+  int64_t n_;
+  int64_t k_;
+  kernels::AlignedBuffer<uint8_t> tiles_;
+};
+
+// out [m, n] = x [m, k] * w^T. In each group of 32 an exact integer dot
+// product, scaled and summed over groups in f32. x.k() == w.k().
+void Linear(const QuantizedActivations& x, const PackedLinear& w, float* out,
+            kernels::ThreadPool& pool, kernels::Isa isa = kernels::BestIsa());
+
+// The same product with x [m, k] in f32 and the weights as code * scale in f32.
+void LinearF32(const float* x, int64_t m, const PackedLinear& w, float* out,
+               kernels::ThreadPool& pool,
+               kernels::Isa isa = kernels::BestIsa());
+
+}  // namespace onegrid::cpu
+
+#endif  // KERNELS_CPU_PACKED_LINEAR_H_
