@@ -15,8 +15,19 @@ namespace {
 
 constexpr char kChild[] = "--child";
 
-// What a program that calls LimitSpinning first prints: its spin count, its
-// policy and its second argument. `settings` stands before it in a shell.
+std::string Setting(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? "none" : value;
+}
+
+// Read when the program is loaded, as OpenMP does: a value that is set later
+// is not seen.
+const std::string* const spin_count_at_start =
+    new std::string(Setting("GOMP_SPINCOUNT"));
+
+// What a program that calls LimitSpinning first prints: the spin count that it
+// was loaded with, its policy and its second argument. `settings` stands before
+// it in a shell.
 std::string RunChild(const std::string& settings) {
   char path[PATH_MAX] = {};
   if (readlink("/proc/self/exe", path, sizeof(path) - 1) < 0) return "no path";
@@ -39,11 +50,6 @@ TEST(LimitSpinningTest, LeavesTheUsersSettings) {
   EXPECT_EQ(RunChild("OMP_WAIT_POLICY=active"), "none active a b");
 }
 
-std::string Setting(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? "none" : value;
-}
-
 }  // namespace
 }  // namespace onegrid::finetuner
 
@@ -52,7 +58,7 @@ int main(int argc, char** argv) {
   using onegrid::finetuner::Setting;
   if (argc == 3 && std::strcmp(argv[1], kChild) == 0) {
     onegrid::finetuner::LimitSpinning(argv);
-    std::printf("%s %s %s", Setting("GOMP_SPINCOUNT").c_str(),
+    std::printf("%s %s %s", onegrid::finetuner::spin_count_at_start->c_str(),
                 Setting("OMP_WAIT_POLICY").c_str(), argv[2]);
     return 0;
   }

@@ -169,6 +169,31 @@ TEST_P(GuessesTest, ChangeNothingButTheSteps) {
   EXPECT_GT(drafts.tried, drafts.accepted + 20);
 }
 
+// A stop string that ends within guesses that are right: the model repeats
+// itself, and the string is longer than what it repeats.
+TEST_P(GuessesTest, EndWhereTheOutputEnds) {
+  const auto run = [&](const char* lookup, const std::string& stop, int i) {
+    Start(4, 16, lookup, GetParam());
+    v1::GenerateRequest request =
+        Request(absl::StrCat("abcabcab", std::string(i, 'a' + i)), 60);
+    if (!stop.empty()) request.mutable_stopping()->add_stop(stop);
+    return Generate(service(), request);
+  };
+  for (int i = 1; i < 6; ++i) {
+    const std::string text = run("off", "", i).text;
+    ASSERT_GT(text.size(), 50u);
+    const std::string stop = text.substr(10, 30);
+    const Generated plain = run("off", stop, i);
+    const Generated guessed = run("always", stop, i);
+    EXPECT_EQ(plain.finished.reason(), v1::STOP_STRING);
+    EXPECT_EQ(guessed.finished.reason(), v1::STOP_STRING);
+    EXPECT_EQ(guessed.tokens, plain.tokens);
+    EXPECT_EQ(guessed.text, plain.text);
+    EXPECT_EQ(guessed.finished.completion_tokens(),
+              plain.finished.completion_tokens());
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Precisions, GuessesTest,
                          testing::Values("int8", "f32"),
                          [](const auto& info) { return info.param; });
