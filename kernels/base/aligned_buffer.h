@@ -1,6 +1,8 @@
 #ifndef KERNELS_BASE_ALIGNED_BUFFER_H_
 #define KERNELS_BASE_ALIGNED_BUFFER_H_
 
+#include <sys/mman.h>
+
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
@@ -15,6 +17,8 @@ namespace onegrid::kernels {
 // A fixed-size array of T that starts on a cache line (64 bytes) and is zeroed.
 // The allocation is a whole number of cache lines and the tail is zeroed too,
 // so a kernel may read (never use) up to the end of the last line.
+// A large one asks for huge pages: a sweep over it then misses few translations
+// and hardware fetches ahead without a stop at each 4 KB.
 // Movable, not copyable. A moved-from buffer is empty. Throws std::bad_alloc
 // when there is no memory.
 template <typename T>
@@ -23,18 +27,23 @@ class AlignedBuffer {
 
  public:
   static constexpr size_t kAlignment = 64;
+  static constexpr size_t kHugePage = size_t{2} << 20;
 
   AlignedBuffer() = default;
 
   explicit AlignedBuffer(size_t n) : size_(n) {
     if (n == 0) return;
-    if (n > (std::numeric_limits<size_t>::max() - kAlignment) / sizeof(T)) {
+    if (n > (std::numeric_limits<size_t>::max() - kHugePage) / sizeof(T)) {
       throw std::bad_alloc();
     }
+    const bool large = n * sizeof(T) >= 2 * kHugePage;
+    const size_t align = large ? kHugePage : kAlignment;
     const size_t bytes =
         (n * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
-    data_.reset(static_cast<T*>(std::aligned_alloc(kAlignment, bytes)));
+    data_.reset(static_cast<T*>(std::aligned_alloc(align, bytes)));
     if (data_ == nullptr) throw std::bad_alloc();
+    // Without them it works too, only slower.
+    if (large) ::madvise(data_.get(), bytes, MADV_HUGEPAGE);
     std::memset(static_cast<void*>(data_.get()), 0, bytes);
   }
 

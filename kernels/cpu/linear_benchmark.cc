@@ -150,6 +150,7 @@ BENCHMARK_CAPTURE(Int4F32, avx2, kAvx2)->Apply(OneThread);
 BENCHMARK_CAPTURE(Head, avx512, kAvx512)->Apply(HeadOneThread);
 BENCHMARK_CAPTURE(Head, avx512, kAvx512)->Apply(HeadAllThreads);
 BENCHMARK_CAPTURE(Head, avx2, kAvx2)->Apply(HeadOneThread);
+BENCHMARK_CAPTURE(Head, avx2, kAvx2)->Apply(HeadAllThreads);
 BENCHMARK_CAPTURE(Quantize, avx512, kAvx512)
     ->Args({1, 640, 1})
     ->Args({512, 2048, 1});

@@ -8,8 +8,12 @@ namespace onegrid::cpu {
 namespace {
 
 // Activation rows handled together: 4 x 8 outputs use 8 of 16 registers for
-// sums, the rest for weights and temporaries.
+// sums, the rest for weights and temporaries. So do 2 x 16: one or two rows
+// take both halves of a tile at once, so that it is read in one sweep.
 constexpr int kBlockRows = 4;
+constexpr int kSweepRows = 2;
+// How far ahead of a sweep memory is fetched.
+constexpr int64_t kFetchBytes = 2048;
 
 inline __m256 Abs(__m256 x) {
   return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
@@ -87,72 +91,20 @@ inline void AddGroup(const __m256i* dot, const uint8_t* weight_scales,
   }
 }
 
-template <int kRows>
-inline void Store(const __m256* total, float* out, int64_t out_stride) {
-#pragma GCC unroll 4
-  for (int m = 0; m < kRows; ++m) {
-    _mm256_storeu_ps(out + m * out_stride, total[m]);
-  }
-}
+// Each format: dot[m] = the dot products of group g of rows m of activations,
+// `codes`, with 8 rows of weights, whose place begins at `place`, a half of a
+// tile's lines.
 
-// Rows [first, first + kRows) of the panel against 8 weight rows (half 0 or 1
-// of the tile). A sum of 16 products stays within 16 bits: 16 * 15 * 127 =
-// 30,480.
-template <int kRows>
-void Int4Rows(const ActivationPanel& panel, int first, const uint8_t* tile,
-              int half, float* out, int64_t out_stride) {
-  const __m256i low_bits = _mm256_set1_epi8(15);
-  const __m256i ones = _mm256_set1_epi16(1);
-  __m256 total[kRows];
-#pragma GCC unroll 4
-  for (int m = 0; m < kRows; ++m) total[m] = _mm256_setzero_ps();
-  for (int64_t g = 0; g < panel.groups; ++g) {
-    const int64_t at = g * panel.rows + first;
-    const int8_t* codes = panel.codes + at * kLinearGroup;
-    __m256i pairs[kRows];
-#pragma GCC unroll 4
-    for (int m = 0; m < kRows; ++m) pairs[m] = _mm256_setzero_si256();
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) {
-      const __m256i both = LoadBytes(tile + 64 * j + 32 * half);
-      const __m256i low = _mm256_and_si256(both, low_bits);
-      const __m256i high =
-          _mm256_and_si256(_mm256_srli_epi16(both, 4), low_bits);
-#pragma GCC unroll 4
-      for (int m = 0; m < kRows; ++m) {
-        const int8_t* row = codes + m * kLinearGroup + 8 * j;
-        pairs[m] =
-            _mm256_add_epi16(pairs[m], _mm256_maddubs_epi16(low, Quad(row)));
-        pairs[m] = _mm256_add_epi16(pairs[m],
-                                    _mm256_maddubs_epi16(high, Quad(row + 4)));
-      }
-    }
-    __m256i dot[kRows];
-#pragma GCC unroll 4
-    for (int m = 0; m < kRows; ++m) {
-      dot[m] = _mm256_add_epi32(_mm256_madd_epi16(pairs[m], ones),
-                                _mm256_set1_epi32(panel.offsets[at + m]));
-    }
-    AddGroup<kRows>(dot, tile + 256 + 16 * half, panel.scales + at, total);
-    tile += kInt4GroupBytes;
-  }
-  Store<kRows>(total, out, out_stride);
-}
+struct Int2Format {
+  static constexpr int64_t kPlaceBytes = kInt2GroupBytes;
+  static constexpr int kPlaceGroups = 2;
 
-// As Int4Rows, two groups at a time. A sum of 16 products is at most 16 * 3 *
-// 127.
-template <int kRows>
-void Int2Rows(const ActivationPanel& panel, int first, const uint8_t* tile,
-              int half, float* out, int64_t out_stride) {
-  const __m256i low_bits = _mm256_set1_epi8(3);
-  const __m256i ones = _mm256_set1_epi16(1);
-  __m256 total[kRows];
-#pragma GCC unroll 4
-  for (int m = 0; m < kRows; ++m) total[m] = _mm256_setzero_ps();
-  for (int64_t g = 0; g < panel.groups; ++g) {
-    const int64_t at = g * panel.rows + first;
-    const int8_t* codes = panel.codes + at * kLinearGroup;
-    const uint8_t* lines = tile + 128 * (g % 2) + 32 * half;
+  // A sum of 16 products is at most 16 * 3 * 127.
+  template <int kRows>
+  static void Dot(const int8_t* codes, const int32_t* offsets, int64_t g,
+                  const uint8_t* place, __m256i* dot) {
+    const __m256i low_bits = _mm256_set1_epi8(3);
+    const uint8_t* lines = place + 128 * (g % 2);
     __m256i pairs[kRows];
 #pragma GCC unroll 4
     for (int m = 0; m < kRows; ++m) pairs[m] = _mm256_setzero_si256();
@@ -171,89 +123,141 @@ void Int2Rows(const ActivationPanel& panel, int first, const uint8_t* tile,
         }
       }
     }
-    __m256i dot[kRows];
+    // The bias is 1 here: an eighth of that of int4.
 #pragma GCC unroll 4
     for (int m = 0; m < kRows; ++m) {
-      // The bias is 1 here: an eighth of that of int4.
-      dot[m] = _mm256_add_epi32(_mm256_madd_epi16(pairs[m], ones),
-                                _mm256_set1_epi32(panel.offsets[at + m] / 8));
+      dot[m] =
+          _mm256_add_epi32(_mm256_madd_epi16(pairs[m], _mm256_set1_epi16(1)),
+                           _mm256_set1_epi32(offsets[m] / 8));
     }
-    AddGroup<kRows>(dot, tile + 256 + 16 * half, panel.scales + at, total);
-    if (g % 2 == 1) tile += kInt2GroupBytes;
   }
-  Store<kRows>(total, out, out_stride);
-}
+};
 
-// Codes are made signed again and multiplied as |w| * (a * sign(w)): a pair is
-// at most 2 * 128 * 127 = 32,512, which 16 bits hold.
-template <int kRows>
-void Int8Rows(const ActivationPanel& panel, int first, const uint8_t* tile,
-              int half, float* out, int64_t out_stride) {
-  const __m256i bias = _mm256_set1_epi8(-128);
-  const __m256i ones = _mm256_set1_epi16(1);
-  __m256 total[kRows];
+struct Int4Format {
+  static constexpr int64_t kPlaceBytes = kInt4GroupBytes;
+  static constexpr int kPlaceGroups = 1;
+
+  // A sum of 16 products stays within 16 bits: 16 * 15 * 127 = 30,480.
+  template <int kRows>
+  static void Dot(const int8_t* codes, const int32_t* offsets, int64_t,
+                  const uint8_t* place, __m256i* dot) {
+    const __m256i low_bits = _mm256_set1_epi8(15);
+    __m256i pairs[kRows];
 #pragma GCC unroll 4
-  for (int m = 0; m < kRows; ++m) total[m] = _mm256_setzero_ps();
-  for (int64_t g = 0; g < panel.groups; ++g) {
-    const int64_t at = g * panel.rows + first;
-    const int8_t* codes = panel.codes + at * kLinearGroup;
-    __m256i dot[kRows];
+    for (int m = 0; m < kRows; ++m) pairs[m] = _mm256_setzero_si256();
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const __m256i both = LoadBytes(place + 64 * j);
+      const __m256i low = _mm256_and_si256(both, low_bits);
+      const __m256i high =
+          _mm256_and_si256(_mm256_srli_epi16(both, 4), low_bits);
+#pragma GCC unroll 4
+      for (int m = 0; m < kRows; ++m) {
+        const int8_t* row = codes + m * kLinearGroup + 8 * j;
+        pairs[m] =
+            _mm256_add_epi16(pairs[m], _mm256_maddubs_epi16(low, Quad(row)));
+        pairs[m] = _mm256_add_epi16(pairs[m],
+                                    _mm256_maddubs_epi16(high, Quad(row + 4)));
+      }
+    }
+#pragma GCC unroll 4
+    for (int m = 0; m < kRows; ++m) {
+      dot[m] =
+          _mm256_add_epi32(_mm256_madd_epi16(pairs[m], _mm256_set1_epi16(1)),
+                           _mm256_set1_epi32(offsets[m]));
+    }
+  }
+};
+
+struct Int8Format {
+  static constexpr int64_t kPlaceBytes = kInt8GroupBytes;
+  static constexpr int kPlaceGroups = 1;
+
+  // Codes are made signed again and multiplied as |w| * (a * sign(w)): a pair
+  // is at most 2 * 128 * 127 = 32,512, which 16 bits hold.
+  template <int kRows>
+  static void Dot(const int8_t* codes, const int32_t*, int64_t,
+                  const uint8_t* place, __m256i* dot) {
+    const __m256i bias = _mm256_set1_epi8(-128);
 #pragma GCC unroll 4
     for (int m = 0; m < kRows; ++m) dot[m] = _mm256_setzero_si256();
 #pragma GCC unroll 8
     for (int j = 0; j < 8; ++j) {
-      const __m256i weights =
-          _mm256_xor_si256(LoadBytes(tile + 64 * j + 32 * half), bias);
+      const __m256i weights = _mm256_xor_si256(LoadBytes(place + 64 * j), bias);
       const __m256i magnitude = _mm256_abs_epi8(weights);
 #pragma GCC unroll 4
       for (int m = 0; m < kRows; ++m) {
         const __m256i a =
             _mm256_sign_epi8(Quad(codes + m * kLinearGroup + 4 * j), weights);
         dot[m] = _mm256_add_epi32(
-            dot[m],
-            _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, a), ones));
+            dot[m], _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, a),
+                                      _mm256_set1_epi16(1)));
       }
     }
-    AddGroup<kRows>(dot, tile + 512 + 16 * half, panel.scales + at, total);
-    tile += kInt8GroupBytes;
   }
-  Store<kRows>(total, out, out_stride);
+};
+
+// Rows [first, first + kRows) of the panel against kHalves x 8 weight rows,
+// from half `half` of the tile on.
+template <typename Format, int kRows, int kHalves>
+void Rows(const ActivationPanel& panel, int first, const uint8_t* tile,
+          int half, float* out, int64_t out_stride) {
+  __m256 total[kHalves][kRows];
+#pragma GCC unroll 2
+  for (int h = 0; h < kHalves; ++h) {
+#pragma GCC unroll 4
+    for (int m = 0; m < kRows; ++m) total[h][m] = _mm256_setzero_ps();
+  }
+  const uint8_t* place = tile;
+  for (int64_t g = 0; g < panel.groups; ++g) {
+    const int64_t at = g * panel.rows + first;
+    if (kHalves == 2 && g % Format::kPlaceGroups == 0) {
+#pragma GCC unroll 9
+      for (int64_t line = 0; line < Format::kPlaceBytes; line += 64) {
+        _mm_prefetch(place + kFetchBytes + line, _MM_HINT_T0);
+      }
+    }
+#pragma GCC unroll 2
+    for (int h = 0; h < kHalves; ++h) {
+      __m256i dot[kRows];
+      Format::template Dot<kRows>(panel.codes + at * kLinearGroup,
+                                  panel.offsets + at, g,
+                                  place + 32 * (half + h), dot);
+      AddGroup<kRows>(dot, place + Format::kPlaceBytes - 32 + 16 * (half + h),
+                      panel.scales + at, total[h]);
+    }
+    if ((g + 1) % Format::kPlaceGroups == 0) place += Format::kPlaceBytes;
+  }
+#pragma GCC unroll 2
+  for (int h = 0; h < kHalves; ++h) {
+#pragma GCC unroll 4
+    for (int m = 0; m < kRows; ++m) {
+      _mm256_storeu_ps(out + m * out_stride + 8 * h, total[h][m]);
+    }
+  }
 }
 
-using RowsFunction = void (*)(const ActivationPanel&, int, const uint8_t*, int,
-                              float*, int64_t);
-
-void RunTile(const RowsFunction* by_rows, const ActivationPanel& panel,
-             const uint8_t* tile, float* out, int64_t out_stride) {
+template <typename Format>
+void Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
+          int64_t out_stride) {
+  using RowsFunction = void (*)(const ActivationPanel&, int, const uint8_t*,
+                                int, float*, int64_t);
+  static constexpr RowsFunction kSweep[kSweepRows] = {Rows<Format, 1, 2>,
+                                                      Rows<Format, 2, 2>};
+  static constexpr RowsFunction kHalf[kBlockRows] = {
+      Rows<Format, 1, 1>, Rows<Format, 2, 1>, Rows<Format, 3, 1>,
+      Rows<Format, 4, 1>};
+  if (panel.rows <= kSweepRows) {
+    return kSweep[panel.rows - 1](panel, 0, tile, 0, out, out_stride);
+  }
   for (int first = 0; first < panel.rows; first += kBlockRows) {
     const int left = panel.rows - first;
     const int rows = left < kBlockRows ? left : kBlockRows;
     for (int half = 0; half < 2; ++half) {
-      by_rows[rows - 1](panel, first, tile, half,
-                        out + first * out_stride + 8 * half, out_stride);
+      kHalf[rows - 1](panel, first, tile, half,
+                      out + first * out_stride + 8 * half, out_stride);
     }
   }
-}
-
-void Int2Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
-              int64_t out_stride) {
-  static constexpr RowsFunction kByRows[kBlockRows] = {
-      Int2Rows<1>, Int2Rows<2>, Int2Rows<3>, Int2Rows<4>};
-  RunTile(kByRows, panel, tile, out, out_stride);
-}
-
-void Int4Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
-              int64_t out_stride) {
-  static constexpr RowsFunction kByRows[kBlockRows] = {
-      Int4Rows<1>, Int4Rows<2>, Int4Rows<3>, Int4Rows<4>};
-  RunTile(kByRows, panel, tile, out, out_stride);
-}
-
-void Int8Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
-              int64_t out_stride) {
-  static constexpr RowsFunction kByRows[kBlockRows] = {
-      Int8Rows<1>, Int8Rows<2>, Int8Rows<3>, Int8Rows<4>};
-  RunTile(kByRows, panel, tile, out, out_stride);
 }
 
 // Byte b of each 32-bit lane, less `bias`, times scale.
@@ -369,8 +373,8 @@ void F32Tile(const float* x, int64_t x_stride, int64_t rows, const float* w,
 }  // namespace
 
 const LinearKernels kLinearKernelsAvx2 = {
-    QuantizeRow, Int2Tile,   Int4Tile,   Int8Tile,
-    Int2Expand,  Int4Expand, Int8Expand, F32Tile,
+    QuantizeRow, Tile<Int2Format>, Tile<Int4Format>, Tile<Int8Format>,
+    Int2Expand,  Int4Expand,       Int8Expand,       F32Tile,
 };
 
 }  // namespace onegrid::cpu
