@@ -72,22 +72,35 @@ void QuantizeRow(const float* x, int64_t groups, int row, int rows,
 template <typename Format>
 void Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
           int64_t out_stride) {
-  for (int m = 0; m < panel.rows; ++m) {
+  KERNELS_CHECK(panel.rows <= kPanelRows);
+  float total[kPanelRows][kTileRows] = {};
+  for (int64_t g = 0; g < panel.groups; ++g) {
+    // Of 16 bits, so that compilers multiply and add pairs in one instruction.
+    int16_t weights[kTileRows][kLinearGroup];
+    float weight_scales[kTileRows];
+    const uint8_t* place = Format::Place(tile, g);
     for (int r = 0; r < kTileRows; ++r) {
-      float total = 0;
-      for (int64_t g = 0; g < panel.groups; ++g) {
-        const uint8_t* place = Format::Place(tile, g);
-        const int64_t at = g * panel.rows + m;
-        const int8_t* codes = panel.codes + at * kLinearGroup;
-        int32_t dot = 0;
-        for (int k = 0; k < kLinearGroup; ++k) {
-          dot += codes[k] * Format::Code(place, g, r, k);
-        }
-        total = std::fma(static_cast<float>(dot) * ScaleIn<Format>(place, r),
-                         panel.scales[at], total);
+      weight_scales[r] = ScaleIn<Format>(place, r);
+      for (int k = 0; k < kLinearGroup; ++k) {
+        weights[r][k] = static_cast<int16_t>(Format::Code(place, g, r, k));
       }
-      out[m * out_stride + r] = total;
     }
+    for (int m = 0; m < panel.rows; ++m) {
+      const int64_t at = g * panel.rows + m;
+      int16_t codes[kLinearGroup];
+      for (int k = 0; k < kLinearGroup; ++k) {
+        codes[k] = panel.codes[at * kLinearGroup + k];
+      }
+      for (int r = 0; r < kTileRows; ++r) {
+        int32_t dot = 0;
+        for (int k = 0; k < kLinearGroup; ++k) dot += codes[k] * weights[r][k];
+        total[m][r] = std::fma(static_cast<float>(dot) * weight_scales[r],
+                               panel.scales[at], total[m][r]);
+      }
+    }
+  }
+  for (int m = 0; m < panel.rows; ++m) {
+    std::memcpy(out + m * out_stride, total[m], sizeof(total[m]));
   }
 }
 
