@@ -34,10 +34,12 @@ inline constexpr float kSmallestAmax = 1e-30f;
 //   b
 //         of line j has in bits 2f, 2f + 1 the code of row r, k = 16j + 4f + b,
 //         as code + 1.
-// Rows past the end of the matrix have scale zero.
+//   bf16: for 32 elements, for each k the values of 16 rows.
+// Rows past the end of the matrix are zero, or their scale is.
 inline constexpr int64_t kInt2GroupBytes = 4 * 64 + 32;
 inline constexpr int64_t kInt4GroupBytes = 4 * 64 + 32;
 inline constexpr int64_t kInt8GroupBytes = 8 * 64 + 32;
+inline constexpr int64_t kBf16GroupBytes = 32 * kTileRows * 2;
 
 // Up to kPanelRows rows of quantized activations, interleaved group by group:
 // codes [groups][rows][32], scales and offsets [groups][rows]. An offset is
@@ -70,6 +72,7 @@ struct LinearKernels {
   void (*int2_expand)(const uint8_t* tile, int64_t groups, float* w);
   void (*int4_expand)(const uint8_t* tile, int64_t groups, float* w);
   void (*int8_expand)(const uint8_t* tile, int64_t groups, float* w);
+  void (*bf16_expand)(const uint8_t* tile, int64_t groups, float* w);
   // out[m][r] (+)= sum over k of x[m * x_stride + k] * w[k][r], any rows >= 0.
   void (*f32_tile)(const float* x, int64_t x_stride, int64_t rows,
                    const float* w, int64_t k, bool accumulate, float* out,

@@ -330,6 +330,15 @@ void Int8Expand(const uint8_t* tile, int64_t groups, float* w) {
   }
 }
 
+void Bf16Expand(const uint8_t* tile, int64_t groups, float* w) {
+  for (int64_t i = 0; i < groups * kLinearGroup * kTileRows; i += 8) {
+    const __m128i bits =
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(tile + 2 * i));
+    const __m256i high = _mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16);
+    _mm256_storeu_ps(w + i, _mm256_castsi256_ps(high));
+  }
+}
+
 template <int kRows>
 void F32Rows(const float* x, int64_t x_stride, const float* w, int64_t k,
              bool accumulate, float* out, int64_t out_stride) {
@@ -373,8 +382,9 @@ void F32Tile(const float* x, int64_t x_stride, int64_t rows, const float* w,
 }  // namespace
 
 const LinearKernels kLinearKernelsAvx2 = {
-    QuantizeRow, Tile<Int2Format>, Tile<Int4Format>, Tile<Int8Format>,
-    Int2Expand,  Int4Expand,       Int8Expand,       F32Tile,
+    QuantizeRow,      Tile<Int2Format>, Tile<Int4Format>,
+    Tile<Int8Format>, Int2Expand,       Int4Expand,
+    Int8Expand,       Bf16Expand,       F32Tile,
 };
 
 }  // namespace onegrid::cpu

@@ -255,6 +255,15 @@ void Int8Expand(const uint8_t* tile, int64_t groups, float* w) {
   }
 }
 
+void Bf16Expand(const uint8_t* tile, int64_t groups, float* w) {
+  for (int64_t i = 0; i < groups * kLinearGroup * kTileRows; i += 16) {
+    const __m256i bits =
+        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(tile + 2 * i));
+    const __m512i high = _mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16);
+    _mm512_storeu_ps(w + i, _mm512_castsi512_ps(high));
+  }
+}
+
 template <int kRows>
 void F32Rows(const float* x, int64_t x_stride, const float* w, int64_t k,
              bool accumulate, float* out, int64_t out_stride) {
@@ -295,8 +304,8 @@ void F32Tile(const float* x, int64_t x_stride, int64_t rows, const float* w,
 }  // namespace
 
 const LinearKernels kLinearKernelsAvx512 = {
-    QuantizeRow, Int2Tile,   Int4Tile,   Int8Tile,
-    Int2Expand,  Int4Expand, Int8Expand, F32Tile,
+    QuantizeRow, Int2Tile,   Int4Tile,   Int8Tile, Int2Expand,
+    Int4Expand,  Int8Expand, Bf16Expand, F32Tile,
 };
 
 }  // namespace onegrid::cpu

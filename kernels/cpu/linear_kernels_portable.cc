@@ -118,6 +118,14 @@ void Expand(const uint8_t* tile, int64_t groups, float* w) {
   }
 }
 
+void Bf16Expand(const uint8_t* tile, int64_t groups, float* w) {
+  for (int64_t i = 0; i < groups * kLinearGroup * kTileRows; ++i) {
+    uint16_t bits;
+    std::memcpy(&bits, tile + 2 * i, sizeof(bits));
+    w[i] = kernels::Bf16ToFloat(bits);
+  }
+}
+
 void F32Tile(const float* x, int64_t x_stride, int64_t rows, const float* w,
              int64_t k, bool accumulate, float* out, int64_t out_stride) {
   for (int64_t m = 0; m < rows; ++m) {
@@ -137,10 +145,9 @@ void F32Tile(const float* x, int64_t x_stride, int64_t rows, const float* w,
 }  // namespace
 
 const LinearKernels kLinearKernelsPortable = {
-    QuantizeRow,        Tile<Int2Format>,
-    Tile<Int4Format>,   Tile<Int8Format>,
-    Expand<Int2Format>, Expand<Int4Format>,
-    Expand<Int8Format>, F32Tile,
+    QuantizeRow,        Tile<Int2Format>,   Tile<Int4Format>,
+    Tile<Int8Format>,   Expand<Int2Format>, Expand<Int4Format>,
+    Expand<Int8Format>, Bf16Expand,         F32Tile,
 };
 
 const LinearKernels& LinearKernelsFor(kernels::Isa isa) {

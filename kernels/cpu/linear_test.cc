@@ -1,5 +1,6 @@
 // Tests of the quantized and float linear layers, on every instruction set that
 // the machine running the test has.
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdint>
@@ -11,6 +12,7 @@
 
 #include "gtest/gtest.h"
 #include "kernels/base/cpu_features.h"
+#include "kernels/base/float_types.h"
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/packed_linear.h"
 #include "kernels/quant/grid.h"
@@ -273,17 +275,13 @@ TEST_P(LinearTest, ZeroAndTinyActivationsGiveZero) {
 
 // In float mode the weights are exact floats, so against MatMul (which sums K
 // products in a float or better) both sides err by at most (K + 1) u sum |xw|.
-void ExpectFloatMode(const Shape& shape, const quant::GridMatrix& w,
-                     ThreadPool& pool, Isa isa) {
+void ExpectFloatMode(const Shape& shape, const PackedLinear& w,
+                     const std::vector<float>& dense, ThreadPool& pool,
+                     Isa isa) {
   const auto& [m, n, k] = shape;
-  std::vector<float> dense(static_cast<size_t>(n * k));
-  for (size_t i = 0; i < dense.size(); ++i) {
-    dense[i] = static_cast<float>(w.codes[i]) *
-               w.scales[i / static_cast<size_t>(w.grid->group)];
-  }
   const std::vector<float> x = RandomFloats(m * k, 4);
   std::vector<float> out(static_cast<size_t>(m * n));
-  LinearF32(x.data(), m, Pack(w, pool), out.data(), pool, isa);
+  LinearF32(x.data(), m, w, out.data(), pool, isa);
   std::vector<float> abs_x = x, abs_w = dense;
   for (float& v : abs_x) v = std::fabs(v);
   for (float& v : abs_w) v = std::fabs(v);
@@ -298,9 +296,38 @@ void ExpectFloatMode(const Shape& shape, const quant::GridMatrix& w,
 TEST_P(LinearTest, FloatModeMatchesReference) {
   for (const quant::Grid* grid : kGrids) {
     for (const Shape& shape : Shapes(*grid)) {
-      ExpectFloatMode(shape, Random(*grid, shape.n, shape.k, 5), pool_,
-                      GetParam());
+      const quant::GridMatrix w = Random(*grid, shape.n, shape.k, 5);
+      std::vector<float> dense(w.codes.size());
+      for (size_t i = 0; i < dense.size(); ++i) {
+        dense[i] = static_cast<float>(w.codes[i]) *
+                   w.scales[i / static_cast<size_t>(w.grid->group)];
+      }
+      ExpectFloatMode(shape, Pack(w, pool_), dense, pool_, GetParam());
     }
+  }
+}
+
+// Random values of bf16, and the bytes of a file that hold them.
+std::vector<float> RandomBf16(int64_t count, std::vector<uint8_t>* bytes) {
+  std::vector<float> values = RandomFloats(count, 8);
+  for (float& value : values) {
+    const uint16_t bits = kernels::FloatToBf16(value);
+    value = kernels::Bf16ToFloat(bits);
+    bytes->push_back(static_cast<uint8_t>(bits));
+    bytes->push_back(static_cast<uint8_t>(bits >> 8));
+  }
+  return values;
+}
+
+TEST_P(LinearTest, Bf16MatchesReference) {
+  for (const Shape& shape : Shapes()) {
+    std::vector<uint8_t> bytes;
+    const std::vector<float> dense = RandomBf16(shape.n * shape.k, &bytes);
+    const auto w = PackedLinear::FromBlocks(quant::GgmlType::kBF16, bytes,
+                                            shape.n, shape.k, pool_);
+    ASSERT_TRUE(w.ok()) << w.status();
+    EXPECT_FALSE(w->has_codes());
+    ExpectFloatMode(shape, *w, dense, pool_, GetParam());
   }
 }
 
@@ -389,11 +416,44 @@ TEST_P(PackedLinearTest, WrongSizesAreInvalidArguments) {
 INSTANTIATE_TEST_SUITE_P(Grids, PackedLinearTest, testing::ValuesIn(kGrids),
                          [](const auto& info) { return info.param->name; });
 
+TEST(PackedLinearTypeTest, RowsOfBf16AreThoseOfTheFile) {
+  ThreadPool pool(2);
+  const int64_t n = 19, k = 96;
+  std::vector<uint8_t> bytes;
+  const std::vector<float> dense = RandomBf16(n * k, &bytes);
+  const auto w =
+      PackedLinear::FromBlocks(quant::GgmlType::kBF16, bytes, n, k, pool);
+  ASSERT_TRUE(w.ok()) << w.status();
+  EXPECT_EQ(w->bytes(), 32 * k * 2);
+  std::vector<float> row(static_cast<size_t>(k));
+  for (int64_t r = 0; r < n; ++r) {
+    w->DequantizeRow(r, absl::MakeSpan(row));
+    EXPECT_TRUE(std::equal(row.begin(), row.end(), dense.begin() + r * k));
+  }
+}
+
+TEST(PackedLinearTypeTest, Bf16ThatIsNotFiniteIsAnInvalidArgument) {
+  ThreadPool pool(2);
+  for (const uint8_t high : {0x7F, 0xFF}) {
+    std::vector<uint8_t> bytes(20 * 64 * 2);
+    // The last element of block 3: infinity, of either sign.
+    bytes[2 * (4 * 32 - 1)] = 0x80;
+    bytes[2 * (4 * 32 - 1) + 1] = high;
+    const absl::Status status =
+        PackedLinear::FromBlocks(quant::GgmlType::kBF16, bytes, 20, 64, pool)
+            .status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_NE(status.message().find("value that is not finite, in block 3"),
+              absl::string_view::npos)
+        << status;
+  }
+}
+
 TEST(PackedLinearTypeTest, OtherTypesAreUnimplemented) {
   ThreadPool pool(1);
   const std::vector<uint8_t> bytes(4 * 256);
   for (const auto type :
-       {quant::GgmlType::kF32, quant::GgmlType::kBF16, quant::GgmlType::kQ4_1,
+       {quant::GgmlType::kF32, quant::GgmlType::kF16, quant::GgmlType::kQ4_1,
         quant::GgmlType::kQ6_K, static_cast<quant::GgmlType>(41)}) {
     EXPECT_EQ(
         PackedLinear::FromBlocks(type, bytes, 1, 256, pool).status().code(),

@@ -13,95 +13,140 @@
 
 namespace onegrid::cpu {
 
-// A block holds an f16 scale and the codes of some elements of one row; its
-// place in a tile holds those of 16 rows, 16 scales last.
+// What a block of some elements of one row becomes: a row of a place in a tile,
+// which holds the same elements of 16 rows.
 struct TileFormat {
   const char* name;  // "Q4_0", for errors.
   int64_t block_elements;
   int64_t block_bytes;
   int64_t place_bytes;
-  // Puts the codes of a block, which follow its scale, in their place as row
-  // `row` of 16. The place is zeroed before.
-  void (*pack_codes)(const uint8_t* codes, int row, uint8_t* place);
-  // The code of element k of the block packed as row `row`.
-  int (*code)(const uint8_t* place, int row, int64_t k);
-  TileKernel LinearKernels::* tile;
+  // Puts a block in its place, zeroed before, as row `row` of 16. False: a
+  // scale or value is not finite.
+  bool (*pack)(const uint8_t* block, int row, uint8_t* place);
+  // Element k of the block packed as row `row`.
+  float (*value)(const uint8_t* place, int row, int64_t k);
+  TileKernel LinearKernels::* tile;  // nullptr: has no codes
   ExpandKernel LinearKernels::* expand;
 };
 
 namespace {
 
-// Of one f16 scale for each row of a tile.
-constexpr int64_t kScaleBytes = 2 * kTileRows;
+// Blocks of codes: an f16 scale, then the codes of some elements of one row. A
+// place ends with the scales of its 16 rows.
 
 int64_t Int2Byte(int row, int64_t k) { return 64 * (k / 16) + 4 * row + k % 4; }
 
 int Int2Shift(int64_t k) { return static_cast<int>(k / 4 % 4 * 2); }
 
-void PackInt2(const uint8_t* codes, int row, uint8_t* place) {
-  for (int k = 0; k < kInt2Group; ++k) {
-    const int code = (codes[k / 4] >> (k % 4 * 2)) & 3;
-    place[Int2Byte(row, k)] |= static_cast<uint8_t>(code << Int2Shift(k));
-  }
-}
+struct Int2 {
+  static constexpr int64_t kPlaceBytes = kInt2GroupBytes;
 
-int Int2Code(const uint8_t* place, int row, int64_t k) {
-  return ((place[Int2Byte(row, k)] >> Int2Shift(k)) & 3) - 1;
-}
-
-void PackInt4(const uint8_t* codes, int row, uint8_t* place) {
-  const auto code = [codes](int k) {
-    return k < 16 ? codes[k % 16] & 15 : codes[k % 16] >> 4;
-  };
-  for (int j = 0; j < 4; ++j) {
-    for (int b = 0; b < 4; ++b) {
-      place[64 * j + 4 * row + b] =
-          static_cast<uint8_t>(code(8 * j + b) | (code(8 * j + 4 + b) << 4));
+  static void Pack(const uint8_t* codes, int row, uint8_t* place) {
+    for (int k = 0; k < kInt2Group; ++k) {
+      const int code = (codes[k / 4] >> (k % 4 * 2)) & 3;
+      place[Int2Byte(row, k)] |= static_cast<uint8_t>(code << Int2Shift(k));
     }
   }
-}
-
-int Int4Code(const uint8_t* place, int row, int64_t k) {
-  const uint8_t pair = place[64 * (k / 8) + 4 * row + k % 4];
-  return (k % 8 < 4 ? pair & 15 : pair >> 4) - 8;
-}
-
-void PackInt8(const uint8_t* codes, int row, uint8_t* place) {
-  for (int k = 0; k < kLinearGroup; ++k) {
-    // Flipping the top bit of a two's complement byte adds 128.
-    place[64 * (k / 4) + 4 * row + k % 4] =
-        static_cast<uint8_t>(codes[k] ^ 0x80);
+  static int Code(const uint8_t* place, int row, int64_t k) {
+    return ((place[Int2Byte(row, k)] >> Int2Shift(k)) & 3) - 1;
   }
+};
+
+struct Int4 {
+  static constexpr int64_t kPlaceBytes = kInt4GroupBytes;
+
+  static void Pack(const uint8_t* codes, int row, uint8_t* place) {
+    const auto code = [codes](int k) {
+      return k < 16 ? codes[k % 16] & 15 : codes[k % 16] >> 4;
+    };
+    for (int j = 0; j < 4; ++j) {
+      for (int b = 0; b < 4; ++b) {
+        place[64 * j + 4 * row + b] =
+            static_cast<uint8_t>(code(8 * j + b) | (code(8 * j + 4 + b) << 4));
+      }
+    }
+  }
+  static int Code(const uint8_t* place, int row, int64_t k) {
+    const uint8_t pair = place[64 * (k / 8) + 4 * row + k % 4];
+    return (k % 8 < 4 ? pair & 15 : pair >> 4) - 8;
+  }
+};
+
+struct Int8 {
+  static constexpr int64_t kPlaceBytes = kInt8GroupBytes;
+
+  static void Pack(const uint8_t* codes, int row, uint8_t* place) {
+    for (int k = 0; k < kLinearGroup; ++k) {
+      // Flipping the top bit of a two's complement byte adds 128.
+      place[64 * (k / 4) + 4 * row + k % 4] =
+          static_cast<uint8_t>(codes[k] ^ 0x80);
+    }
+  }
+  static int Code(const uint8_t* place, int row, int64_t k) {
+    return place[64 * (k / 4) + 4 * row + k % 4] - 128;
+  }
+};
+
+template <typename Codes>
+bool PackScaled(const uint8_t* block, int row, uint8_t* place) {
+  Codes::Pack(block + 2, row, place);
+  std::memcpy(place + Codes::kPlaceBytes - 2 * kTileRows + 2 * row, block, 2);
+  return (block[1] & 0x7C) != 0x7C;  // An f16 exponent of all ones.
 }
 
-int Int8Code(const uint8_t* place, int row, int64_t k) {
-  return place[64 * (k / 4) + 4 * row + k % 4] - 128;
+template <typename Codes>
+float ScaledValue(const uint8_t* place, int row, int64_t k) {
+  uint16_t bits;
+  std::memcpy(&bits, place + Codes::kPlaceBytes - 2 * kTileRows + 2 * row,
+              sizeof(bits));
+  return static_cast<float>(Codes::Code(place, row, k)) *
+         kernels::F16ToFloat(bits);
+}
+
+bool PackBf16(const uint8_t* block, int row, uint8_t* place) {
+  bool finite = true;
+  for (int k = 0; k < kLinearGroup; ++k) {
+    uint16_t bits;
+    std::memcpy(&bits, block + 2 * k, sizeof(bits));
+    finite &= (bits & 0x7F80) != 0x7F80;
+    std::memcpy(place + 2 * (kTileRows * k + row), &bits, sizeof(bits));
+  }
+  return finite;
+}
+
+float Bf16Value(const uint8_t* place, int row, int64_t k) {
+  uint16_t bits;
+  std::memcpy(&bits, place + 2 * (kTileRows * k + row), sizeof(bits));
+  return kernels::Bf16ToFloat(bits);
 }
 
 constexpr TileFormat kInt2 = {"Q2_0",
                               kInt2Group,
                               18,
                               kInt2GroupBytes,
-                              PackInt2,
-                              Int2Code,
+                              PackScaled<Int2>,
+                              ScaledValue<Int2>,
                               &LinearKernels::int2_tile,
                               &LinearKernels::int2_expand};
 constexpr TileFormat kInt4 = {"Q4_0",
                               kLinearGroup,
                               18,
                               kInt4GroupBytes,
-                              PackInt4,
-                              Int4Code,
+                              PackScaled<Int4>,
+                              ScaledValue<Int4>,
                               &LinearKernels::int4_tile,
                               &LinearKernels::int4_expand};
 constexpr TileFormat kInt8 = {"Q8_0",
                               kLinearGroup,
                               34,
                               kInt8GroupBytes,
-                              PackInt8,
-                              Int8Code,
+                              PackScaled<Int8>,
+                              ScaledValue<Int8>,
                               &LinearKernels::int8_tile,
                               &LinearKernels::int8_expand};
+constexpr TileFormat kBf16 = {
+    "BF16",   kLinearGroup, 2 * kLinearGroup, kBf16GroupBytes,
+    PackBf16, Bf16Value,    nullptr,          &LinearKernels::bf16_expand};
 
 absl::StatusOr<const TileFormat*> FormatOf(quant::GgmlType type) {
   switch (type) {
@@ -111,13 +156,15 @@ absl::StatusOr<const TileFormat*> FormatOf(quant::GgmlType type) {
       return &kInt4;
     case quant::GgmlType::kQ8_0:
       return &kInt8;
+    case quant::GgmlType::kBF16:
+      return &kBf16;
     default:
       break;
   }
   const auto traits = quant::TraitsOf(type);
   if (!traits.ok()) return traits.status();
   return absl::UnimplementedError(absl::StrCat(
-      "no kernel for ", traits->name, ", only for Q2_0, Q4_0 and Q8_0"));
+      "no kernel for ", traits->name, ", only for Q2_0, Q4_0, Q8_0 and BF16"));
 }
 
 // The kernels count in groups of 32, two of which may share a place.
@@ -158,10 +205,7 @@ absl::StatusOr<PackedLinear> PackedLinear::FromBlocks(
     const uint8_t* block = blocks.data() + row * row_bytes;
     uint8_t* place = tiles.data() + row / kTileRows * tile_bytes;
     for (int64_t i = 0; i < row_blocks; ++i) {
-      // An f16 exponent of all ones.
-      if ((block[1] & 0x7C) == 0x7C) bad_block = row * row_blocks + i;
-      format.pack_codes(block + 2, r, place);
-      std::memcpy(place + format.place_bytes - kScaleBytes + 2 * r, block, 2);
+      if (!format.pack(block, r, place)) bad_block = row * row_blocks + i;
       block += format.block_bytes;
       place += format.place_bytes;
     }
@@ -178,8 +222,8 @@ absl::StatusOr<PackedLinear> PackedLinear::FromBlocks(
       });
   if (bad_block >= 0) {
     return absl::InvalidArgumentError(absl::StrCat(
-        format.name, " data has a scale that is not finite, in block ",
-        bad_block.load()));
+        format.name, " data has a ", format.tile == nullptr ? "value" : "scale",
+        " that is not finite, in block ", bad_block.load()));
   }
   return PackedLinear(format, n, k, std::move(tiles));
 }
@@ -193,19 +237,18 @@ void PackedLinear::DequantizeRow(int64_t row, absl::Span<float> out) const {
       tiles() + row / kTileRows * row_blocks * format_->place_bytes;
   float* to = out.data();
   for (int64_t i = 0; i < row_blocks; ++i) {
-    uint16_t bits;
-    std::memcpy(&bits, place + format_->place_bytes - kScaleBytes + 2 * r,
-                sizeof(bits));
-    const float scale = kernels::F16ToFloat(bits);
     for (int64_t j = 0; j < format_->block_elements; ++j) {
-      *to++ = static_cast<float>(format_->code(place, r, j)) * scale;
+      *to++ = format_->value(place, r, j);
     }
     place += format_->place_bytes;
   }
 }
 
+bool PackedLinear::has_codes() const { return format_->tile != nullptr; }
+
 void Linear(const QuantizedActivations& x, const PackedLinear& w, float* out,
             kernels::ThreadPool& pool, kernels::Isa isa) {
+  KERNELS_CHECK(w.has_codes());
   TiledMatmul(x, View(w), LinearKernelsFor(isa).*w.format().tile, out, pool);
 }
 

@@ -1,4 +1,4 @@
-// Weight matrices of 2-, 4- and 8-bit codes, and their products.
+// Weight matrices of 2-, 4- and 8-bit codes or bf16, and their products.
 #ifndef KERNELS_CPU_PACKED_LINEAR_H_
 #define KERNELS_CPU_PACKED_LINEAR_H_
 
@@ -25,6 +25,7 @@ struct TileFormat;
 //   Q2_0  -1..2      groups of 64
 //   Q4_0  -8..7      groups of 32
 //   Q8_0  -128..127  groups of 32
+//   BF16  no codes, handled in runs of 32
 // Scales may be negative. Immutable, so safe to share.
 class PackedLinear {
  public:
@@ -35,19 +36,21 @@ class PackedLinear {
   // blocks: those of [n, k], row by row; not needed afterwards.
   // Unimplemented: another type. InvalidArgument: n or k is not positive, k is
   // no multiple of the group, blocks has another size than n and k ask for, or
-  // a scale is not finite.
+  // a scale or value is not finite.
   static absl::StatusOr<PackedLinear> FromBlocks(
       quant::GgmlType type, absl::Span<const uint8_t> blocks, int64_t n,
       int64_t k, kernels::ThreadPool& pool, const BlocksDone& done = nullptr);
 
   const TileFormat& format() const { return *format_; }
+  // False: takes activations in floats only.
+  bool has_codes() const;
   int64_t n() const { return n_; }
   int64_t k() const { return k_; }
   int64_t elements() const { return n_ * k_; }
   int64_t bytes() const { return static_cast<int64_t>(tiles_.size()); }
   const uint8_t* tiles() const { return tiles_.data(); }
 
-  // out [k] = row `row` as code * scale: the embedding of one token.
+  // out [k] = row `row` in floats: the embedding of one token.
   // 0 <= row < n().
   void DequantizeRow(int64_t row, absl::Span<float> out) const;
 
@@ -63,11 +66,12 @@ class PackedLinear {
 };
 
 // out [m, n] = x [m, k] * w^T. In each group of 32 an exact integer dot
-// product, scaled and summed over groups in f32. x.k() == w.k().
+// product, scaled and summed over groups in f32. x.k() == w.k();
+// w.has_codes().
 void Linear(const QuantizedActivations& x, const PackedLinear& w, float* out,
             kernels::ThreadPool& pool, kernels::Isa isa = kernels::BestIsa());
 
-// The same product with x [m, k] in f32 and the weights as code * scale in f32.
+// The same product with x [m, k] and the weights (code * scale) in f32.
 void LinearF32(const float* x, int64_t m, const PackedLinear& w, float* out,
                kernels::ThreadPool& pool,
                kernels::Isa isa = kernels::BestIsa());

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "kernels/reference/ops.h"
 #include "services/inference/tiny_model.h"
@@ -200,21 +201,57 @@ TEST_F(EngineTest, FloatModeEqualsTheNaiveForwardBeyondTheWindow) {
   EXPECT_LT(MaxDifference(ours, oracle), 1e-3);
 }
 
-TEST_F(EngineTest, FloatModeOfMixedGridsEqualsTheNaiveForward) {
-  const std::string path = testing::TempDir() + "/tiny_engine_mixed.gguf";
-  ASSERT_TRUE(WriteTinyModel(path, MixedTinyModel()).ok());
+// All linears and the embedding in bf16.
+TinyModelOptions Bf16TinyModel() {
+  TinyModelOptions options;
+  for (const char* linear : {"attn_q", "attn_k", "attn_v", "attn_output",
+                             "ffn_gate", "ffn_up", "ffn_down"}) {
+    for (int layer = 0; layer < 4; ++layer) {
+      options.types[absl::StrCat("blk.", layer, ".", linear, ".weight")] =
+          quant::GgmlType::kBF16;
+    }
+  }
+  options.types["token_embd.weight"] = quant::GgmlType::kBF16;
+  return options;
+}
+
+TEST_F(EngineTest, FloatModeOfEveryTypeEqualsTheNaiveForward) {
+  for (const TinyModelOptions& tiny : {MixedTinyModel(), Bf16TinyModel()}) {
+    const std::string path = testing::TempDir() + "/tiny_engine_types.gguf";
+    ASSERT_TRUE(WriteTinyModel(path, tiny).ok());
+    const auto file = model::GgufFile::Open(path);
+    ASSERT_TRUE(file.ok()) << file.status();
+    const auto weights = LoadGemma3Weights(**file, *pool_);
+    ASSERT_TRUE(weights.ok()) << weights.status();
+    const std::vector<int32_t> tokens = Tokens(3 * kTinyWindow, 7);
+    const Rows oracle = Oracle(**file, weights->config).Run(tokens);
+    EngineOptions options;
+    options.numerics.activations = options.numerics.kv_cache = Precision::kF32;
+    options.max_context = kTinyContext;
+    auto f32 = Engine::Create(*weights, options, *pool_);
+    ASSERT_TRUE(f32.ok()) << f32.status();
+    EXPECT_LT(MaxDifference(Run(**f32, 0, tokens, 24), oracle), 1e-3);
+  }
+}
+
+// There is nothing to round in int8 mode either, but for keys and values.
+TEST_F(EngineTest, Bf16WeightsTakeFloatsInEachMode) {
+  const std::string path = testing::TempDir() + "/tiny_engine_bf16.gguf";
+  ASSERT_TRUE(WriteTinyModel(path, Bf16TinyModel()).ok());
   const auto file = model::GgufFile::Open(path);
-  ASSERT_TRUE(file.ok()) << file.status();
   const auto weights = LoadGemma3Weights(**file, *pool_);
   ASSERT_TRUE(weights.ok()) << weights.status();
-  const std::vector<int32_t> tokens = Tokens(3 * kTinyWindow, 7);
-  const Rows oracle = Oracle(**file, weights->config).Run(tokens);
+  const std::vector<int32_t> tokens = Tokens(40, 11);
   EngineOptions options;
-  options.numerics.activations = options.numerics.kv_cache = Precision::kF32;
+  options.numerics.kv_cache = Precision::kF32;
   options.max_context = kTinyContext;
-  auto f32 = Engine::Create(*weights, options, *pool_);
-  ASSERT_TRUE(f32.ok()) << f32.status();
-  EXPECT_LT(MaxDifference(Run(**f32, 0, tokens, 24), oracle), 1e-3);
+  Rows rows[2];
+  for (const Precision precision : {Precision::kF32, Precision::kInt8}) {
+    options.numerics.activations = precision;
+    auto engine = Engine::Create(*weights, options, *pool_);
+    rows[precision == Precision::kInt8] = Run(**engine, 0, tokens, kStep);
+  }
+  EXPECT_EQ(rows[0], rows[1]);
 }
 
 // As served the weights are as exact as in float mode, so int8 activations

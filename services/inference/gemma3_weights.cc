@@ -58,7 +58,7 @@ absl::StatusOr<cpu::PackedLinear> LoadMatrix(const GgufFile& file,
       tensor->type, tensor->data, tensor->rows(), tensor->cols(), pool,
       [&](absl::Span<const uint8_t> part) { file.DropPages(part); });
   if (absl::IsUnimplemented(packed.status())) {
-    return UnsupportedType(file, *tensor, "Q4_0, Q2_0 or Q8_0");
+    return UnsupportedType(file, *tensor, "Q4_0, Q2_0, Q8_0 or BF16");
   }
   if (!packed.ok()) return Corrupt(file, name, packed.status().message());
   return packed;

@@ -19,17 +19,24 @@ void Grow(size_t size, kernels::AlignedBuffer<float>* buffer) {
 void LinearInput::Set(const float* x, int64_t m, int64_t k, Terms terms) {
   x_ = x;
   m_ = m;
+  k_ = k;
   terms_ = terms;
-  if (numerics_.activations == Precision::kF32) return;
-  cpu::QuantizeActivations(absl::MakeConstSpan(x, m * k), m, k, &quantized_,
-                           pool_, numerics_.isa);
-  if (terms == kOneTerm) return;
-  StackRest(x, m, k);
-  cpu::QuantizeActivations(absl::MakeConstSpan(stacked_.data(), 2 * m * k),
-                           2 * m, k, &quantized_, pool_, numerics_.isa);
+  is_quantized_ = false;
 }
 
-void LinearInput::StackRest(const float* x, int64_t m, int64_t k) {
+void LinearInput::Quantize() {
+  is_quantized_ = true;
+  cpu::QuantizeActivations(absl::MakeConstSpan(x_, m_ * k_), m_, k_,
+                           &quantized_, pool_, numerics_.isa);
+  if (terms_ == kOneTerm) return;
+  StackRest();
+  cpu::QuantizeActivations(absl::MakeConstSpan(stacked_.data(), 2 * m_ * k_),
+                           2 * m_, k_, &quantized_, pool_, numerics_.isa);
+}
+
+void LinearInput::StackRest() {
+  const int64_t m = m_, k = k_;
+  const float* x = x_;
   Grow(2 * m * k, &stacked_);
   std::copy(x, x + m * k, stacked_.data());
   const int64_t panels = quantized_.panels();
@@ -53,10 +60,11 @@ void LinearInput::StackRest(const float* x, int64_t m, int64_t k) {
 }
 
 void LinearInput::Multiply(const cpu::PackedLinear& w, float* out) {
-  if (numerics_.activations == Precision::kF32) {
+  if (numerics_.activations == Precision::kF32 || !w.has_codes()) {
     cpu::LinearF32(x_, m_, w, out, pool_, numerics_.isa);
     return;
   }
+  if (!is_quantized_) Quantize();
   if (terms_ == kOneTerm) {
     cpu::Linear(quantized_, w, out, pool_, numerics_.isa);
     return;

@@ -23,6 +23,7 @@ class LinearInput {
   // x: [m, k], must stay unchanged until the last Multiply. With kTwoTerms the
   // int8 mode quantizes what the first quantization left over once more, so
   // that x is the sum of two int8 terms: about 15 bits for twice the work.
+  // Weights without codes (bf16) are multiplied by x itself in each mode.
   enum Terms { kOneTerm, kTwoTerms };
   void Set(const float* x, int64_t m, int64_t k, Terms terms);
 
@@ -30,13 +31,17 @@ class LinearInput {
   void Multiply(const cpu::PackedLinear& w, float* out);
 
  private:
-  // Writes x and below it what quantized_ (of x) leaves of it to stacked_.
-  void StackRest(const float* x, int64_t m, int64_t k);
+  // Makes quantized_ of x_.
+  void Quantize();
+  // Writes x_ and below it what quantized_ (of x_) leaves of it to stacked_.
+  void StackRest();
 
   const Numerics numerics_;
   kernels::ThreadPool& pool_;
   const float* x_ = nullptr;
   int64_t m_ = 0;
+  int64_t k_ = 0;
+  bool is_quantized_ = false;
   Terms terms_ = kOneTerm;
   cpu::QuantizedActivations quantized_;     // of x, or of stacked_
   kernels::AlignedBuffer<float> stacked_;   // [2 m, k]

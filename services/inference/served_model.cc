@@ -42,44 +42,57 @@ absl::StatusOr<kernels::Isa> ParseIsa(absl::string_view value) {
   return InvalidFlag("isa", value, "auto, avx512_vnni, avx2 or reference");
 }
 
-// "int4_g32 (Q4_0)".
+// "int4_g32"; "bf16" of what is on no grid.
 std::string GridName(quant::GgmlType type) {
-  return absl::StrCat((*quant::GridOfBlocks(type))->name, " (",
-                      quant::TraitsOf(type)->name, ")");
+  if (type == quant::GgmlType::kBF16) return "bf16";
+  return (*quant::GridOfBlocks(type))->name;
+}
+
+// "int4_g32 (Q4_0)".
+std::string TypeAndGrid(quant::GgmlType type) {
+  return absl::StrCat(GridName(type), " (", quant::TraitsOf(type)->name, ")");
 }
 
 std::string WeightFormat(const Gemma3Weights& weights) {
   std::vector<std::string> linears;
   for (const auto& [type, count] : weights.linear_types) {
-    linears.push_back(absl::StrCat(count, " ", GridName(type)));
+    linears.push_back(absl::StrCat(count, " ", TypeAndGrid(type)));
   }
   return absl::StrCat("linears: ", absl::StrJoin(linears, ", "),
                       "; embedding and head: ",
-                      GridName(weights.embedding_type), "; norms: F32");
+                      TypeAndGrid(weights.embedding_type), "; norms: F32");
 }
 
-const char* KernelName(quant::GgmlType type) {
+// "int8 x int4", "f32 x dequantized int4", "f32 x bf16".
+std::string KernelName(const Numerics& numerics, quant::GgmlType type) {
+  const char* weights = "int4";
   switch (type) {
+    case quant::GgmlType::kBF16:
+      return "f32 x bf16";
     case quant::GgmlType::kQ8_0:
-      return "int8";
+      weights = "int8";
+      break;
     case quant::GgmlType::kQ2_0:
-      return "int2";
+      weights = "int2";
+      break;
     default:
-      return "int4";
+      break;
   }
+  return absl::StrCat(numerics.activations == Precision::kF32
+                          ? "f32 x dequantized "
+                          : "int8 x ",
+                      weights);
 }
 
 // Which kernel runs which grid.
 std::string KernelPath(const Numerics& numerics, const Gemma3Weights& weights) {
-  const bool f32 = numerics.activations == Precision::kF32;
-  const char* input = f32 ? "f32 x dequantized " : "int8 x ";
   std::vector<std::string> paths;
   for (const auto& [type, count] : weights.linear_types) {
-    const char* name = (*quant::GridOfBlocks(type))->name;
-    paths.push_back(absl::StrCat(name, ": ", input, KernelName(type)));
+    paths.push_back(
+        absl::StrCat(GridName(type), ": ", KernelName(numerics, type)));
   }
   paths.push_back(
-      absl::StrCat("head: ", input, KernelName(weights.embedding_type)));
+      absl::StrCat("head: ", KernelName(numerics, weights.embedding_type)));
   return absl::StrCat(
       "decode and prefill in groups of 32: ", absl::StrJoin(paths, ", "), "; ",
       kernels::IsaName(numerics.isa));

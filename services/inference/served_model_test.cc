@@ -95,6 +95,14 @@ TEST(ServedModelTest, InfoSaysWhichKernelRunsWhichGrid) {
   EXPECT_EQ(info(MixedTinyModel(), "int8").weight_format(),
             "linears: 14 int4_g32 (Q4_0), 8 int8_g32 (Q8_0), 6 int2_g64 "
             "(Q2_0); embedding and head: int4_g32 (Q4_0); norms: F32");
+  TinyModelOptions bf16;
+  bf16.types["blk.1.ffn_up.weight"] = quant::GgmlType::kBF16;
+  EXPECT_EQ(info(bf16, "int8").weight_format(),
+            "linears: 27 int4_g32 (Q4_0), 1 bf16 (BF16); embedding and head: "
+            "int8_g32 (Q8_0); norms: F32");
+  EXPECT_EQ(info(bf16, "int8").kernel_path(),
+            "decode and prefill in groups of 32: int4_g32: int8 x int4, bf16: "
+            "f32 x bf16, head: int8 x int8; reference");
   EXPECT_EQ(info(MixedTinyModel(), "f32").kernel_path(),
             "decode and prefill in groups of 32: int4_g32: f32 x dequantized "
             "int4, int8_g32: f32 x dequantized int8, int2_g64: f32 x "

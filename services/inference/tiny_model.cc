@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "kernels/base/float_types.h"
 #include "kernels/quant/ggml_types.h"
 #include "kernels/quant/grid_blocks.h"
 #include "services/common/error_info.h"
@@ -34,6 +35,11 @@ class Builder {
     if (found != options_.types.end()) type = found->second;
     if (type == quant::GgmlType::kF32) {
       return writer_.AddTensor(name, type, {in, out}, Bytes(w));
+    }
+    if (type == quant::GgmlType::kBF16) {
+      std::vector<uint16_t> halves;
+      for (const float value : w) halves.push_back(kernels::FloatToBf16(value));
+      return writer_.AddTensor(name, type, {in, out}, Bytes(halves));
     }
     ASSIGN_OR_RETURN(const quant::Grid* grid, quant::GridOfBlocks(type));
     ASSIGN_OR_RETURN(const quant::GridMatrix matrix,
@@ -147,8 +153,9 @@ class Builder {
     return values;
   }
 
-  static std::vector<uint8_t> Bytes(const std::vector<float>& values) {
-    std::vector<uint8_t> bytes(values.size() * sizeof(float));
+  template <typename T>
+  static std::vector<uint8_t> Bytes(const std::vector<T>& values) {
+    std::vector<uint8_t> bytes(values.size() * sizeof(T));
     std::memcpy(bytes.data(), values.data(), bytes.size());
     return bytes;
   }

@@ -25,8 +25,8 @@ inline constexpr int32_t kTinyLetterA = 261;
 
 struct TinyModelOptions {
   uint64_t seed = 1;
-  // Of matrices by name: Q4_0, Q2_0, Q8_0, or F32, which the engine does not
-  // take. Else linears are Q4_0 and the embedding Q8_0.
+  // Of matrices by name: Q4_0, Q2_0, Q8_0, BF16, or F32, which the engine does
+  // not take. Else linears are Q4_0 and the embedding Q8_0.
   std::map<std::string, quant::GgmlType> types;
 };
 

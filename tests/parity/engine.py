@@ -94,6 +94,16 @@ class Engine:
             ids.extend(response.delta.token_ids)
         return ids
 
+    def score(self, ids, first_scored, top=0, candidates=()):
+        """ScoreTokensResponse; `candidates` are as many of each position."""
+        return self._score(messages.ScoreTokensRequest(
+            token_ids=ids,
+            first_scored=first_scored,
+            top_n=top,
+            candidates_per_position=len(candidates) // (len(ids) - first_scored),
+            candidate_ids=candidates,
+        ))
+
     def next_logprobs(self, prompt, candidates):
         """The best log-probability after the prompt, and the candidates'."""
         request = messages.ScoreTokensRequest(
