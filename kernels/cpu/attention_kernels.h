@@ -20,9 +20,11 @@ inline constexpr int kBlockQueryRows = 2 * kQueryRows;
 // covers the +-1/2 step that rounding leaves.
 inline constexpr float kLowTermSteps = 254.0f;
 
-// Up to kQueryRows queries as int8: row 2r of codes is the high term of query
-// r, row 2r + 1 the low term. codes [head_dim / 32][2 * rows][32]; sums [2 *
-// rows] of each row's codes; scales [rows].
+// Up to kQueryRows queries, each as the sum of two int8 terms of 1 and 1 / 254
+// of a step, which is 254 * high + low in steps of the second. codes: 2 * rows
+// * head_dim bytes, in a layout that belongs to the instruction set; sums [2 *
+// rows]: of the high and the low terms of each query; scales [rows] of the
+// second term's steps.
 struct QueryPanel {
   int8_t* codes;
   int32_t* sums;

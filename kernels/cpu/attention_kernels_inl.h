@@ -46,34 +46,28 @@ void QuantizeQuery(const float* x, int64_t d, float factor, int r,
     const F y = Load(x + i) * inverse;
     const F high = Round(y);
     const F low = Round((y - high) * Set(kLowTermSteps));
-    int8_t* to = panel.codes + (i / 32 * 2 * panel.rows + 2 * r) * 32 + i % 32;
-    ToInt8(high, to);
-    ToInt8(low, to + 32);
+    StoreQuery(high, low, r, i, d, panel.rows, panel.codes);
     high_sum += high;
     low_sum += low;
   }
   // Integers below 2^24: exact.
   panel.sums[2 * r] = static_cast<int32_t>(SumLanes(high_sum));
   panel.sums[2 * r + 1] = static_cast<int32_t>(SumLanes(low_sum));
-  panel.scales[r] = amax / 127.0f * factor;
+  panel.scales[r] = amax / 127.0f * factor / kLowTermSteps;
 }
 
 template <int kRows>
 void ScoresInt8Rows(const QueryPanel& panel, int64_t d, const uint8_t* keys,
                     const float* key_scales, float* scores, int64_t stride) {
-  alignas(64) int32_t dots[2 * kRows * kKeyTile];
-  TileDots<2 * kRows>(panel.codes, panel.sums, d / 32, keys, dots);
+  alignas(64) int32_t dots[kRows * kKeyTile];
+  QueryDots<kRows>(panel.codes, panel.sums, d, keys, dots);
   for (int r = 0; r < kRows; ++r) {
-    const int32_t* high = dots + 2 * r * kKeyTile;
     const F scale = Set(panel.scales[r]);
     for (int t = 0; t < kKeyTile; t += kLanes) {
-      I h, l;
-      __builtin_memcpy(&h, high + t, sizeof(h));
-      __builtin_memcpy(&l, high + kKeyTile + t, sizeof(l));
-      const F dot =
-          Fma(__builtin_convertvector(l, F), Set(1.0f / kLowTermSteps),
-              __builtin_convertvector(h, F));
-      Store(scores + r * stride + t, dot * (Load(key_scales + t) * scale));
+      I dot;
+      __builtin_memcpy(&dot, dots + r * kKeyTile + t, sizeof(dot));
+      Store(scores + r * stride + t,
+            __builtin_convertvector(dot, F) * (Load(key_scales + t) * scale));
     }
   }
 }

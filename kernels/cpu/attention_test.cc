@@ -279,13 +279,26 @@ TEST_P(AttentionTest, QueriesKeepFifteenBits) {
   alignas(64) int8_t codes[2 * d];
   int32_t sums[2];
   float scale;
-  AttentionKernelsFor(GetParam())
-      .quantize_query(x.data(), d, 1.0f, 0, {codes, sums, &scale, 1});
+  const AttentionKernels& run = AttentionKernelsFor(GetParam());
+  const QueryPanel panel = {codes, sums, &scale, 1};
+  run.quantize_query(x.data(), d, 1.0f, 0, panel);
+  float amax = 0;
+  for (const float value : x) amax = std::max(amax, std::fabs(value));
+  const double step = amax / 127;
+  // Keys that are 1 in one column show what the query holds there.
   double worst = 0;
-  for (int64_t i = 0; i < d; ++i) {
-    const int8_t* high = codes + i / 32 * 64 + i % 32;
-    const double steps = high[0] + high[32] / 254.0;
-    worst = std::max(worst, std::fabs(steps * scale - x[i]) / scale);
+  const std::vector<float> ones(kKeyTile, 1.0f);
+  for (int64_t i = 0; i < d; i += kKeyTile) {
+    std::vector<uint8_t> keys(static_cast<size_t>(kKeyTile * d), 128);
+    for (int64_t t = 0; t < kKeyTile; ++t) {
+      keys[static_cast<size_t>((i + t) / 4 * 64 + 4 * t + (i + t) % 4)] = 129;
+    }
+    float held[kKeyTile];
+    run.scores_int8(panel, d, keys.data(), ones.data(), held, kKeyTile);
+    for (int64_t t = 0; t < kKeyTile; ++t) {
+      const double error = std::fabs(double{held[t]} - x[i + t]);
+      worst = std::max(worst, error / step);
+    }
   }
   EXPECT_LE(worst, 1.0 / 508 + 127 * 4 * kU);
   EXPECT_GT(worst, 1.0 / 600);

@@ -41,20 +41,34 @@ inline void ToInt8(F x, int8_t* p) {
   __builtin_memcpy(p, &bytes, sizeof(bytes));
 }
 
-// dots[m * 16 + r] = sum over i of q[m][i] * (k[r][i] - 128), m < kRows, r <
-// 16; q is [groups][kRows][32], k one key tile [groups * 8][16][4], sums
-// [kRows] the sum of each row of q.
+// kLanes columns of query r of `rows` from column i on into `codes`, where
+// QueryDots wants them: here [d / 32][rows][high, low][32].
+inline void StoreQuery(F high, F low, int r, int64_t i, int64_t, int rows,
+                       int8_t* codes) {
+  int8_t* to = codes + (i / 32 * 2 * rows + 2 * r) * 32 + i % 32;
+  ToInt8(high, to);
+  ToInt8(low, to + 32);
+}
+
+// dots[r * 16 + t] = sum over i < d of (254 * high[r][i] + low[r][i]) *
+// (keys[t][i] - 128) of kRows queries and 16 keys; keys is one key tile
+// [d / 4][16][4], sums that of the query panel. Below 2^31: d is at most 512, a
+// query's code 127 * 255, a key's 128.
 template <int kRows>
-inline void TileDots(const int8_t* q, const int32_t* sums, int64_t groups,
-                     const uint8_t* k, int32_t* dots) {
-  for (int m = 0; m < kRows; ++m) {
-    for (int r = 0; r < 16; ++r) {
-      int32_t dot = -128 * sums[m];
-      for (int64_t i = 0; i < 32 * groups; ++i) {
-        dot += q[(i / 32 * kRows + m) * 32 + i % 32] *
-               k[i / 4 * 64 + 4 * r + i % 4];
+inline void QueryDots(const int8_t* codes, const int32_t* sums, int64_t d,
+                      const uint8_t* keys, int32_t* dots) {
+  for (int r = 0; r < kRows; ++r) {
+    for (int t = 0; t < 16; ++t) {
+      int32_t terms[2];
+      for (int term = 0; term < 2; ++term) {
+        int32_t dot = -128 * sums[2 * r + term];
+        for (int64_t i = 0; i < d; ++i) {
+          dot += codes[(i / 32 * 2 * kRows + 2 * r + term) * 32 + i % 32] *
+                 keys[i / 4 * 64 + 4 * t + i % 4];
+        }
+        terms[term] = dot;
       }
-      dots[m * 16 + r] = dot;
+      dots[r * 16 + t] = 254 * terms[0] + terms[1];
     }
   }
 }

@@ -17,7 +17,7 @@ constexpr int64_t kGroup = quant::kActivationGroup;
 // Lower than any score.
 constexpr float kLowestScore = -3.0e38f;
 // A query's second int8 term counts 1/254 of a step of the first.
-constexpr float kLowTermSteps = 254.0f;
+constexpr int kLowTermSteps = 254;
 
 ONEGRID_INLINE float Fma(float a, float b, float c) {
   return __builtin_fmaf(a, b, c);
@@ -103,7 +103,7 @@ Query QuantizeQuery(const float* q, int64_t d, float factor) {
     query.high.push_back(static_cast<int8_t>(high));
     query.low.push_back(static_cast<int8_t>(Round((y - high) * kLowTermSteps)));
   }
-  query.scale = amax / 127.0f * factor;
+  query.scale = amax / 127.0f * factor / kLowTermSteps;
   return query;
 }
 
@@ -133,10 +133,11 @@ void AddPage(const Query& query, const ServedCache& cache, int64_t kv_head,
   for (int64_t t = first; t < last; ++t) {
     const int64_t row = t * cache.kv_heads + kv_head;
     const int8_t* key = cache.keys.data() + row * d;
-    const auto high = static_cast<float>(Dot(query.high.data(), key, d));
-    const auto low = static_cast<float>(Dot(query.low.data(), key, d));
+    // Below 2^31 for heads of up to 512.
+    const int32_t dot = kLowTermSteps * Dot(query.high.data(), key, d) +
+                        Dot(query.low.data(), key, d);
     const float score =
-        Fma(low, 1.0f / kLowTermSteps, high) *
+        static_cast<float>(dot) *
         (cache.key_scales[static_cast<size_t>(row)] * query.scale);
     scores[t - page] = score;
     max = std::max(max, score);
