@@ -148,32 +148,43 @@ struct F32Values {
   F At(int64_t t, int64_t i) const { return Load(v + t * d + i); }
 };
 
+// Two vectors of columns at a time: a weight is spread out once for both.
 template <int kRows, typename Values>
 inline void AddValuesRows(const float* p, int64_t stride, Values values,
                           int64_t tokens, int64_t d, float* sums) {
-  for (int64_t i = 0; i < d; i += kLanes) {
-    F sum[kRows];
+  for (int64_t i = 0; i < d; i += 2 * kLanes) {
+    F left[kRows], right[kRows];
 #pragma GCC unroll 12
-    for (int r = 0; r < kRows; ++r) sum[r] = Load(sums + r * d + i);
+    for (int r = 0; r < kRows; ++r) {
+      left[r] = Load(sums + r * d + i);
+      right[r] = Load(sums + r * d + i + kLanes);
+    }
     for (int64_t t = 0; t < tokens; ++t) {
       const F v = values.At(t, i);
+      const F w = values.At(t, i + kLanes);
 #pragma GCC unroll 12
       for (int r = 0; r < kRows; ++r) {
-        sum[r] = Fma(Set(p[r * stride + t]), v, sum[r]);
+        const F weight = Set(p[r * stride + t]);
+        left[r] = Fma(weight, v, left[r]);
+        right[r] = Fma(weight, w, right[r]);
       }
     }
 #pragma GCC unroll 12
-    for (int r = 0; r < kRows; ++r) Store(sums + r * d + i, sum[r]);
+    for (int r = 0; r < kRows; ++r) {
+      Store(sums + r * d + i, left[r]);
+      Store(sums + r * d + i + kLanes, right[r]);
+    }
   }
 }
 
-// Blocks of 12, 4 and 1 rows.
+// Blocks of kValueRows, 4 and 1 rows.
 template <typename Values>
 inline void AddValues(const float* p, int64_t stride, int rows, Values values,
                       int64_t tokens, int64_t d, float* sums) {
   int r = 0;
-  for (; r + 12 <= rows; r += 12) {
-    AddValuesRows<12>(p + r * stride, stride, values, tokens, d, sums + r * d);
+  for (; r + kValueRows <= rows; r += kValueRows) {
+    AddValuesRows<kValueRows>(p + r * stride, stride, values, tokens, d,
+                              sums + r * d);
   }
   for (; r + 4 <= rows; r += 4) {
     AddValuesRows<4>(p + r * stride, stride, values, tokens, d, sums + r * d);

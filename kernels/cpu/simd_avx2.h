@@ -13,6 +13,7 @@ namespace {
 using F = __m256;
 using I = int32_t __attribute__((vector_size(32)));
 inline constexpr int kLanes = 8;
+inline constexpr int kValueRows = 6;
 
 inline F Load(const float* p) { return _mm256_loadu_ps(p); }
 inline void Store(float* p, F x) { _mm256_storeu_ps(p, x); }

@@ -13,6 +13,7 @@ namespace {
 using F = __m512;
 using I = int32_t __attribute__((vector_size(64)));
 inline constexpr int kLanes = 16;
+inline constexpr int kValueRows = 12;
 
 inline F Load(const float* p) { return _mm512_loadu_ps(p); }
 inline void Store(float* p, F x) { _mm512_storeu_ps(p, x); }

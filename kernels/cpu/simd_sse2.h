@@ -15,6 +15,8 @@ namespace {
 using F = __m128;
 using I = int32_t __attribute__((vector_size(16)));
 inline constexpr int kLanes = 4;
+// Rows of two vectors of sums each that the registers hold.
+inline constexpr int kValueRows = 6;
 
 inline F Load(const float* p) { return _mm_loadu_ps(p); }
 inline void Store(float* p, F x) { _mm_storeu_ps(p, x); }

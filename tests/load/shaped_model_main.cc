@@ -53,12 +53,12 @@ absl::StatusOr<Shape> ShapeNamed(const std::string& name) {
 }
 
 absl::StatusOr<GgmlType> TypeNamed(const std::string& name) {
-  for (const GgmlType type : {GgmlType::kQ4_0, GgmlType::kQ2_0, GgmlType::kQ8_0,
-                              GgmlType::kBF16}) {
+  for (const GgmlType type :
+       {GgmlType::kQ4_0, GgmlType::kQ2_0, GgmlType::kQ8_0, GgmlType::kBF16}) {
     if (quant::TraitsOf(type)->name == name) return type;
   }
-  return absl::InvalidArgumentError(absl::StrCat(
-      "type \"", name, "\", expected Q4_0, Q2_0, Q8_0 or BF16"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("type \"", name, "\", expected Q4_0, Q2_0, Q8_0 or BF16"));
 }
 
 class Writer {
