@@ -52,8 +52,8 @@ struct Partial {
 
 // The queries of a block, as the cache's score kernel wants them.
 struct Int8Queries {
-  alignas(64) int8_t codes[2 * kBlockQueryRows * kMaxHeadDim];
-  int32_t sums[2 * kBlockQueryRows];
+  alignas(64) int16_t codes[kBlockQueryRows * kMaxHeadDim];
+  int32_t sums[kBlockQueryRows];
   float scales[kBlockQueryRows];
 };
 
@@ -185,28 +185,18 @@ class Attention {
     }
   }
 
-  // Rows of panel p when `rows` are spread evenly over panels of kQueryRows.
-  static int PanelRows(int rows, int p) {
-    if (rows <= kQueryRows) return p == 0 ? rows : 0;
-    return p == 0 ? (rows + 1) / 2 : rows / 2;
-  }
-
-  QueryPanel Panel(Int8Queries* queries, int rows, int p) const {
-    const int first = p == 0 ? 0 : PanelRows(rows, 0);
-    return {queries->codes + 2 * first * d_, queries->sums + 2 * first,
-            queries->scales + first, PanelRows(rows, p)};
+  static QueryPanel Panel(Int8Queries* queries, int rows) {
+    return {queries->codes, queries->sums, queries->scales, rows};
   }
 
   void Load(const Block& block, Int8Queries* queries) const {
     alignas(64) float rotated[kMaxHeadDim];
-    for (int p = 0, r = 0; p < 2; ++p) {
-      const QueryPanel panel = Panel(queries, block.rows, p);
-      for (int i = 0; i < panel.rows; ++i, ++r) {
-        std::memcpy(rotated, ItemOf(block).q + RowOffset(block, r),
-                    static_cast<size_t>(d_) * sizeof(float));
-        vectors_.hadamard(rotated, d_);
-        kernels_.quantize_query(rotated, d_, options_.scale, i, panel);
-      }
+    const QueryPanel panel = Panel(queries, block.rows);
+    for (int r = 0; r < block.rows; ++r) {
+      std::memcpy(rotated, ItemOf(block).q + RowOffset(block, r),
+                  static_cast<size_t>(d_) * sizeof(float));
+      vectors_.hadamard(rotated, d_);
+      kernels_.quantize_query(rotated, d_, options_.scale, r, panel);
     }
   }
 
@@ -221,15 +211,10 @@ class Attention {
   void Scores(const Block& block, Int8Queries* queries, int64_t page,
               int64_t tile, float* scores) const {
     const KvInt8& cache = *ItemOf(block).cache;
-    for (int p = 0, first = 0; p < 2; ++p) {
-      const QueryPanel panel = Panel(queries, block.rows, p);
-      if (panel.rows == 0) break;
-      kernels_.scores_int8(
-          panel, d_, cache.KeyTile(page, block.kv_head, tile),
-          cache.KeyScales(page, block.kv_head) + tile * kKeyTile,
-          scores + first * kPageTokens, kPageTokens);
-      first += panel.rows;
-    }
+    kernels_.scores_int8(Panel(queries, block.rows), d_,
+                         cache.KeyTile(page, block.kv_head, tile),
+                         cache.KeyScales(page, block.kv_head) + tile * kKeyTile,
+                         scores, kPageTokens);
   }
 
   void Scores(const Block& block, F32Queries* queries, int64_t page,

@@ -12,21 +12,14 @@ namespace onegrid::cpu {
 
 // Keys of one key tile.
 inline constexpr int kKeyTile = 16;
-// Query rows of one panel; each has two rows of int8 codes.
-inline constexpr int kQueryRows = 6;
-// Query rows that one block of attention works on: two panels.
-inline constexpr int kBlockQueryRows = 2 * kQueryRows;
-// What the second int8 term of a query counts: 1/254 of a step, so that it
-// covers the +-1/2 step that rounding leaves.
-inline constexpr float kLowTermSteps = 254.0f;
+// Query rows that one block of attention works on.
+inline constexpr int kBlockQueryRows = 12;
 
-// Up to kQueryRows queries, each as the sum of two int8 terms of 1 and 1 / 254
-// of a step, which is 254 * high + low in steps of the second. codes: 2 * rows
-// * head_dim bytes, in a layout that belongs to the instruction set; sums [2 *
-// rows]: of the high and the low terms of each query; scales [rows] of the
-// second term's steps.
+// Up to kBlockQueryRows queries in 16 bits: codes [rows][head_dim], in each
+// four in an order that belongs to the instruction set, sums [rows] of the
+// codes, scales [rows].
 struct QueryPanel {
-  int8_t* codes;
+  int16_t* codes;
   int32_t* sums;
   float* scales;
   int rows;
@@ -35,7 +28,7 @@ struct QueryPanel {
 struct AttentionKernels {
   // One rotated key x [d] to codes and its scale, max |x| / 127.
   void (*quantize_key)(const float* x, int64_t d, int8_t* codes, float* scale);
-  // Query x [d] into row r of the panel; its scale takes `factor` in.
+  // Query x [d] into row r of the panel: scale = max |x| / 32767 * factor.
   void (*quantize_query)(const float* x, int64_t d, float factor, int r,
                          const QueryPanel& panel);
   // scores[r * stride + t] = q_r . k_t for the 16 keys of a tile.

@@ -34,26 +34,23 @@ void QuantizeKey(const float* x, int64_t d, int8_t* codes, float* scale) {
   *scale = amax / 127.0f;
 }
 
-// Rounded to an integer, nearest even; |x| < 2^22.
-inline F Round(F x) { return (x + Set(0x1.8p23f)) - Set(0x1.8p23f); }
-
 void QuantizeQuery(const float* x, int64_t d, float factor, int r,
                    const QueryPanel& panel) {
   const float amax = LargestMagnitude(x, d);
-  const F inverse = Set(amax > kSmallestRow ? 127.0f / amax : 0.0f);
-  F high_sum = Set(0), low_sum = Set(0);
+  const F inverse = Set(amax > kSmallestRow ? 32767.0f / amax : 0.0f);
+  int16_t* codes = panel.codes + r * d;
+  int32_t sum = 0;
   for (int64_t i = 0; i < d; i += kLanes) {
-    const F y = Load(x + i) * inverse;
-    const F high = Round(y);
-    const F low = Round((y - high) * Set(kLowTermSteps));
-    StoreQuery(high, low, r, i, d, panel.rows, panel.codes);
-    high_sum += high;
-    low_sum += low;
+    ToInt16(Load(x + i) * inverse, codes + i);
   }
-  // Integers below 2^24: exact.
-  panel.sums[2 * r] = static_cast<int32_t>(SumLanes(high_sum));
-  panel.sums[2 * r + 1] = static_cast<int32_t>(SumLanes(low_sum));
-  panel.scales[r] = amax / 127.0f * factor / kLowTermSteps;
+  for (int64_t i = 0; i < d; ++i) sum += codes[i];
+  for (int64_t i = 0; kSwapQueryCodes && i < d; i += 4) {
+    const int16_t second = codes[i + 1];
+    codes[i + 1] = codes[i + 2];
+    codes[i + 2] = second;
+  }
+  panel.sums[r] = sum;
+  panel.scales[r] = amax / 32767.0f * factor;
 }
 
 template <int kRows>
@@ -76,9 +73,11 @@ void ScoresInt8(const QueryPanel& panel, int64_t d, const uint8_t* keys,
                 const float* key_scales, float* scores, int64_t stride) {
   using Function = void (*)(const QueryPanel&, int64_t, const uint8_t*,
                             const float*, float*, int64_t);
-  static constexpr Function kByRows[kQueryRows] = {
-      ScoresInt8Rows<1>, ScoresInt8Rows<2>, ScoresInt8Rows<3>,
-      ScoresInt8Rows<4>, ScoresInt8Rows<5>, ScoresInt8Rows<6>};
+  static constexpr Function kByRows[kBlockQueryRows] = {
+      ScoresInt8Rows<1>,  ScoresInt8Rows<2>,  ScoresInt8Rows<3>,
+      ScoresInt8Rows<4>,  ScoresInt8Rows<5>,  ScoresInt8Rows<6>,
+      ScoresInt8Rows<7>,  ScoresInt8Rows<8>,  ScoresInt8Rows<9>,
+      ScoresInt8Rows<10>, ScoresInt8Rows<11>, ScoresInt8Rows<12>};
   kByRows[panel.rows - 1](panel, d, keys, key_scales, scores, stride);
 }
 

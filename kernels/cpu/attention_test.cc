@@ -265,26 +265,25 @@ TEST_P(AttentionTest, CacheHoldsWhatTheScalarRulesGiveBitForBit) {
       const float scale = quant::QuantizeInt8(key, codes.data());
       for (int64_t i = 0; i < d; ++i) key[i] = codes[i] * scale;
     }
-    quant::FakeQuantizeOneTerm(absl::MakeSpan(values));
+    quant::FakeQuantizeInt8(absl::MakeSpan(values));
     EXPECT_EQ(held.k, keys) << d;
     EXPECT_EQ(held.v, values) << d;
   }
 }
 
-// A query is quantized like two terms, the second in steps of 1/254 of the
-// first's: within 1/508 of a step, and a few roundings of y, up to 127 steps.
-TEST_P(AttentionTest, QueriesKeepFifteenBits) {
+// Within half a step, and a few roundings of up to 32,767 steps.
+TEST_P(AttentionTest, QueriesKeepSixteenBits) {
   const int64_t d = 256;
   const std::vector<float> x = RandomFloats(d, 5);
-  alignas(64) int8_t codes[2 * d];
-  int32_t sums[2];
+  alignas(64) int16_t codes[d];
+  int32_t sum;
   float scale;
   const AttentionKernels& run = AttentionKernelsFor(GetParam());
-  const QueryPanel panel = {codes, sums, &scale, 1};
+  const QueryPanel panel = {codes, &sum, &scale, 1};
   run.quantize_query(x.data(), d, 1.0f, 0, panel);
   float amax = 0;
   for (const float value : x) amax = std::max(amax, std::fabs(value));
-  const double step = amax / 127;
+  const double step = amax / 32767;
   // Keys that are 1 in one column show what the query holds there.
   double worst = 0;
   const std::vector<float> ones(kKeyTile, 1.0f);
@@ -300,8 +299,8 @@ TEST_P(AttentionTest, QueriesKeepFifteenBits) {
       worst = std::max(worst, error / step);
     }
   }
-  EXPECT_LE(worst, 1.0 / 508 + 127 * 4 * kU);
-  EXPECT_GT(worst, 1.0 / 600);
+  EXPECT_LE(worst, 0.5 + 32767 * 4 * kU);
+  EXPECT_GT(worst, 0.4);
 }
 
 TEST_P(AttentionTest, SeveralSequencesAtOnceEqualOneByOne) {

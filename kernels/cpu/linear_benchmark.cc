@@ -63,28 +63,29 @@ PackedLinear Weights(GgmlType type, int64_t n, int64_t k,
       pool);
 }
 
-void Int8Activations(benchmark::State& state, GgmlType type, kernels::Isa isa) {
+void Product(benchmark::State& state, GgmlType type, CodeBits bits,
+             kernels::Isa isa) {
   if (!kernels::IsaSupported(isa)) return state.SkipWithError("unsupported");
   const int64_t m = state.range(0), n = state.range(1), k = state.range(2);
   kernels::ThreadPool& pool = Pool(state, 3);
   const PackedLinear w = Weights(type, n, k, pool);
   QuantizedActivations x;
-  QuantizeActivations(Activations(m, k), m, k, &x, pool, isa);
+  QuantizeActivations(Activations(m, k), m, k, bits, &x, pool, isa);
   std::vector<float> out(static_cast<size_t>(m * n));
   for (auto _ : state) Linear(x, w, out.data(), pool, isa);
   Report(state, m, n, k, w.bytes());
 }
 
 void Int2(benchmark::State& state, kernels::Isa isa) {
-  Int8Activations(state, GgmlType::kQ2_0, isa);
+  Product(state, GgmlType::kQ2_0, CodeBits::k8, isa);
 }
 
 void Int4(benchmark::State& state, kernels::Isa isa) {
-  Int8Activations(state, GgmlType::kQ4_0, isa);
+  Product(state, GgmlType::kQ4_0, CodeBits::k8, isa);
 }
 
 void Head(benchmark::State& state, kernels::Isa isa) {
-  Int8Activations(state, GgmlType::kQ8_0, isa);
+  Product(state, GgmlType::kQ8_0, CodeBits::k16, isa);
 }
 
 void Int4F32(benchmark::State& state, kernels::Isa isa) {
@@ -103,7 +104,9 @@ void Quantize(benchmark::State& state, kernels::Isa isa) {
   const int64_t m = state.range(0), k = state.range(1);
   const std::vector<float> x = Activations(m, k);
   QuantizedActivations q;
-  for (auto _ : state) QuantizeActivations(x, m, k, &q, Pool(state, 2), isa);
+  for (auto _ : state) {
+    QuantizeActivations(x, m, k, CodeBits::k8, &q, Pool(state, 2), isa);
+  }
   state.counters["GB/s"] =
       benchmark::Counter(4e-9 * static_cast<double>(m * k),
                          benchmark::Counter::kIsIterationInvariantRate);

@@ -45,8 +45,12 @@ inline constexpr int64_t kBf16GroupBytes = 32 * kTileRows * 2;
 // codes [groups][rows][32], scales and offsets [groups][rows]. An offset is
 // -8 * (sum of the row's codes in the group): what the 8 added to each int4
 // code adds to a dot product, negated.
+// Codes of 16 bits lie in the order 0 2 1 3 of each four: weights' codes, bytes
+// of a 32-bit lane, become numbers of 16 bits by masking the lane and shifting
+// it, which leaves bytes 0 and 2, and 1 and 3, side by side.
 struct ActivationPanel {
-  const int8_t* codes;
+  const int8_t* codes;        // nullptr if they have 16 bits
+  const int16_t* wide_codes;  // nullptr if they have 8
   const float* scales;
   const int32_t* offsets;
   int64_t groups;
@@ -58,6 +62,9 @@ struct LinearKernels {
   // nearest even, into row `row` of a panel of `rows` rows.
   void (*quantize_row)(const float* x, int64_t groups, int row, int rows,
                        int8_t* codes, float* scales, int32_t* offsets);
+  // The same in 16 bits: scale = max |x| / 32767.
+  void (*quantize_row_wide)(const float* x, int64_t groups, int row, int rows,
+                            int16_t* codes, float* scales, int32_t* offsets);
   // out[m * out_stride + r] = sum over groups of (exact integer dot product) *
   // weight scale * activation scale, for all rows m of the panel, r < 16.
   // int2 takes an even number of groups.
@@ -67,6 +74,13 @@ struct LinearKernels {
                     float* out, int64_t out_stride);
   void (*int8_tile)(const ActivationPanel& panel, const uint8_t* tile,
                     float* out, int64_t out_stride);
+  // The same with codes of 16 bits.
+  void (*int2_wide_tile)(const ActivationPanel& panel, const uint8_t* tile,
+                         float* out, int64_t out_stride);
+  void (*int4_wide_tile)(const ActivationPanel& panel, const uint8_t* tile,
+                         float* out, int64_t out_stride);
+  void (*int8_wide_tile)(const ActivationPanel& panel, const uint8_t* tile,
+                         float* out, int64_t out_stride);
   // Expands consecutive groups of one tile to w [32 * groups][16] floats; of
   // int2 from an even group on, an even number.
   void (*int2_expand)(const uint8_t* tile, int64_t groups, float* w);

@@ -63,11 +63,63 @@ void QuantizeRow(const float* x, int64_t groups, int row, int rows,
   }
 }
 
-// Four consecutive activation codes in every 32-bit lane.
+void QuantizeRowWide(const float* x, int64_t groups, int row, int rows,
+                     int16_t* codes, float* scales, int32_t* offsets) {
+  // 0 2 1 3 of each four numbers of 16 bits.
+  const __m256i order =
+      _mm256_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15, 0,
+                       1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15);
+  for (int64_t g = 0; g < groups; ++g) {
+    __m256 in[4];
+    __m256 largest = _mm256_setzero_ps();
+    for (int i = 0; i < 4; ++i) {
+      in[i] = _mm256_loadu_ps(x + g * kLinearGroup + 8 * i);
+      largest = _mm256_max_ps(largest, Abs(in[i]));
+    }
+    const float amax = MaxLane(largest);
+    const __m256 inverse =
+        _mm256_set1_ps(amax > kSmallestAmax ? 32767.0f / amax : 0.0f);
+    const int64_t at = g * rows + row;
+    __m256i sum = _mm256_setzero_si256();
+    for (int i = 0; i < 4; i += 2) {
+      const __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(in[i], inverse));
+      const __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(in[i + 1], inverse));
+      sum = _mm256_add_epi32(sum, _mm256_add_epi32(a, b));
+      // The pack works within 128-bit halves; the permutation restores order.
+      const __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b),
+                                                      _MM_SHUFFLE(3, 1, 2, 0));
+      _mm256_storeu_si256(
+          reinterpret_cast<__m256i*>(codes + at * kLinearGroup + 8 * i),
+          _mm256_shuffle_epi8(packed, order));
+    }
+    scales[at] = amax / 32767.0f;
+    offsets[at] = -8 * SumLanes(sum);
+  }
+}
+
+// Four consecutive activation codes, or two of 16 bits, in every 32-bit lane.
 inline __m256i Quad(const int8_t* codes) {
   int32_t quad;
   __builtin_memcpy(&quad, codes, sizeof(quad));
   return _mm256_set1_epi32(quad);
+}
+
+inline __m256i Pair(const int16_t* codes) {
+  int32_t pair;
+  __builtin_memcpy(&pair, codes, sizeof(pair));
+  return _mm256_set1_epi32(pair);
+}
+
+// dot[m] += weights of 16 bits times columns i and i + 1, as they lie, of rows
+// m.
+template <int kRows>
+inline void AddPairs(__m256i weights, const int16_t* codes, int i,
+                     __m256i* dot) {
+#pragma GCC unroll 4
+  for (int m = 0; m < kRows; ++m) {
+    dot[m] = _mm256_add_epi32(
+        dot[m], _mm256_madd_epi16(weights, Pair(codes + m * kLinearGroup + i)));
+  }
 }
 
 inline __m256i LoadBytes(const uint8_t* p) {
@@ -93,7 +145,8 @@ inline void AddGroup(const __m256i* dot, const uint8_t* weight_scales,
 
 // Each format: dot[m] = the dot products of group g of rows m of activations,
 // `codes`, with 8 rows of weights, whose place begins at `place`, a half of a
-// tile's lines.
+// tile's lines. Of codes of 16 bits, which a sum of 32 bits holds: 32 * 255 *
+// 32767 < 2^29.
 
 struct Int2Format {
   static constexpr int64_t kPlaceBytes = kInt2GroupBytes;
@@ -129,6 +182,30 @@ struct Int2Format {
       dot[m] =
           _mm256_add_epi32(_mm256_madd_epi16(pairs[m], _mm256_set1_epi16(1)),
                            _mm256_set1_epi32(offsets[m] / 8));
+    }
+  }
+
+  template <int kRows>
+  static void Dot(const int16_t* codes, const int32_t* offsets, int64_t g,
+                  const uint8_t* place, __m256i* dot) {
+    const __m256i low_bits = _mm256_set1_epi16(3);
+    const uint8_t* lines = place + 128 * (g % 2);
+#pragma GCC unroll 4
+    for (int m = 0; m < kRows; ++m) {
+      dot[m] = _mm256_set1_epi32(offsets[m] / 8);
+    }
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; ++j) {
+      const __m256i four = LoadBytes(lines + 64 * j);
+#pragma GCC unroll 4
+      for (int f = 0; f < 4; ++f) {
+        const __m256i even =
+            _mm256_and_si256(_mm256_srli_epi16(four, 2 * f), low_bits);
+        const __m256i odd =
+            _mm256_and_si256(_mm256_srli_epi16(four, 2 * f + 8), low_bits);
+        AddPairs<kRows>(even, codes, 16 * j + 4 * f, dot);
+        AddPairs<kRows>(odd, codes, 16 * j + 4 * f + 2, dot);
+      }
     }
   }
 };
@@ -167,6 +244,27 @@ struct Int4Format {
                            _mm256_set1_epi32(offsets[m]));
     }
   }
+
+  template <int kRows>
+  static void Dot(const int16_t* codes, const int32_t* offsets, int64_t,
+                  const uint8_t* place, __m256i* dot) {
+    const __m256i low_bits = _mm256_set1_epi16(15);
+#pragma GCC unroll 4
+    for (int m = 0; m < kRows; ++m) dot[m] = _mm256_set1_epi32(offsets[m]);
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const __m256i both = LoadBytes(place + 64 * j);
+#pragma GCC unroll 2
+      for (int f = 0; f < 2; ++f) {
+        const __m256i even =
+            _mm256_and_si256(_mm256_srli_epi16(both, 4 * f), low_bits);
+        const __m256i odd =
+            _mm256_and_si256(_mm256_srli_epi16(both, 4 * f + 8), low_bits);
+        AddPairs<kRows>(even, codes, 8 * j + 4 * f, dot);
+        AddPairs<kRows>(odd, codes, 8 * j + 4 * f + 2, dot);
+      }
+    }
+  }
 };
 
 struct Int8Format {
@@ -195,11 +293,35 @@ struct Int8Format {
       }
     }
   }
+
+  template <int kRows>
+  static void Dot(const int16_t* codes, const int32_t* offsets, int64_t,
+                  const uint8_t* place, __m256i* dot) {
+    const __m256i low_byte = _mm256_set1_epi16(255);
+#pragma GCC unroll 4
+    for (int m = 0; m < kRows; ++m) {
+      // The bias is 128 here: 16 times that of int4.
+      dot[m] = _mm256_set1_epi32(16 * offsets[m]);
+    }
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) {
+      const __m256i line = LoadBytes(place + 64 * j);
+      AddPairs<kRows>(_mm256_and_si256(line, low_byte), codes, 4 * j, dot);
+      AddPairs<kRows>(_mm256_srli_epi16(line, 8), codes, 4 * j + 2, dot);
+    }
+  }
 };
+
+inline const int8_t* CodesOf(const ActivationPanel& panel, const int8_t*) {
+  return panel.codes;
+}
+inline const int16_t* CodesOf(const ActivationPanel& panel, const int16_t*) {
+  return panel.wide_codes;
+}
 
 // Rows [first, first + kRows) of the panel against kHalves x 8 weight rows,
 // from half `half` of the tile on.
-template <typename Format, int kRows, int kHalves>
+template <typename Format, typename Code, int kRows, int kHalves>
 void Rows(const ActivationPanel& panel, int first, const uint8_t* tile,
           int half, float* out, int64_t out_stride) {
   __m256 total[kHalves][kRows];
@@ -208,6 +330,7 @@ void Rows(const ActivationPanel& panel, int first, const uint8_t* tile,
 #pragma GCC unroll 4
     for (int m = 0; m < kRows; ++m) total[h][m] = _mm256_setzero_ps();
   }
+  const Code* codes = CodesOf(panel, static_cast<const Code*>(nullptr));
   const uint8_t* place = tile;
   for (int64_t g = 0; g < panel.groups; ++g) {
     const int64_t at = g * panel.rows + first;
@@ -220,9 +343,8 @@ void Rows(const ActivationPanel& panel, int first, const uint8_t* tile,
 #pragma GCC unroll 2
     for (int h = 0; h < kHalves; ++h) {
       __m256i dot[kRows];
-      Format::template Dot<kRows>(panel.codes + at * kLinearGroup,
-                                  panel.offsets + at, g,
-                                  place + 32 * (half + h), dot);
+      Format::template Dot<kRows>(codes + at * kLinearGroup, panel.offsets + at,
+                                  g, place + 32 * (half + h), dot);
       AddGroup<kRows>(dot, place + Format::kPlaceBytes - 32 + 16 * (half + h),
                       panel.scales + at, total[h]);
     }
@@ -237,16 +359,16 @@ void Rows(const ActivationPanel& panel, int first, const uint8_t* tile,
   }
 }
 
-template <typename Format>
+template <typename Format, typename Code>
 void Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
           int64_t out_stride) {
   using RowsFunction = void (*)(const ActivationPanel&, int, const uint8_t*,
                                 int, float*, int64_t);
-  static constexpr RowsFunction kSweep[kSweepRows] = {Rows<Format, 1, 2>,
-                                                      Rows<Format, 2, 2>};
+  static constexpr RowsFunction kSweep[kSweepRows] = {Rows<Format, Code, 1, 2>,
+                                                      Rows<Format, Code, 2, 2>};
   static constexpr RowsFunction kHalf[kBlockRows] = {
-      Rows<Format, 1, 1>, Rows<Format, 2, 1>, Rows<Format, 3, 1>,
-      Rows<Format, 4, 1>};
+      Rows<Format, Code, 1, 1>, Rows<Format, Code, 2, 1>,
+      Rows<Format, Code, 3, 1>, Rows<Format, Code, 4, 1>};
   if (panel.rows <= kSweepRows) {
     return kSweep[panel.rows - 1](panel, 0, tile, 0, out, out_stride);
   }
@@ -382,9 +504,19 @@ void F32Tile(const float* x, int64_t x_stride, int64_t rows, const float* w,
 }  // namespace
 
 const LinearKernels kLinearKernelsAvx2 = {
-    QuantizeRow,      Tile<Int2Format>, Tile<Int4Format>,
-    Tile<Int8Format>, Int2Expand,       Int4Expand,
-    Int8Expand,       Bf16Expand,       F32Tile,
+    QuantizeRow,
+    QuantizeRowWide,
+    Tile<Int2Format, int8_t>,
+    Tile<Int4Format, int8_t>,
+    Tile<Int8Format, int8_t>,
+    Tile<Int2Format, int16_t>,
+    Tile<Int4Format, int16_t>,
+    Tile<Int8Format, int16_t>,
+    Int2Expand,
+    Int4Expand,
+    Int8Expand,
+    Bf16Expand,
+    F32Tile,
 };
 
 }  // namespace onegrid::cpu

@@ -27,11 +27,50 @@ void QuantizeRow(const float* x, int64_t groups, int row, int rows,
   }
 }
 
-// Four consecutive activation codes in every 32-bit lane.
+void QuantizeRowWide(const float* x, int64_t groups, int row, int rows,
+                     int16_t* codes, float* scales, int32_t* offsets) {
+  // 0 2 1 3 of each four numbers of 16 bits.
+  const __m256i order =
+      _mm256_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15, 0,
+                       1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15);
+  for (int64_t g = 0; g < groups; ++g) {
+    const __m512 a = _mm512_loadu_ps(x + g * kLinearGroup);
+    const __m512 b = _mm512_loadu_ps(x + g * kLinearGroup + 16);
+    const float amax =
+        _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
+    const __m512 inverse =
+        _mm512_set1_ps(amax > kSmallestAmax ? 32767.0f / amax : 0.0f);
+    const __m512i qa = _mm512_cvtps_epi32(_mm512_mul_ps(a, inverse));
+    const __m512i qb = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
+    const int64_t at = g * rows + row;
+    auto* to = reinterpret_cast<__m256i*>(codes + at * kLinearGroup);
+    _mm256_storeu_si256(to,
+                        _mm256_shuffle_epi8(_mm512_cvtepi32_epi16(qa), order));
+    _mm256_storeu_si256(to + 1,
+                        _mm256_shuffle_epi8(_mm512_cvtepi32_epi16(qb), order));
+    scales[at] = amax / 32767.0f;
+    offsets[at] = -8 * _mm512_reduce_add_epi32(_mm512_add_epi32(qa, qb));
+  }
+}
+
+// Four consecutive activation codes, or two of 16 bits, in every 32-bit lane.
 inline __m512i Quad(const int8_t* codes) {
   int32_t quad;
   __builtin_memcpy(&quad, codes, sizeof(quad));
   return _mm512_set1_epi32(quad);
+}
+
+// dot[m] += weights of 16 bits times columns i and i + 1, as they lie, of rows
+// m.
+template <int kRows>
+inline void AddPairs(__m512i weights, const int16_t* codes, int i,
+                     __m512i* dot) {
+#pragma GCC unroll 12
+  for (int m = 0; m < kRows; ++m) {
+    int32_t pair;
+    __builtin_memcpy(&pair, codes + m * kLinearGroup + i, sizeof(pair));
+    dot[m] = _mm512_dpwssd_epi32(dot[m], weights, _mm512_set1_epi32(pair));
+  }
 }
 
 inline __m512 HalfScales(const uint8_t* scales) {
@@ -60,23 +99,22 @@ inline void Store(const __m512* total, float* out, int64_t out_stride) {
   }
 }
 
-template <int kRows>
-void Int2Rows(const ActivationPanel& panel, const uint8_t* tile, float* out,
-              int64_t out_stride) {
-  const __m512i low_bits = _mm512_set1_epi8(3);
-  __m512 total[kRows];
-#pragma GCC unroll 12
-  for (int m = 0; m < kRows; ++m) total[m] = _mm512_setzero_ps();
-  const int8_t* codes = panel.codes;
-  for (int64_t g = 0; g < panel.groups; ++g) {
-    _mm_prefetch(tile + 4 * kInt2GroupBytes, _MM_HINT_T0);
-    const uint8_t* lines = tile + 128 * (g % 2);
-    __m512i dot[kRows];
-#pragma GCC unroll 12
-    for (int m = 0; m < kRows; ++m) {
-      // The bias is 1 here: an eighth of that of int4.
-      dot[m] = _mm512_set1_epi32(panel.offsets[g * kRows + m] / 8);
-    }
+// Each format: dot[m], which begins as the offset of row m, += the dot products
+// of group g of activations `codes` with 16 rows of weights in `place`. Codes
+// of 16 bits stay within 32: 32 * 255 * 32767 < 2^29.
+
+struct Int2Format {
+  static constexpr int64_t kPlaceBytes = kInt2GroupBytes;
+  static constexpr int kPlaceGroups = 2;
+
+  // The bias is 1 here: an eighth of that of int4.
+  static int32_t Offset(int32_t offset) { return offset / 8; }
+
+  template <int kRows>
+  static void AddDots(const int8_t* codes, int64_t g, const uint8_t* place,
+                      __m512i* dot) {
+    const __m512i low_bits = _mm512_set1_epi8(3);
+    const uint8_t* lines = place + 128 * (g % 2);
 #pragma GCC unroll 2
     for (int j = 0; j < 2; ++j) {
       const __m512i four = _mm512_loadu_si512(lines + 64 * j);
@@ -91,31 +129,42 @@ void Int2Rows(const ActivationPanel& panel, const uint8_t* tile, float* out,
         }
       }
     }
-    AddGroup<kRows>(dot, tile + 256, panel.scales + g * kRows, total);
-    codes += kRows * kLinearGroup;
-    if (g % 2 == 1) tile += kInt2GroupBytes;
   }
-  Store<kRows>(total, out, out_stride);
-}
 
-template <int kRows>
-void Int4Rows(const ActivationPanel& panel, const uint8_t* tile, float* out,
-              int64_t out_stride) {
-  const __m512i low_bits = _mm512_set1_epi8(15);
-  __m512 total[kRows];
-#pragma GCC unroll 12
-  for (int m = 0; m < kRows; ++m) total[m] = _mm512_setzero_ps();
-  const int8_t* codes = panel.codes;
-  for (int64_t g = 0; g < panel.groups; ++g) {
-    _mm_prefetch(tile + 4 * kInt4GroupBytes, _MM_HINT_T0);
-    __m512i dot[kRows];
-#pragma GCC unroll 12
-    for (int m = 0; m < kRows; ++m) {
-      dot[m] = _mm512_set1_epi32(panel.offsets[g * kRows + m]);
+  template <int kRows>
+  static void AddDots(const int16_t* codes, int64_t g, const uint8_t* place,
+                      __m512i* dot) {
+    const __m512i low_bits = _mm512_set1_epi16(3);
+    const uint8_t* lines = place + 128 * (g % 2);
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; ++j) {
+      const __m512i four = _mm512_loadu_si512(lines + 64 * j);
+#pragma GCC unroll 4
+      for (int f = 0; f < 4; ++f) {
+        const __m512i even =
+            _mm512_and_si512(_mm512_srli_epi16(four, 2 * f), low_bits);
+        const __m512i odd =
+            _mm512_and_si512(_mm512_srli_epi16(four, 2 * f + 8), low_bits);
+        AddPairs<kRows>(even, codes, 16 * j + 4 * f, dot);
+        AddPairs<kRows>(odd, codes, 16 * j + 4 * f + 2, dot);
+      }
     }
+  }
+};
+
+struct Int4Format {
+  static constexpr int64_t kPlaceBytes = kInt4GroupBytes;
+  static constexpr int kPlaceGroups = 1;
+
+  static int32_t Offset(int32_t offset) { return offset; }
+
+  template <int kRows>
+  static void AddDots(const int8_t* codes, int64_t, const uint8_t* place,
+                      __m512i* dot) {
+    const __m512i low_bits = _mm512_set1_epi8(15);
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
-      const __m512i pair = _mm512_loadu_si512(tile + 64 * j);
+      const __m512i pair = _mm512_loadu_si512(place + 64 * j);
       const __m512i low = _mm512_and_si512(pair, low_bits);
       const __m512i high =
           _mm512_and_si512(_mm512_srli_epi16(pair, 4), low_bits);
@@ -126,71 +175,103 @@ void Int4Rows(const ActivationPanel& panel, const uint8_t* tile, float* out,
         dot[m] = _mm512_dpbusd_epi32(dot[m], high, Quad(row + 4));
       }
     }
-    AddGroup<kRows>(dot, tile + 256, panel.scales + g * kRows, total);
-    codes += kRows * kLinearGroup;
-    tile += kInt4GroupBytes;
   }
-  Store<kRows>(total, out, out_stride);
-}
 
-template <int kRows>
-void Int8Rows(const ActivationPanel& panel, const uint8_t* tile, float* out,
-              int64_t out_stride) {
-  __m512 total[kRows];
-#pragma GCC unroll 12
-  for (int m = 0; m < kRows; ++m) total[m] = _mm512_setzero_ps();
-  const int8_t* codes = panel.codes;
-  for (int64_t g = 0; g < panel.groups; ++g) {
-    __m512i dot[kRows];
-#pragma GCC unroll 12
-    for (int m = 0; m < kRows; ++m) {
-      // The bias is 128 here: 16 times that of int4.
-      dot[m] =
-          _mm512_slli_epi32(_mm512_set1_epi32(panel.offsets[g * kRows + m]), 4);
+  template <int kRows>
+  static void AddDots(const int16_t* codes, int64_t, const uint8_t* place,
+                      __m512i* dot) {
+    const __m512i low_bits = _mm512_set1_epi16(15);
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const __m512i both = _mm512_loadu_si512(place + 64 * j);
+#pragma GCC unroll 2
+      for (int f = 0; f < 2; ++f) {
+        const __m512i even =
+            _mm512_and_si512(_mm512_srli_epi16(both, 4 * f), low_bits);
+        const __m512i odd =
+            _mm512_and_si512(_mm512_srli_epi16(both, 4 * f + 8), low_bits);
+        AddPairs<kRows>(even, codes, 8 * j + 4 * f, dot);
+        AddPairs<kRows>(odd, codes, 8 * j + 4 * f + 2, dot);
+      }
     }
+  }
+};
+
+struct Int8Format {
+  static constexpr int64_t kPlaceBytes = kInt8GroupBytes;
+  static constexpr int kPlaceGroups = 1;
+
+  // The bias is 128 here: 16 times that of int4.
+  static int32_t Offset(int32_t offset) { return 16 * offset; }
+
+  template <int kRows>
+  static void AddDots(const int8_t* codes, int64_t, const uint8_t* place,
+                      __m512i* dot) {
 #pragma GCC unroll 8
     for (int j = 0; j < 8; ++j) {
-      const __m512i weights = _mm512_loadu_si512(tile + 64 * j);
+      const __m512i weights = _mm512_loadu_si512(place + 64 * j);
 #pragma GCC unroll 12
       for (int m = 0; m < kRows; ++m) {
         dot[m] = _mm512_dpbusd_epi32(dot[m], weights,
                                      Quad(codes + m * kLinearGroup + 4 * j));
       }
     }
-    AddGroup<kRows>(dot, tile + 512, panel.scales + g * kRows, total);
+  }
+
+  template <int kRows>
+  static void AddDots(const int16_t* codes, int64_t, const uint8_t* place,
+                      __m512i* dot) {
+    const __m512i low_byte = _mm512_set1_epi16(255);
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) {
+      const __m512i line = _mm512_loadu_si512(place + 64 * j);
+      AddPairs<kRows>(_mm512_and_si512(line, low_byte), codes, 4 * j, dot);
+      AddPairs<kRows>(_mm512_srli_epi16(line, 8), codes, 4 * j + 2, dot);
+    }
+  }
+};
+
+inline const int8_t* CodesOf(const ActivationPanel& panel, const int8_t*) {
+  return panel.codes;
+}
+inline const int16_t* CodesOf(const ActivationPanel& panel, const int16_t*) {
+  return panel.wide_codes;
+}
+
+template <typename Format, typename Code, int kRows>
+void Rows(const ActivationPanel& panel, const uint8_t* tile, float* out,
+          int64_t out_stride) {
+  __m512 total[kRows];
+#pragma GCC unroll 12
+  for (int m = 0; m < kRows; ++m) total[m] = _mm512_setzero_ps();
+  const Code* codes = CodesOf(panel, static_cast<const Code*>(nullptr));
+  const uint8_t* place = tile;
+  for (int64_t g = 0; g < panel.groups; ++g) {
+    _mm_prefetch(place + 4 * Format::kPlaceBytes, _MM_HINT_T0);
+    __m512i dot[kRows];
+#pragma GCC unroll 12
+    for (int m = 0; m < kRows; ++m) {
+      dot[m] = _mm512_set1_epi32(Format::Offset(panel.offsets[g * kRows + m]));
+    }
+    Format::template AddDots<kRows>(codes, g, place, dot);
+    AddGroup<kRows>(dot, place + Format::kPlaceBytes - 32,
+                    panel.scales + g * kRows, total);
     codes += kRows * kLinearGroup;
-    tile += kInt8GroupBytes;
+    if ((g + 1) % Format::kPlaceGroups == 0) place += Format::kPlaceBytes;
   }
   Store<kRows>(total, out, out_stride);
 }
 
-using TileFunction = void (*)(const ActivationPanel&, const uint8_t*, float*,
-                              int64_t);
-
-void Int2Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
-              int64_t out_stride) {
-  static constexpr TileFunction kByRows[kPanelRows] = {
-      Int2Rows<1>, Int2Rows<2>,  Int2Rows<3>,  Int2Rows<4>,
-      Int2Rows<5>, Int2Rows<6>,  Int2Rows<7>,  Int2Rows<8>,
-      Int2Rows<9>, Int2Rows<10>, Int2Rows<11>, Int2Rows<12>};
-  kByRows[panel.rows - 1](panel, tile, out, out_stride);
-}
-
-void Int4Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
-              int64_t out_stride) {
-  static constexpr TileFunction kByRows[kPanelRows] = {
-      Int4Rows<1>, Int4Rows<2>,  Int4Rows<3>,  Int4Rows<4>,
-      Int4Rows<5>, Int4Rows<6>,  Int4Rows<7>,  Int4Rows<8>,
-      Int4Rows<9>, Int4Rows<10>, Int4Rows<11>, Int4Rows<12>};
-  kByRows[panel.rows - 1](panel, tile, out, out_stride);
-}
-
-void Int8Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
-              int64_t out_stride) {
-  static constexpr TileFunction kByRows[kPanelRows] = {
-      Int8Rows<1>, Int8Rows<2>,  Int8Rows<3>,  Int8Rows<4>,
-      Int8Rows<5>, Int8Rows<6>,  Int8Rows<7>,  Int8Rows<8>,
-      Int8Rows<9>, Int8Rows<10>, Int8Rows<11>, Int8Rows<12>};
+template <typename Format, typename Code>
+void Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
+          int64_t out_stride) {
+  using RowsFunction =
+      void (*)(const ActivationPanel&, const uint8_t*, float*, int64_t);
+  static constexpr RowsFunction kByRows[kPanelRows] = {
+      Rows<Format, Code, 1>,  Rows<Format, Code, 2>,  Rows<Format, Code, 3>,
+      Rows<Format, Code, 4>,  Rows<Format, Code, 5>,  Rows<Format, Code, 6>,
+      Rows<Format, Code, 7>,  Rows<Format, Code, 8>,  Rows<Format, Code, 9>,
+      Rows<Format, Code, 10>, Rows<Format, Code, 11>, Rows<Format, Code, 12>};
   kByRows[panel.rows - 1](panel, tile, out, out_stride);
 }
 
@@ -304,8 +385,19 @@ void F32Tile(const float* x, int64_t x_stride, int64_t rows, const float* w,
 }  // namespace
 
 const LinearKernels kLinearKernelsAvx512 = {
-    QuantizeRow, Int2Tile,   Int4Tile,   Int8Tile, Int2Expand,
-    Int4Expand,  Int8Expand, Bf16Expand, F32Tile,
+    QuantizeRow,
+    QuantizeRowWide,
+    Tile<Int2Format, int8_t>,
+    Tile<Int4Format, int8_t>,
+    Tile<Int8Format, int8_t>,
+    Tile<Int2Format, int16_t>,
+    Tile<Int4Format, int16_t>,
+    Tile<Int8Format, int16_t>,
+    Int2Expand,
+    Int4Expand,
+    Int8Expand,
+    Bf16Expand,
+    F32Tile,
 };
 
 }  // namespace onegrid::cpu

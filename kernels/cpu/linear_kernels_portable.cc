@@ -69,6 +69,37 @@ void QuantizeRow(const float* x, int64_t groups, int row, int rows,
   }
 }
 
+// Where element k of a group lies among codes of 16 bits.
+int WidePlace(int k) {
+  constexpr int kOrder[4] = {0, 2, 1, 3};
+  return k / 4 * 4 + kOrder[k % 4];
+}
+
+void QuantizeRowWide(const float* x, int64_t groups, int row, int rows,
+                     int16_t* codes, float* scales, int32_t* offsets) {
+  for (int64_t g = 0; g < groups; ++g) {
+    const int64_t at = g * rows + row;
+    int16_t in_order[kLinearGroup];
+    scales[at] = quant::QuantizeInt16(
+        absl::MakeConstSpan(x + g * kLinearGroup, kLinearGroup), in_order);
+    int32_t sum = 0;
+    for (int k = 0; k < kLinearGroup; ++k) {
+      codes[at * kLinearGroup + WidePlace(k)] = in_order[k];
+      sum += in_order[k];
+    }
+    offsets[at] = -8 * sum;
+  }
+}
+
+// The codes of one group of a row in 16 bits.
+void LoadCodes(const ActivationPanel& panel, int64_t at, int16_t* codes) {
+  at *= kLinearGroup;
+  for (int k = 0; k < kLinearGroup; ++k) {
+    codes[k] = panel.codes != nullptr ? panel.codes[at + k]
+                                      : panel.wide_codes[at + WidePlace(k)];
+  }
+}
+
 template <typename Format>
 void Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
           int64_t out_stride) {
@@ -88,9 +119,7 @@ void Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
     for (int m = 0; m < panel.rows; ++m) {
       const int64_t at = g * panel.rows + m;
       int16_t codes[kLinearGroup];
-      for (int k = 0; k < kLinearGroup; ++k) {
-        codes[k] = panel.codes[at * kLinearGroup + k];
-      }
+      LoadCodes(panel, at, codes);
       for (int r = 0; r < kTileRows; ++r) {
         int32_t dot = 0;
         for (int k = 0; k < kLinearGroup; ++k) dot += codes[k] * weights[r][k];
@@ -145,9 +174,19 @@ void F32Tile(const float* x, int64_t x_stride, int64_t rows, const float* w,
 }  // namespace
 
 const LinearKernels kLinearKernelsPortable = {
-    QuantizeRow,        Tile<Int2Format>,   Tile<Int4Format>,
-    Tile<Int8Format>,   Expand<Int2Format>, Expand<Int4Format>,
-    Expand<Int8Format>, Bf16Expand,         F32Tile,
+    QuantizeRow,
+    QuantizeRowWide,
+    Tile<Int2Format>,
+    Tile<Int4Format>,
+    Tile<Int8Format>,
+    Tile<Int2Format>,
+    Tile<Int4Format>,
+    Tile<Int8Format>,
+    Expand<Int2Format>,
+    Expand<Int4Format>,
+    Expand<Int8Format>,
+    Bf16Expand,
+    F32Tile,
 };
 
 const LinearKernels& LinearKernelsFor(kernels::Isa isa) {

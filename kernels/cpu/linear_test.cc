@@ -62,6 +62,8 @@ std::vector<float> RandomFloats(int64_t count, uint32_t seed) {
   return x;
 }
 
+constexpr CodeBits kBits[] = {CodeBits::k8, CodeBits::k16};
+
 constexpr const quant::Grid* kGrids[] = {&quant::kInt2G64, &quant::kInt4G32,
                                          &quant::kInt8G32};
 
@@ -143,9 +145,10 @@ std::pair<double, double> Exact(const QuantizedActivations& x,
   return {sum, magnitude};
 }
 
-// The integer dot products are exact and below 2^24, so floats hold them. Each
-// of G terms takes two rounded products, then at most G rounded additions:
-// |error| <= (G + 2) u * sum |term| to first order; one more for the rest.
+// The integer dot products are exact. Each of G terms takes a conversion, which
+// rounds where activations have 16 bits, and two rounded products, then at most
+// G rounded additions: |error| <= (G + 3) u * sum |term| to first order; one
+// more for the rest.
 double WorstExcess(const QuantizedActivations& x, const quant::GridMatrix& w,
                    const std::vector<float>& out) {
   double worst = -std::numeric_limits<double>::infinity();
@@ -154,7 +157,7 @@ double WorstExcess(const QuantizedActivations& x, const quant::GridMatrix& w,
       const auto [sum, magnitude] = Exact(x, w, m, n);
       const double error =
           std::fabs(out[static_cast<size_t>(m * w.rows + n)] - sum);
-      const double bound = static_cast<double>(x.groups() + 3) * kU * magnitude;
+      const double bound = static_cast<double>(x.groups() + 4) * kU * magnitude;
       worst = std::max(worst, error - bound);
     }
   }
@@ -173,12 +176,15 @@ TEST_P(LinearTest, EqualsExactIntegerModel) {
   for (const quant::Grid* grid : kGrids) {
     for (const auto& [m, n, k] : Shapes(*grid)) {
       const quant::GridMatrix w = Random(*grid, n, k, 1);
-      QuantizedActivations x;
-      QuantizeActivations(RandomFloats(m * k, 2), m, k, &x, pool_, GetParam());
-      std::vector<float> out(static_cast<size_t>(m * n));
-      Linear(x, Pack(w, pool_), out.data(), pool_, GetParam());
-      EXPECT_LE(WorstExcess(x, w, out), 0)
-          << grid->name << " " << m << " " << n << " " << k;
+      for (const CodeBits bits : kBits) {
+        QuantizedActivations x;
+        QuantizeActivations(RandomFloats(m * k, 2), m, k, bits, &x, pool_,
+                            GetParam());
+        std::vector<float> out(static_cast<size_t>(m * n));
+        Linear(x, Pack(w, pool_), out.data(), pool_, GetParam());
+        EXPECT_LE(WorstExcess(x, w, out), 0)
+            << grid->name << " " << m << " " << n << " " << k;
+      }
     }
   }
 }
@@ -189,7 +195,7 @@ TEST_P(LinearTest, OneStepInOneWeightExceedsTheBound) {
     quant::GridMatrix w = Random(*grid, n, k, 1);
     QuantizedActivations x;
     QuantizeActivations(std::vector<float>(static_cast<size_t>(m * k), 1.0f), m,
-                        k, &x, pool_, GetParam());
+                        k, CodeBits::k8, &x, pool_, GetParam());
     std::vector<float> out(static_cast<size_t>(m * n));
     Linear(x, Pack(w, pool_), out.data(), pool_, GetParam());
     ASSERT_LE(WorstExcess(x, w, out), 0) << grid->name;
@@ -205,33 +211,38 @@ TEST_P(LinearTest, ExtremeCodesDoNotSaturate) {
   const int64_t m = 5, n = 16, k = 64;
   std::vector<float> x_values(static_cast<size_t>(m * k), -3.0f);
   for (int64_t i = 0; i < 3 * k; ++i) x_values[static_cast<size_t>(i)] = 2.0f;
-  QuantizedActivations x;
-  QuantizeActivations(x_values, m, k, &x, pool_, GetParam());
   std::vector<float> out(static_cast<size_t>(m * n));
-  for (const quant::Grid* grid : kGrids) {
-    for (const int code : {CodesOf(*grid).least, CodesOf(*grid).most}) {
-      quant::GridMatrix w = Random(*grid, n, k, 1);
-      for (int8_t& c : w.codes) c = static_cast<int8_t>(code);
-      Linear(x, Pack(w, pool_), out.data(), pool_, GetParam());
-      EXPECT_LE(WorstExcess(x, w, out), 0) << grid->name << " " << code;
+  for (const CodeBits bits : kBits) {
+    QuantizedActivations x;
+    QuantizeActivations(x_values, m, k, bits, &x, pool_, GetParam());
+    for (const quant::Grid* grid : kGrids) {
+      for (const int code : {CodesOf(*grid).least, CodesOf(*grid).most}) {
+        quant::GridMatrix w = Random(*grid, n, k, 1);
+        for (int8_t& c : w.codes) c = static_cast<int8_t>(code);
+        Linear(x, Pack(w, pool_), out.data(), pool_, GetParam());
+        EXPECT_LE(WorstExcess(x, w, out), 0) << grid->name << " " << code;
+      }
     }
   }
 }
 
-// amax / 127 is the smallest scale that covers a group; a code is off by at
-// most half a step, plus what rounding x * (127 / amax) twice adds.
+// The scale is the smallest that covers a group; a code is off by at most half
+// a step, plus what rounding x * (most / amax) twice adds.
 TEST_P(LinearTest, QuantizedActivationsAreWithinHalfAStep) {
-  for (int64_t m : {1, 7, 12, 13, 29}) {
-    const int64_t k = 96;
-    const std::vector<float> x = RandomFloats(m * k, 3);
-    QuantizedActivations q;
-    QuantizeActivations(x, m, k, &q, pool_, GetParam());
-    for (int64_t row = 0; row < m; ++row) {
-      for (int64_t i = 0; i < k; ++i) {
-        const float scale = q.ScaleAt(row, i / 32);
-        EXPECT_NEAR(q.CodeAt(row, i) * scale,
-                    x[static_cast<size_t>(row * k + i)],
-                    scale * (0.5 + 127 * 4 * kU));
+  for (const CodeBits bits : kBits) {
+    for (int64_t m : {1, 7, 12, 13, 29}) {
+      const int64_t k = 96;
+      const std::vector<float> x = RandomFloats(m * k, 3);
+      QuantizedActivations q;
+      QuantizeActivations(x, m, k, bits, &q, pool_, GetParam());
+      const double most = bits == CodeBits::k8 ? 127 : 32767;
+      for (int64_t row = 0; row < m; ++row) {
+        for (int64_t i = 0; i < k; ++i) {
+          const double scale = q.ScaleAt(row, i / 32);
+          EXPECT_NEAR(q.CodeAt(row, i) * scale,
+                      x[static_cast<size_t>(row * k + i)],
+                      scale * (0.5 + most * 4 * kU));
+        }
       }
     }
   }
@@ -246,15 +257,20 @@ TEST_P(LinearTest, QuantizedActivationsAreTheScalarRulesBitForBit) {
     // Ties: a scale of exactly 1/2.
     for (int i = 0; i < 32; ++i) x[i] = i == 9 ? 63.5f : 0.25f * i - 4;
     for (int i = 32; i < 64; ++i) x[i] = i == 40 ? -1e-30f : 0;
-    QuantizedActivations q;
-    QuantizeActivations(x, m, k, &q, pool_, GetParam());
+    QuantizedActivations q, wide;
+    QuantizeActivations(x, m, k, CodeBits::k8, &q, pool_, GetParam());
+    QuantizeActivations(x, m, k, CodeBits::k16, &wide, pool_, GetParam());
     for (int64_t at = 0; at < m * k; at += 32) {
       int8_t codes[32];
-      const float scale = quant::QuantizeInt8(
-          absl::MakeConstSpan(x).subspan(static_cast<size_t>(at), 32), codes);
-      EXPECT_EQ(q.ScaleAt(at / k, at % k / 32), scale);
+      int16_t wide_codes[32];
+      const auto group =
+          absl::MakeConstSpan(x).subspan(static_cast<size_t>(at), 32);
+      const int64_t row = at / k, g = at % k / 32;
+      EXPECT_EQ(q.ScaleAt(row, g), quant::QuantizeInt8(group, codes));
+      EXPECT_EQ(wide.ScaleAt(row, g), quant::QuantizeInt16(group, wide_codes));
       for (int i = 0; i < 32; ++i) {
-        EXPECT_EQ(q.CodeAt(at / k, at % k + i), codes[i]) << at + i;
+        EXPECT_EQ(q.CodeAt(row, 32 * g + i), codes[i]) << at + i;
+        EXPECT_EQ(wide.CodeAt(row, 32 * g + i), wide_codes[i]) << at + i;
       }
     }
   }
@@ -264,12 +280,14 @@ TEST_P(LinearTest, ZeroAndTinyActivationsGiveZero) {
   const int64_t m = 3, n = 16, k = 32;
   const PackedLinear packed = Pack(Random(quant::kInt4G32, n, k, 1), pool_);
   for (float value : {0.0f, 1e-39f}) {
-    QuantizedActivations x;
-    QuantizeActivations(std::vector<float>(static_cast<size_t>(m * k), value),
-                        m, k, &x, pool_, GetParam());
-    std::vector<float> out(static_cast<size_t>(m * n), 1.0f);
-    Linear(x, packed, out.data(), pool_, GetParam());
-    for (float y : out) EXPECT_EQ(y, 0.0f);
+    for (const CodeBits bits : kBits) {
+      QuantizedActivations x;
+      QuantizeActivations(std::vector<float>(static_cast<size_t>(m * k), value),
+                          m, k, bits, &x, pool_, GetParam());
+      std::vector<float> out(static_cast<size_t>(m * n), 1.0f);
+      Linear(x, packed, out.data(), pool_, GetParam());
+      for (float y : out) EXPECT_EQ(y, 0.0f);
+    }
   }
 }
 

@@ -25,7 +25,8 @@ struct TileFormat {
   bool (*pack)(const uint8_t* block, int row, uint8_t* place);
   // Element k of the block packed as row `row`.
   float (*value)(const uint8_t* place, int row, int64_t k);
-  TileKernel LinearKernels::* tile;  // nullptr: has no codes
+  TileKernel LinearKernels::* tile;       // nullptr: has no codes
+  TileKernel LinearKernels::* wide_tile;  // of activations in 16 bits
   ExpandKernel LinearKernels::* expand;
 };
 
@@ -127,6 +128,7 @@ constexpr TileFormat kInt2 = {"Q2_0",
                               PackScaled<Int2>,
                               ScaledValue<Int2>,
                               &LinearKernels::int2_tile,
+                              &LinearKernels::int2_wide_tile,
                               &LinearKernels::int2_expand};
 constexpr TileFormat kInt4 = {"Q4_0",
                               kLinearGroup,
@@ -135,6 +137,7 @@ constexpr TileFormat kInt4 = {"Q4_0",
                               PackScaled<Int4>,
                               ScaledValue<Int4>,
                               &LinearKernels::int4_tile,
+                              &LinearKernels::int4_wide_tile,
                               &LinearKernels::int4_expand};
 constexpr TileFormat kInt8 = {"Q8_0",
                               kLinearGroup,
@@ -143,10 +146,12 @@ constexpr TileFormat kInt8 = {"Q8_0",
                               PackScaled<Int8>,
                               ScaledValue<Int8>,
                               &LinearKernels::int8_tile,
+                              &LinearKernels::int8_wide_tile,
                               &LinearKernels::int8_expand};
 constexpr TileFormat kBf16 = {
-    "BF16",   kLinearGroup, 2 * kLinearGroup, kBf16GroupBytes,
-    PackBf16, Bf16Value,    nullptr,          &LinearKernels::bf16_expand};
+    "BF16",          kLinearGroup, 2 * kLinearGroup,
+    kBf16GroupBytes, PackBf16,     Bf16Value,
+    nullptr,         nullptr,      &LinearKernels::bf16_expand};
 
 absl::StatusOr<const TileFormat*> FormatOf(quant::GgmlType type) {
   switch (type) {
@@ -249,7 +254,9 @@ bool PackedLinear::has_codes() const { return format_->tile != nullptr; }
 void Linear(const QuantizedActivations& x, const PackedLinear& w, float* out,
             kernels::ThreadPool& pool, kernels::Isa isa) {
   KERNELS_CHECK(w.has_codes());
-  TiledMatmul(x, View(w), LinearKernelsFor(isa).*w.format().tile, out, pool);
+  const TileKernel LinearKernels::* kernel =
+      x.bits() == CodeBits::k8 ? w.format().tile : w.format().wide_tile;
+  TiledMatmul(x, View(w), LinearKernelsFor(isa).*kernel, out, pool);
 }
 
 void LinearF32(const float* x, int64_t m, const PackedLinear& w, float* out,

@@ -23,7 +23,9 @@ int64_t QuantizedActivations::PanelOf(int64_t row) const {
 ActivationPanel QuantizedActivations::Panel(int64_t p) const {
   const int64_t first = PanelFirstRow(p);
   ActivationPanel panel;
-  panel.codes = codes_.data() + first * k_;
+  const bool wide = bits_ == CodeBits::k16;
+  panel.codes = wide ? nullptr : codes_.data() + first * k_;
+  panel.wide_codes = wide ? wide_codes_.data() + first * k_ : nullptr;
   panel.scales = scales_.data() + first * groups();
   panel.offsets = offsets_.data() + first * groups();
   panel.groups = groups();
@@ -31,11 +33,15 @@ ActivationPanel QuantizedActivations::Panel(int64_t p) const {
   return panel;
 }
 
-int8_t QuantizedActivations::CodeAt(int64_t row, int64_t k) const {
+int QuantizedActivations::CodeAt(int64_t row, int64_t k) const {
   const int64_t p = PanelOf(row);
   const ActivationPanel panel = Panel(p);
-  const int64_t at = (k / kLinearGroup) * panel.rows + (row - PanelFirstRow(p));
-  return panel.codes[at * kLinearGroup + k % kLinearGroup];
+  const int64_t at =
+      (k / kLinearGroup * panel.rows + row - PanelFirstRow(p)) * kLinearGroup +
+      k % kLinearGroup;
+  if (bits_ == CodeBits::k8) return panel.codes[at];
+  constexpr int kOrder[4] = {0, 2, 1, 3};
+  return panel.wide_codes[at / 4 * 4 + kOrder[at % 4]];
 }
 
 float QuantizedActivations::ScaleAt(int64_t row, int64_t group) const {
@@ -44,24 +50,30 @@ float QuantizedActivations::ScaleAt(int64_t row, int64_t group) const {
   return panel.scales[group * panel.rows + (row - PanelFirstRow(p))];
 }
 
-void QuantizedActivations::Resize(int64_t m, int64_t k) {
+void QuantizedActivations::Resize(int64_t m, int64_t k, CodeBits bits) {
+  bits_ = bits;
   m_ = m;
   k_ = k;
   panels_ = (m + kPanelRows - 1) / kPanelRows;
   const size_t codes = static_cast<size_t>(m * k);
   const size_t scales = static_cast<size_t>(m * groups());
-  if (codes_.size() >= codes) return;
-  codes_ = kernels::AlignedBuffer<int8_t>(codes);
+  if (bits == CodeBits::k8 && codes_.size() < codes) {
+    codes_ = kernels::AlignedBuffer<int8_t>(codes);
+  }
+  if (bits == CodeBits::k16 && wide_codes_.size() < codes) {
+    wide_codes_ = kernels::AlignedBuffer<int16_t>(codes);
+  }
+  if (scales_.size() >= scales) return;
   scales_ = kernels::AlignedBuffer<float>(scales);
   offsets_ = kernels::AlignedBuffer<int32_t>(scales);
 }
 
 void QuantizeActivations(absl::Span<const float> x, int64_t m, int64_t k,
-                         QuantizedActivations* out, kernels::ThreadPool& pool,
-                         kernels::Isa isa) {
+                         CodeBits bits, QuantizedActivations* out,
+                         kernels::ThreadPool& pool, kernels::Isa isa) {
   KERNELS_CHECK(k % kLinearGroup == 0);
   KERNELS_CHECK(x.size() == static_cast<size_t>(m * k));
-  out->Resize(m, k);
+  out->Resize(m, k, bits);
   const LinearKernels& run = LinearKernelsFor(isa);
   // Below this a loop over threads costs more than it saves.
   constexpr int64_t kMinFloatsPerRange = 16384;
@@ -74,11 +86,18 @@ void QuantizeActivations(absl::Span<const float> x, int64_t m, int64_t k,
           const int64_t p = out->PanelOf(row);
           const int64_t first = out->PanelFirstRow(p);
           const int rows = static_cast<int>(out->PanelFirstRow(p + 1) - first);
-          run.quantize_row(x.data() + row * k, out->groups(),
-                           static_cast<int>(row - first), rows,
-                           out->codes_.data() + first * k,
-                           out->scales_.data() + first * out->groups(),
-                           out->offsets_.data() + first * out->groups());
+          const int in_panel = static_cast<int>(row - first);
+          const float* from = x.data() + row * k;
+          float* scales = out->scales_.data() + first * out->groups();
+          int32_t* offsets = out->offsets_.data() + first * out->groups();
+          if (bits == CodeBits::k8) {
+            run.quantize_row(from, out->groups(), in_panel, rows,
+                             out->codes_.data() + first * k, scales, offsets);
+          } else {
+            run.quantize_row_wide(from, out->groups(), in_panel, rows,
+                                  out->wide_codes_.data() + first * k, scales,
+                                  offsets);
+          }
         }
       });
 }

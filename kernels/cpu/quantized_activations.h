@@ -11,15 +11,19 @@
 
 namespace onegrid::cpu {
 
-// Activations x [m, k] as int8 in groups of 32 along k, each with an f32 scale
-// (amax / 127, codes rounded half to even), laid out in panels of at most
-// kPanelRows rows for the linear kernels. Reuse one object: it grows to the
-// largest m * k seen and then allocates no more.
-// Safe to read from many threads; filling it needs exclusive access.
+// Bits of an activation's code.
+enum class CodeBits { k8, k16 };
+
+// Activations x [m, k] as int8 or int16 in groups of 32 along k, each with an
+// f32 scale (amax / 127 or 32767, codes rounded half to even), laid out in
+// panels of at most kPanelRows rows for the linear kernels. Reuse one object:
+// it grows to the largest m * k seen and then allocates no more. Safe to read
+// from many threads; filling it needs exclusive access.
 class QuantizedActivations {
  public:
   int64_t m() const { return m_; }
   int64_t k() const { return k_; }
+  CodeBits bits() const { return bits_; }
   int64_t groups() const { return k_ / kLinearGroup; }
 
   int64_t panels() const { return panels_; }
@@ -28,28 +32,32 @@ class QuantizedActivations {
   ActivationPanel Panel(int64_t p) const;
 
   // One code and one scale, for tests and oracles.
-  int8_t CodeAt(int64_t row, int64_t k) const;
+  int CodeAt(int64_t row, int64_t k) const;
   float ScaleAt(int64_t row, int64_t group) const;
 
  private:
   friend void QuantizeActivations(absl::Span<const float> x, int64_t m,
-                                  int64_t k, QuantizedActivations* out,
+                                  int64_t k, CodeBits bits,
+                                  QuantizedActivations* out,
                                   kernels::ThreadPool& pool, kernels::Isa isa);
-  void Resize(int64_t m, int64_t k);
+  void Resize(int64_t m, int64_t k, CodeBits bits);
   // The panel that holds row.
   int64_t PanelOf(int64_t row) const;
 
   int64_t m_ = 0;
   int64_t k_ = 0;
   int64_t panels_ = 0;
+  CodeBits bits_ = CodeBits::k8;
   kernels::AlignedBuffer<int8_t> codes_;
+  kernels::AlignedBuffer<int16_t> wide_codes_;
   kernels::AlignedBuffer<float> scales_;
   kernels::AlignedBuffer<int32_t> offsets_;
 };
 
 // x holds m * k floats, row-major; k is a multiple of 32.
 void QuantizeActivations(absl::Span<const float> x, int64_t m, int64_t k,
-                         QuantizedActivations* out, kernels::ThreadPool& pool,
+                         CodeBits bits, QuantizedActivations* out,
+                         kernels::ThreadPool& pool,
                          kernels::Isa isa = kernels::BestIsa());
 
 }  // namespace onegrid::cpu

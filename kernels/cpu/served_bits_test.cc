@@ -122,15 +122,18 @@ TEST_P(ServedBits, Linears) {
     const auto packed = PackedLinear::FromBlocks(
         quant::BlockType(*grid), *quant::PackBlocks(w), kN, kK, pool_);
     ASSERT_TRUE(packed.ok()) << packed.status();
-    for (const int64_t m : {1, 5, 12, 31}) {
-      const auto x = RandomFloats(m * kK, 4);
-      QuantizedActivations quantized;
-      QuantizeActivations(x, m, kK, &quantized, pool_, GetParam());
-      const auto input = reference::QuantizeServed(x.data(), m, kK, 1);
-      std::vector<float> got(static_cast<size_t>(m * kN)), want(got.size());
-      Linear(quantized, *packed, got.data(), pool_, GetParam());
-      reference::ServedLinear(input, w, 0, kN, want.data());
-      EXPECT_EQ(got, want) << grid->name << ", " << m;
+    for (const CodeBits bits : {CodeBits::k8, CodeBits::k16}) {
+      for (const int64_t m : {1, 2, 5, 12, 31}) {
+        const auto x = RandomFloats(m * kK, 4);
+        QuantizedActivations quantized;
+        QuantizeActivations(x, m, kK, bits, &quantized, pool_, GetParam());
+        const auto input = reference::QuantizeServed(
+            x.data(), m, kK, bits == CodeBits::k8 ? 8 : 16);
+        std::vector<float> got(static_cast<size_t>(m * kN)), want(got.size());
+        Linear(quantized, *packed, got.data(), pool_, GetParam());
+        reference::ServedLinear(input, w, 0, kN, want.data());
+        EXPECT_EQ(got, want) << grid->name << ", " << m;
+      }
     }
   }
 }

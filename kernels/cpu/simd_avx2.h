@@ -36,25 +36,26 @@ inline void ToInt8(F x, int8_t* p) {
                    _mm_packs_epi16(words, words));
 }
 
-// Both terms as one number of 16 bits, which multiplies as fast as one of 8
-// does: [rows][d].
-inline void StoreQuery(F high, F low, int r, int64_t i, int64_t d, int,
-                       int8_t* codes) {
-  const __m256i both = _mm256_cvtps_epi32(Fma(high, Set(254), low));
-  const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(both),
-                                        _mm256_extracti128_si256(both, 1));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + 2 * (r * d + i)), words);
+inline void ToInt16(F x, int16_t* p) {
+  const __m256i q = _mm256_cvtps_epi32(x);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                   _mm_packs_epi32(_mm256_castsi256_si128(q),
+                                   _mm256_extracti128_si256(q, 1)));
 }
 
-// The products with 8 of the 16 keys as unsigned bytes. Sums of these may wrap;
-// less the offset they are right again.
-template <int kRows>
-inline void HalfQueryDots(const int8_t* codes, const int32_t* sums, int64_t d,
-                          const uint8_t* keys, int32_t* dots) {
+// Keys are widened in order, so that four columns of a query are spread at
+// once.
+inline constexpr bool kSwapQueryCodes = false;
+
+// Queries [first, first + kBlock) and 8 of the 16 keys, as unsigned bytes. Sums
+// of these may wrap; less the offset they are right again.
+template <int kBlock>
+inline void BlockDots(const int16_t* codes, const int32_t* sums, int64_t d,
+                      const uint8_t* keys, int32_t* dots) {
   // For each query the sums of two pairs of columns of keys 0-3 and 4-7.
-  __m256i sum[kRows][2];
+  __m256i sum[kBlock][2];
 #pragma GCC unroll 6
-  for (int r = 0; r < kRows; ++r) {
+  for (int r = 0; r < kBlock; ++r) {
     sum[r][0] = sum[r][1] = _mm256_setzero_si256();
   }
   for (int64_t i = 0; i < d; i += 4) {
@@ -62,32 +63,40 @@ inline void HalfQueryDots(const int8_t* codes, const int32_t* sums, int64_t d,
     const __m256i first = _mm256_cvtepu8_epi16(_mm_loadu_si128(line));
     const __m256i second = _mm256_cvtepu8_epi16(_mm_loadu_si128(line + 1));
 #pragma GCC unroll 6
-    for (int r = 0; r < kRows; ++r) {
+    for (int r = 0; r < kBlock; ++r) {
       int64_t quad;
-      __builtin_memcpy(&quad, codes + 2 * (r * d + i), sizeof(quad));
+      __builtin_memcpy(&quad, codes + r * d + i, sizeof(quad));
       const __m256i q = _mm256_set1_epi64x(quad);
       sum[r][0] = _mm256_add_epi32(sum[r][0], _mm256_madd_epi16(q, first));
       sum[r][1] = _mm256_add_epi32(sum[r][1], _mm256_madd_epi16(q, second));
     }
   }
 #pragma GCC unroll 6
-  for (int r = 0; r < kRows; ++r) {
-    const __m256i offset =
-        _mm256_set1_epi32(128 * (254 * sums[2 * r] + sums[2 * r + 1]));
+  for (int r = 0; r < kBlock; ++r) {
     // Keys 0 1 4 5 2 3 6 7.
     const __m256i mixed = _mm256_hadd_epi32(sum[r][0], sum[r][1]);
     const __m256i dot = _mm256_sub_epi32(
-        _mm256_permute4x64_epi64(mixed, _MM_SHUFFLE(3, 1, 2, 0)), offset);
+        _mm256_permute4x64_epi64(mixed, _MM_SHUFFLE(3, 1, 2, 0)),
+        _mm256_set1_epi32(128 * sums[r]));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(dots + r * 16), dot);
   }
 }
 
-// As in simd_sse2.h.
+// As in simd_sse2.h. Six queries at a time: their sums take 12 registers.
 template <int kRows>
-inline void QueryDots(const int8_t* codes, const int32_t* sums, int64_t d,
+inline void QueryDots(const int16_t* codes, const int32_t* sums, int64_t d,
                       const uint8_t* keys, int32_t* dots) {
+  constexpr int kBlock = 6;
   for (int half = 0; half < 2; ++half) {
-    HalfQueryDots<kRows>(codes, sums, d, keys + 32 * half, dots + 8 * half);
+    const uint8_t* half_keys = keys + 32 * half;
+    int32_t* to = dots + 8 * half;
+    if constexpr (kRows <= kBlock) {
+      BlockDots<kRows>(codes, sums, d, half_keys, to);
+    } else {
+      BlockDots<kBlock>(codes, sums, d, half_keys, to);
+      BlockDots<kRows - kBlock>(codes + kBlock * d, sums + kBlock, d, half_keys,
+                                to + kBlock * 16);
+    }
   }
 }
 

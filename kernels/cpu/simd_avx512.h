@@ -33,40 +33,35 @@ inline void ToInt8(F x, int8_t* p) {
                    _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
 }
 
-inline void StoreQuery(F high, F low, int r, int64_t i, int64_t, int rows,
-                       int8_t* codes) {
-  int8_t* to = codes + (i / 32 * 2 * rows + 2 * r) * 32 + i % 32;
-  ToInt8(high, to);
-  ToInt8(low, to + 32);
+inline void ToInt16(F x, int16_t* p) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(x)));
 }
+
+inline constexpr bool kSwapQueryCodes = true;
 
 // As in simd_sse2.h.
 template <int kRows>
-inline void QueryDots(const int8_t* codes, const int32_t* sums, int64_t d,
+inline void QueryDots(const int16_t* codes, const int32_t* sums, int64_t d,
                       const uint8_t* keys, int32_t* dots) {
-  constexpr int kTerms = 2 * kRows;
-  __m512i sum[kTerms];
+  const __m512i low_byte = _mm512_set1_epi16(255);
+  __m512i sum[kRows];
 #pragma GCC unroll 12
-  for (int m = 0; m < kTerms; ++m) sum[m] = _mm512_set1_epi32(-128 * sums[m]);
-  for (int64_t g = 0; g < d / 32; ++g) {
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; ++j) {
-      const __m512i line = _mm512_loadu_si512(keys + 64 * j);
+  for (int r = 0; r < kRows; ++r) sum[r] = _mm512_set1_epi32(-128 * sums[r]);
+  for (int64_t i = 0; i < d; i += 4) {
+    const __m512i line = _mm512_loadu_si512(keys + 16 * i);
+    const __m512i even = _mm512_and_si512(line, low_byte);
+    const __m512i odd = _mm512_srli_epi16(line, 8);
 #pragma GCC unroll 12
-      for (int m = 0; m < kTerms; ++m) {
-        int32_t quad;
-        __builtin_memcpy(&quad, codes + m * 32 + 4 * j, sizeof(quad));
-        sum[m] = _mm512_dpbusd_epi32(sum[m], line, _mm512_set1_epi32(quad));
-      }
+    for (int r = 0; r < kRows; ++r) {
+      int32_t pairs[2];
+      __builtin_memcpy(pairs, codes + r * d + i, sizeof(pairs));
+      sum[r] = _mm512_dpwssd_epi32(sum[r], even, _mm512_set1_epi32(pairs[0]));
+      sum[r] = _mm512_dpwssd_epi32(sum[r], odd, _mm512_set1_epi32(pairs[1]));
     }
-    codes += kTerms * 32;
-    keys += 8 * 64;
   }
-#pragma GCC unroll 6
-  for (int r = 0; r < kRows; ++r) {
-    const __m512i high = _mm512_mullo_epi32(sum[2 * r], _mm512_set1_epi32(254));
-    _mm512_storeu_si512(dots + r * 16, _mm512_add_epi32(high, sum[2 * r + 1]));
-  }
+#pragma GCC unroll 12
+  for (int r = 0; r < kRows; ++r) _mm512_storeu_si512(dots + r * 16, sum[r]);
 }
 
 }  // namespace

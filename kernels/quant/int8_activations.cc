@@ -2,9 +2,9 @@
 
 #include <cmath>
 #include <cstddef>
+#include <limits>
 
 #include "kernels/base/check.h"
-#include "kernels/quant/grid.h"
 
 namespace onegrid::quant {
 namespace {
@@ -16,65 +16,63 @@ struct Steps {
   float scale;
 };
 
+template <typename Code>
+constexpr float kMaxCode = static_cast<float>(std::numeric_limits<Code>::max());
+
+template <typename Code>
 Steps StepsOf(absl::Span<const float> x) {
   float amax = 0;
   for (const float value : x) {
     const float magnitude = std::fabs(value);
     amax = magnitude > amax ? magnitude : amax;
   }
-  return {amax > kSmallestActivation ? 127.0f / amax : 0.0f, amax / 127.0f};
+  return {amax > kSmallestActivation ? kMaxCode<Code> / amax : 0.0f,
+          amax / kMaxCode<Code>};
 }
 
-// The code as a float. x * inverse is at most 127 and a rounding error, so the
-// grid's clamp changes nothing.
+// The code as a float. x * inverse is at most the largest code and a rounding
+// error, so nothing needs a clamp. Adding 1.5 * 2^23 leaves no fraction bits.
 float CodeF32(float x, const Steps& steps) {
-  return RoundStepsF32(x * steps.inverse, kInt8G32);
+  constexpr float kRound = 0x1.8p23f;
+  return (x * steps.inverse + kRound) - kRound;
 }
 
+template <typename Code>
+float Quantize(absl::Span<const float> x, Code* codes) {
+  const Steps steps = StepsOf<Code>(x);
+  for (size_t i = 0; i < x.size(); ++i) {
+    codes[i] = static_cast<Code>(CodeF32(x[i], steps));
+  }
+  return steps.scale;
+}
+
+template <typename Code>
 void FakeQuantizeGroup(absl::Span<float> x) {
-  const Steps steps = StepsOf(x);
+  const Steps steps = StepsOf<Code>(x);
   for (float& value : x) value = CodeF32(value, steps) * steps.scale;
+}
+
+template <typename Code>
+void FakeQuantize(absl::Span<float> x) {
+  KERNELS_CHECK(x.size() % kActivationGroup == 0);
+  for (size_t at = 0; at < x.size(); at += kActivationGroup) {
+    FakeQuantizeGroup<Code>(x.subspan(at, kActivationGroup));
+  }
 }
 
 }  // namespace
 
 float QuantizeInt8(absl::Span<const float> x, int8_t* codes) {
-  const Steps steps = StepsOf(x);
-  for (size_t i = 0; i < x.size(); ++i) {
-    codes[i] = static_cast<int8_t>(CodeF32(x[i], steps));
-  }
-  return steps.scale;
+  return Quantize(x, codes);
 }
 
-void Int8Rest(absl::Span<const float> x, const int8_t* codes, float scale,
-              float* rest) {
-  for (size_t i = 0; i < x.size(); ++i) {
-    rest[i] = x[i] - static_cast<float>(codes[i]) * scale;
-  }
+float QuantizeInt16(absl::Span<const float> x, int16_t* codes) {
+  return Quantize(x, codes);
 }
 
-void FakeQuantizeOneTerm(absl::Span<float> x) {
-  KERNELS_CHECK(x.size() % kActivationGroup == 0);
-  for (size_t at = 0; at < x.size(); at += kActivationGroup) {
-    FakeQuantizeGroup(x.subspan(at, kActivationGroup));
-  }
-}
+void FakeQuantizeInt8(absl::Span<float> x) { FakeQuantize<int8_t>(x); }
 
-void FakeQuantizeTwoTerms(absl::Span<float> x) {
-  KERNELS_CHECK(x.size() % kActivationGroup == 0);
-  for (size_t at = 0; at < x.size(); at += kActivationGroup) {
-    const absl::Span<float> group = x.subspan(at, kActivationGroup);
-    const Steps steps = StepsOf(group);
-    float rest[kActivationGroup];
-    for (int i = 0; i < kActivationGroup; ++i) {
-      const float first = CodeF32(group[i], steps) * steps.scale;
-      rest[i] = group[i] - first;
-      group[i] = first;
-    }
-    FakeQuantizeGroup(absl::MakeSpan(rest));
-    for (int i = 0; i < kActivationGroup; ++i) group[i] += rest[i];
-  }
-}
+void FakeQuantizeInt16(absl::Span<float> x) { FakeQuantize<int16_t>(x); }
 
 void RotateHadamard(absl::Span<float> x) {
   const size_t d = x.size();
@@ -94,7 +92,7 @@ void RotateHadamard(absl::Span<float> x) {
 
 void FakeQuantizeKey(absl::Span<float> key) {
   RotateHadamard(key);
-  FakeQuantizeGroup(key);
+  FakeQuantizeGroup<int8_t>(key);
   RotateHadamard(key);
 }
 

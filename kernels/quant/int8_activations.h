@@ -5,10 +5,10 @@
 
 #include "absl/types/span.h"
 
-// How the serving engine rounds activations, keys and values to int8, in scalar
-// form: training simulates serving with these functions, and the fast kernels
-// are tested against them bit for bit. Which tensor is rounded how is said in
-// services/inference/numerics.h.
+// How the serving engine rounds activations, keys and values to int8, and some
+// activations to int16, in scalar form: training simulates serving with these
+// functions, and the fast kernels are tested against them bit for bit. Which
+// tensor is rounded how is said in services/inference/numerics.h.
 //
 // Inputs must be finite. No allocation; any threads may call these at once.
 namespace onegrid::quant {
@@ -26,18 +26,15 @@ inline constexpr float kSmallestActivation = 1e-30f;
 // to even. Returns the scale, amax / 127. All f32. codes: x.size() of them.
 float QuantizeInt8(absl::Span<const float> x, int8_t* codes);
 
-// rest[i] = x[i] - codes[i] * scale, two f32 roundings: what the second term
-// quantizes. rest: x.size() values.
-void Int8Rest(absl::Span<const float> x, const int8_t* codes, float scale,
-              float* rest);
+// The same with codes of -32767..32767: inverse = 32767 / amax, scale = amax /
+// 32767.
+float QuantizeInt16(absl::Span<const float> x, int16_t* codes);
 
-// In place, the values that an int8 kernel computes with instead of x, each
-// group of kActivationGroup on its own. x.size() is a multiple of the group.
-// One term: code * scale. Two terms: what the first leaves is quantized by the
-// same rule with a scale of its own, and the value is the sum of both terms,
-// about 15 bits.
-void FakeQuantizeOneTerm(absl::Span<float> x);
-void FakeQuantizeTwoTerms(absl::Span<float> x);
+// In place, the values code * scale that a kernel computes with instead of x,
+// each group of kActivationGroup on its own. x.size() is a multiple of the
+// group.
+void FakeQuantizeInt8(absl::Span<float> x);
+void FakeQuantizeInt16(absl::Span<float> x);
 
 // Multiplies x in place by the orthonormal Hadamard matrix of its size in
 // natural order, which is its own inverse: x / sqrt(d), then butterflies of

@@ -24,10 +24,6 @@ TEST(Int8ActivationsTest, LargestMagnitudeIs127AndTiesGoToEven) {
   std::vector<int8_t> codes(x.size());
   EXPECT_EQ(QuantizeInt8(x, codes.data()), 0.5f);
   EXPECT_EQ(codes, (std::vector<int8_t>{-127, 0, 2, 0, -2, 2, 0, 126}));
-  std::vector<float> rest(x.size());
-  Int8Rest(x, codes.data(), 0.5f, rest.data());
-  EXPECT_EQ(rest,
-            (std::vector<float>{0, 0.25f, -0.25f, -0.25f, 0.25f, 0.25f, 0, 0}));
 }
 
 TEST(Int8ActivationsTest, GroupsTooSmallForAnInverseBecomeZero) {
@@ -37,45 +33,43 @@ TEST(Int8ActivationsTest, GroupsTooSmallForAnInverseBecomeZero) {
   EXPECT_EQ(codes, std::vector<int8_t>(x.size(), 0));
   for (float amax : {0.0f, 1e-38f, 1e-30f}) {
     std::vector<float> one(kActivationGroup, amax), two = one;
-    FakeQuantizeOneTerm(absl::MakeSpan(one));
-    FakeQuantizeTwoTerms(absl::MakeSpan(two));
+    FakeQuantizeInt8(absl::MakeSpan(one));
+    FakeQuantizeInt16(absl::MakeSpan(two));
     for (float value : one) EXPECT_EQ(value, 0);
     for (float value : two) EXPECT_EQ(value, 0);
   }
 }
 
-TEST(Int8ActivationsTest, OneTermIsCodeTimesScaleGroupByGroup) {
-  const std::vector<float> x = RandomFloats(96, 1);
-  std::vector<float> fake = x;
-  FakeQuantizeOneTerm(absl::MakeSpan(fake));
-  for (size_t at = 0; at < x.size(); at += kActivationGroup) {
-    int8_t codes[kActivationGroup];
-    const float scale = QuantizeInt8(
-        absl::MakeConstSpan(x).subspan(at, kActivationGroup), codes);
-    for (int i = 0; i < kActivationGroup; ++i) {
-      EXPECT_EQ(fake[at + i], codes[i] * scale);
-    }
+TEST(Int8ActivationsTest, LargestMagnitudeIs32767In16Bits) {
+  std::vector<float> x = {-16383.5f, 0.25f, 0.75f, -0.25f, -0.75f, 16383};
+  std::vector<int16_t> codes(x.size());
+  EXPECT_EQ(QuantizeInt16(x, codes.data()), 0.5f);
+  EXPECT_EQ(codes, (std::vector<int16_t>{-32767, 0, 2, 0, -2, 32766}));
+  // Whatever the largest magnitude is, its code is the largest one.
+  for (const float amax : RandomFloats(1000, 3)) {
+    const std::vector<float> one = {amax};
+    QuantizeInt16(one, codes.data());
+    EXPECT_EQ(codes[0], amax > 0 ? 32767 : -32767) << amax;
   }
 }
 
-// The second term is the rule applied to the rest.
-TEST(Int8ActivationsTest, TwoTermsAreTheSumOfBothQuantizations) {
-  const std::vector<float> x = RandomFloats(64, 2);
-  std::vector<float> fake = x;
-  FakeQuantizeTwoTerms(absl::MakeSpan(fake));
+TEST(Int8ActivationsTest, FakeValuesAreCodeTimesScaleGroupByGroup) {
+  const std::vector<float> x = RandomFloats(96, 1);
+  std::vector<float> fake = x, fake16 = x;
+  FakeQuantizeInt8(absl::MakeSpan(fake));
+  FakeQuantizeInt16(absl::MakeSpan(fake16));
   for (size_t at = 0; at < x.size(); at += kActivationGroup) {
     const auto group = absl::MakeConstSpan(x).subspan(at, kActivationGroup);
-    int8_t first[kActivationGroup], second[kActivationGroup];
-    float rest[kActivationGroup];
-    const float scale = QuantizeInt8(group, first);
-    Int8Rest(group, first, scale, rest);
-    const float rest_scale = QuantizeInt8(rest, second);
+    int8_t codes[kActivationGroup];
+    int16_t codes16[kActivationGroup];
+    const float scale = QuantizeInt8(group, codes);
+    const float scale16 = QuantizeInt16(group, codes16);
     for (int i = 0; i < kActivationGroup; ++i) {
-      const float value = first[i] * scale + second[i] * rest_scale;
-      EXPECT_EQ(fake[at + i], value);
-      // Half a step of the second term, a 254th of the first's, and a few
-      // roundings of values of up to 127 steps.
-      EXPECT_NEAR(value, group[i], scale / 254 / 2 + 127 * scale * 0x1p-22f);
+      EXPECT_EQ(fake[at + i], codes[i] * scale);
+      EXPECT_EQ(fake16[at + i], codes16[i] * scale16);
+      // Half a step, and three roundings of values of up to 32,767 steps.
+      EXPECT_NEAR(fake16[at + i], group[i],
+                  scale16 * (0.5f + 32767 * 3 * 0x1p-24f));
     }
   }
 }

@@ -16,8 +16,6 @@ namespace {
 constexpr int64_t kGroup = quant::kActivationGroup;
 // Lower than any score.
 constexpr float kLowestScore = -3.0e38f;
-// A query's second int8 term counts 1/254 of a step of the first.
-constexpr int kLowTermSteps = 254;
 
 ONEGRID_INLINE float Fma(float a, float b, float c) {
   return __builtin_fmaf(a, b, c);
@@ -55,18 +53,18 @@ ONEGRID_INLINE float Total(const float* parts) {
   return sum;
 }
 
-ONEGRID_INLINE int32_t Dot(const int8_t* a, const int8_t* b, int64_t count) {
+ONEGRID_INLINE int32_t Dot(const int16_t* a, const int8_t* b, int64_t count) {
   int32_t dot = 0;
   for (int64_t i = 0; i < count; ++i) dot += int32_t{a[i]} * int32_t{b[i]};
   return dot;
 }
 
-// out[i * stride] (+)= one term x [m, k] with one weight row. Codes are 16 bits
-// wide because processors multiply these in pairs.
+// out[i * stride] = x [m, k] times one weight row. Codes are 16 bits wide
+// because processors multiply these in pairs.
 ONEGRID_CLONES
-void TermColumn(const int16_t* x, const float* x_scales, const int16_t* w,
-                const float* w_scales, int64_t w_group, int64_t m, int64_t k,
-                bool add, float* out, int64_t stride) {
+void Column(const int16_t* x, const float* x_scales, const int16_t* w,
+            const float* w_scales, int64_t w_group, int64_t m, int64_t k,
+            float* out, int64_t stride) {
   const int64_t groups = k / kGroup;
   for (int64_t i = 0; i < m; ++i) {
     float total = 0;
@@ -78,32 +76,21 @@ void TermColumn(const int16_t* x, const float* x_scales, const int16_t* w,
       total = Fma(static_cast<float>(dot) * w_scales[g * kGroup / w_group],
                   x_scales[i * groups + g], total);
     }
-    float& to = out[i * stride];
-    to = add ? to + total : total;
+    out[i * stride] = total;
   }
 }
 
-// A query in two int8 terms.
+// A query in 16 bits.
 struct Query {
-  std::vector<int8_t> high, low;
+  std::vector<int16_t> codes;
   float scale;
 };
 
 Query QuantizeQuery(const float* q, int64_t d, float factor) {
   std::vector<float> x(q, q + d);
   quant::RotateHadamard(absl::MakeSpan(x));
-  float amax = 0;
-  for (const float value : x) amax = std::max(amax, std::fabs(value));
-  const float inverse =
-      amax > quant::kSmallestActivation ? 127.0f / amax : 0.0f;
-  Query query;
-  for (const float value : x) {
-    const float y = value * inverse;
-    const float high = Round(y);
-    query.high.push_back(static_cast<int8_t>(high));
-    query.low.push_back(static_cast<int8_t>(Round((y - high) * kLowTermSteps)));
-  }
-  query.scale = amax / 127.0f * factor / kLowTermSteps;
+  Query query{std::vector<int16_t>(x.size()), 0};
+  query.scale = quant::QuantizeInt16(x, query.codes.data()) * factor;
   return query;
 }
 
@@ -134,8 +121,7 @@ void AddPage(const Query& query, const ServedCache& cache, int64_t kv_head,
     const int64_t row = t * cache.kv_heads + kv_head;
     const int8_t* key = cache.keys.data() + row * d;
     // Below 2^31 for heads of up to 512.
-    const int32_t dot = kLowTermSteps * Dot(query.high.data(), key, d) +
-                        Dot(query.low.data(), key, d);
+    const int32_t dot = Dot(query.codes.data(), key, d);
     const float score =
         static_cast<float>(dot) *
         (cache.key_scales[static_cast<size_t>(row)] * query.scale);
@@ -226,21 +212,20 @@ void ServedRopeAngles(int64_t position, int64_t half, double theta,
   }
 }
 
-ServedInput QuantizeServed(const float* x, int64_t m, int64_t k, int terms) {
+ServedInput QuantizeServed(const float* x, int64_t m, int64_t k, int bits) {
   KERNELS_CHECK(k % kGroup == 0);
-  ServedInput input{m, k, {}};
-  std::vector<float> rest(x, x + m * k);
-  for (int term = 0; term < terms; ++term) {
-    ServedInput::Term next;
-    next.codes.resize(rest.size());
-    for (size_t at = 0; at < rest.size(); at += kGroup) {
-      const absl::Span<float> group = absl::MakeSpan(rest).subspan(at, kGroup);
-      int8_t* codes = next.codes.data() + at;
-      const float scale = quant::QuantizeInt8(group, codes);
-      next.scales.push_back(scale);
-      quant::Int8Rest(group, codes, scale, group.data());
+  KERNELS_CHECK(bits == 8 || bits == 16);
+  ServedInput input{m, k, std::vector<int16_t>(static_cast<size_t>(m * k)), {}};
+  int8_t narrow[kGroup];
+  for (int64_t at = 0; at < m * k; at += kGroup) {
+    const auto group = absl::MakeConstSpan(x + at, kGroup);
+    int16_t* codes = input.codes.data() + at;
+    if (bits == 16) {
+      input.scales.push_back(quant::QuantizeInt16(group, codes));
+      continue;
     }
-    input.terms.push_back(std::move(next));
+    input.scales.push_back(quant::QuantizeInt8(group, narrow));
+    std::copy_n(narrow, kGroup, codes);
   }
   return input;
 }
@@ -249,19 +234,12 @@ void ServedLinear(const ServedInput& input, const quant::GridMatrix& w,
                   int64_t begin, int64_t end, float* out) {
   KERNELS_CHECK(w.cols == input.k);
   const int64_t k = input.k;
-  std::vector<std::vector<int16_t>> codes;
-  for (const ServedInput::Term& term : input.terms) {
-    codes.emplace_back(term.codes.begin(), term.codes.end());
-  }
   std::vector<int16_t> weights(static_cast<size_t>(k));
   for (int64_t row = begin; row < end; ++row) {
     std::copy_n(w.codes.data() + row * k, k, weights.begin());
-    const float* scales = w.scales.data() + row * (k / w.grid->group);
-    for (size_t t = 0; t < codes.size(); ++t) {
-      TermColumn(codes[t].data(), input.terms[t].scales.data(), weights.data(),
-                 scales, w.grid->group, input.m, k, /*add=*/t > 0, out + row,
-                 w.rows);
-    }
+    Column(input.codes.data(), input.scales.data(), weights.data(),
+           w.scales.data() + row * (k / w.grid->group), w.grid->group, input.m,
+           k, out + row, w.rows);
   }
 }
 

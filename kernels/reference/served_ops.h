@@ -8,13 +8,14 @@
 #include "kernels/quant/grid.h"
 
 // The arithmetic that is served, operation by operation, in scalar form: int8
-// activations in groups of 32, an int8 cache of rotated keys, and every f32 sum
-// in the order that the kernels of kernels/cpu have on every instruction set.
-// The results are equal bit for bit: kernels/cpu's tests say so for each
-// kernel, and a trainer that computes with these functions sees the model that
-// will be served, not one that rounds alike. (That differs: a sum that is 1 ulp
-// off moves an activation across the edge of an int8 step, and after a few
-// layers two such forward passes are as far from each other as from f32.)
+// or int16 activations in groups of 32, an int8 cache of rotated keys, and
+// every f32 sum in the order that the kernels of kernels/cpu have on every
+// instruction set. The results are equal bit for bit: kernels/cpu's tests say
+// so for each kernel, and a trainer that computes with these functions sees the
+// model that will be served, not one that rounds alike. (That differs: a sum
+// that is 1 ulp off moves an activation across the edge of an int8 step, and
+// after a few layers two such forward passes are as far from each other as from
+// f32.)
 //
 // "fma" is one rounding; every other operation rounds by itself. Any threads
 // may call these at once.
@@ -51,22 +52,19 @@ void ServedRopeAngles(int64_t position, int64_t half, double theta,
 // e^x for -87 <= x <= 88; x outside is moved there.
 float ServedExp(float x);
 
-// The input [m, k] of a linear in one or two int8 terms.
+// The input [m, k] of a linear in codes of 8 or 16 bits.
 struct ServedInput {
   int64_t m = 0;
   int64_t k = 0;
-  struct Term {
-    std::vector<int8_t> codes;  // [m, k]
-    std::vector<float> scales;  // [m, k / 32]
-  };
-  std::vector<Term> terms;
+  std::vector<int16_t> codes;  // [m, k]
+  std::vector<float> scales;   // [m, k / 32]
 };
-// k is a multiple of 32.
-ServedInput QuantizeServed(const float* x, int64_t m, int64_t k, int terms);
+// k is a multiple of 32; bits is 8 or 16.
+ServedInput QuantizeServed(const float* x, int64_t m, int64_t k, int bits);
 
-// Columns [begin, end) of out [m, w.rows] = input * w^T: for each term, over
-// groups of 32 in order, total = fma(float(integer dot product) * weight scale,
-// activation scale, total); then the terms are added. w.cols == input.k.
+// Columns [begin, end) of out [m, w.rows] = input * w^T: over groups of 32 in
+// order, total = fma(float(integer dot product) * weight scale, activation
+// scale, total). w.cols == input.k.
 void ServedLinear(const ServedInput& input, const quant::GridMatrix& w,
                   int64_t begin, int64_t end, float* out);
 

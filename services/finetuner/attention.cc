@@ -85,7 +85,7 @@ BucketTensors Gather(const at::Tensor& qkv, const AttentionSpec& spec,
             const float* value = in.Load(token.row, column, d, a.data());
             if (as_served) {
               if (value != a.data()) std::copy(value, value + d, a.data());
-              quant::FakeQuantizeOneTerm(absl::MakeSpan(a));
+              quant::FakeQuantizeInt8(absl::MakeSpan(a));
               value = a.data();
             }
             v.Store(KeyRow(spec, token, h, padded), 0, d, value);

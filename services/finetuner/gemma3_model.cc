@@ -219,7 +219,7 @@ at::Tensor Gemma3Model::FinalHidden(const at::Tensor& x,
   const at::Tensor hidden =
       RmsNorm(at::index_select(x, 0, index), shared_->norms.back(),
               config().rms_eps, at::kFloat);
-  return as_served ? FakeQuantize(hidden, /*two_terms=*/true) : hidden;
+  return as_served ? FakeQuantize(hidden, /*int16=*/true) : hidden;
 }
 
 Labels LabelsOf(const PackedSequence& sequence) {

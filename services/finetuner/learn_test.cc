@@ -171,7 +171,7 @@ TEST(AsServedTest, AttentionReadsRoundedKeysAndValues) {
     std::vector<float> key = row(t, 1);
     values[t] = row(t, 2);
     quant::FakeQuantizeKey(absl::MakeSpan(key));
-    quant::FakeQuantizeOneTerm(absl::MakeSpan(values[t]));
+    quant::FakeQuantizeInt8(absl::MakeSpan(values[t]));
     score[t] = 0;
     for (int64_t i = 0; i < kDim; ++i) score[t] += 0.7 * q[i] * key[i];
   }
@@ -183,12 +183,12 @@ TEST(AsServedTest, AttentionReadsRoundedKeysAndValues) {
   }
 }
 
-TEST_F(LearnTest, ServedHeadInputHasTwoTerms) {
+TEST_F(LearnTest, ServedHeadInputHas16Bits) {
   const c10::NoGradGuard no_grad;
   const at::Tensor x = at::randn({3, model_.config().hidden});
   const at::Tensor served = model_.FinalHidden(x, {0, 2}, true);
   const at::Tensor expected = model_.FinalHidden(x, {0, 2}).contiguous();
-  quant::FakeQuantizeTwoTerms(
+  quant::FakeQuantizeInt16(
       absl::MakeSpan(expected.mutable_data_ptr<float>(),
                      static_cast<size_t>(expected.numel())));
   EXPECT_TRUE(at::equal(served, expected));

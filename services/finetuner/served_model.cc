@@ -22,10 +22,10 @@ enum LayerNorm {
   kNormsPerLayer,
 };
 
-// Int8 terms of a linear's input: services/inference/numerics.h.
-constexpr int kQkvTerms = 2;
-constexpr int kHeadTerms = 2;
-constexpr int kOtherTerms = 1;
+// Bits of a linear's input: services/inference/numerics.h.
+constexpr int kQkvBits = 16;
+constexpr int kHeadBits = 16;
+constexpr int kOtherBits = 8;
 
 size_t LinearOf(int64_t layer, LayerLinear which) {
   return static_cast<size_t>(layer * kLinearsPerLayer + which);
@@ -126,7 +126,7 @@ std::vector<float> ServedModel::Attention(int64_t layer,
   const std::vector<float> normed =
       Norm(stream.x, NormOf(layer, kAttentionInput));
   const ServedInput input =
-      QuantizeServed(normed.data(), m, c.hidden, kQkvTerms);
+      QuantizeServed(normed.data(), m, c.hidden, kQkvBits);
   std::vector<float> q = Linear(input, LinearOf(layer, kQ));
   std::vector<float> k = Linear(input, LinearOf(layer, kK));
   const std::vector<float> v = Linear(input, LinearOf(layer, kV));
@@ -147,7 +147,7 @@ std::vector<float> ServedModel::Attention(int64_t layer,
                               out.data() + row * d);
     }
   });
-  return Linear(QuantizeServed(out.data(), m, c.heads * d, kOtherTerms),
+  return Linear(QuantizeServed(out.data(), m, c.heads * d, kOtherBits),
                 LinearOf(layer, kOut));
 }
 
@@ -156,12 +156,12 @@ std::vector<float> ServedModel::FeedForward(int64_t layer,
   const int64_t m = stream.tokens;
   const std::vector<float> normed = Norm(stream.x, NormOf(layer, kMlpInput));
   const ServedInput input =
-      QuantizeServed(normed.data(), m, config().hidden, kOtherTerms);
+      QuantizeServed(normed.data(), m, config().hidden, kOtherBits);
   std::vector<float> gate = Linear(input, LinearOf(layer, kGate));
   const std::vector<float> up = Linear(input, LinearOf(layer, kUp));
   reference::ServedGeluMul(gate.data(), up.data(),
                            static_cast<int64_t>(gate.size()), gate.data());
-  return Linear(QuantizeServed(gate.data(), m, config().ff, kOtherTerms),
+  return Linear(QuantizeServed(gate.data(), m, config().ff, kOtherBits),
                 LinearOf(layer, kDown));
 }
 
@@ -194,7 +194,7 @@ void ServedModel::Logits(absl::Span<const float> hidden, float* logits) const {
   const int64_t k = config().hidden;
   Multiply(
       QuantizeServed(hidden.data(), static_cast<int64_t>(hidden.size()) / k, k,
-                     kHeadTerms),
+                     kHeadBits),
       checkpoint_.embedding, logits);
 }
 

@@ -144,8 +144,7 @@ class GeluMulFunction : public Function<GeluMulFunction> {
 
 class FakeQuantizeFunction : public Function<FakeQuantizeFunction> {
  public:
-  static at::Tensor forward(AutogradContext*, const at::Tensor& x,
-                            bool two_terms) {
+  static at::Tensor forward(AutogradContext*, const at::Tensor& x, bool int16) {
     const int64_t n = x.size(1);
     at::Tensor y = at::empty(x.sizes(), x.options());
     const Rows in(x), out(y);
@@ -154,10 +153,10 @@ class FakeQuantizeFunction : public Function<FakeQuantizeFunction> {
       for (int64_t t = begin; t < end; ++t) {
         const float* row = in.Load(t, 0, n, a.data());
         if (row != a.data()) std::copy(row, row + n, a.data());
-        if (two_terms) {
-          quant::FakeQuantizeTwoTerms(absl::MakeSpan(a));
+        if (int16) {
+          quant::FakeQuantizeInt16(absl::MakeSpan(a));
         } else {
-          quant::FakeQuantizeOneTerm(absl::MakeSpan(a));
+          quant::FakeQuantizeInt8(absl::MakeSpan(a));
         }
         out.Store(t, 0, n, a.data());
       }
@@ -172,8 +171,8 @@ class FakeQuantizeFunction : public Function<FakeQuantizeFunction> {
 
 }  // namespace
 
-at::Tensor FakeQuantize(const at::Tensor& x, bool two_terms) {
-  return FakeQuantizeFunction::apply(x, two_terms);
+at::Tensor FakeQuantize(const at::Tensor& x, bool int16) {
+  return FakeQuantizeFunction::apply(x, int16);
 }
 
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps,

@@ -18,9 +18,9 @@ at::Tensor AddRmsNorm(const at::Tensor& x, const at::Tensor& branch,
                       const at::Tensor& weight, double eps);
 
 // The rows x [T, n] rounded as the inference service rounds the input of a
-// product: groups of 32 in one or two int8 terms (kernels/quant/
+// product: groups of 32 in int8 or int16 (kernels/quant/
 // int8_activations.h). The gradient passes straight through.
-at::Tensor FakeQuantize(const at::Tensor& x, bool two_terms);
+at::Tensor FakeQuantize(const at::Tensor& x, bool int16);
 
 // gate_up [T, 2 n] -> gelu_tanh(first half) * second half, [T, n].
 at::Tensor GeluMul(const at::Tensor& gate_up);

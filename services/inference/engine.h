@@ -108,7 +108,7 @@ class Engine {
     float* out;
   };
   // Several products of x [M, k], which is quantized once.
-  void Linear(Op op, const float* x, int64_t k, LinearInput::Terms terms,
+  void Linear(Op op, const float* x, int64_t k, cpu::CodeBits bits,
               std::initializer_list<Product> products);
   // Norms and positions of q_ and k_.
   void PlaceQueriesAndKeys(int layer);

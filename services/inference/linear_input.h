@@ -4,7 +4,6 @@
 
 #include <cstdint>
 
-#include "kernels/base/aligned_buffer.h"
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/packed_linear.h"
 #include "kernels/cpu/quantized_activations.h"
@@ -20,32 +19,23 @@ class LinearInput {
   LinearInput(const Numerics& numerics, kernels::ThreadPool& pool)
       : numerics_(numerics), pool_(pool) {}
 
-  // x: [m, k], must stay unchanged until the last Multiply. With kTwoTerms the
-  // int8 mode quantizes what the first quantization left over once more, so
-  // that x is the sum of two int8 terms: about 15 bits for twice the work.
-  // Weights without codes (bf16) are multiplied by x itself in each mode.
-  enum Terms { kOneTerm, kTwoTerms };
-  void Set(const float* x, int64_t m, int64_t k, Terms terms);
+  // x: [m, k], must stay unchanged until the last Multiply. bits: of its codes
+  // in int8 mode. Weights without codes (bf16) are multiplied by x itself in
+  // each mode.
+  void Set(const float* x, int64_t m, int64_t k, cpu::CodeBits bits);
 
   // out: [m, n] = x * w^T, w [n, k].
   void Multiply(const cpu::PackedLinear& w, float* out);
 
  private:
-  // Makes quantized_ of x_.
-  void Quantize();
-  // Writes x_ and below it what quantized_ (of x_) leaves of it to stacked_.
-  void StackRest();
-
   const Numerics numerics_;
   kernels::ThreadPool& pool_;
   const float* x_ = nullptr;
   int64_t m_ = 0;
   int64_t k_ = 0;
+  cpu::CodeBits bits_ = cpu::CodeBits::k8;
   bool is_quantized_ = false;
-  Terms terms_ = kOneTerm;
-  cpu::QuantizedActivations quantized_;     // of x, or of stacked_
-  kernels::AlignedBuffer<float> stacked_;   // [2 m, k]
-  kernels::AlignedBuffer<float> products_;  // [2 m, n]
+  cpu::QuantizedActivations quantized_;  // of x, if is_quantized_
 };
 
 }  // namespace onegrid::inference

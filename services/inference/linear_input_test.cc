@@ -33,13 +33,13 @@ class LinearInputTest : public testing::TestWithParam<kernels::Isa> {
 
   // Expects x served with `terms` to give `fake` times w.
   void ExpectProducts(const std::vector<float>& x,
-                      const std::vector<float>& fake, LinearInput::Terms terms,
+                      const std::vector<float>& fake, cpu::CodeBits bits,
                       const quant::GridMatrix& w) {
     const auto packed = cpu::PackedLinear::FromBlocks(
         quant::BlockType(*w.grid), *quant::PackBlocks(w), kN, kK, pool_);
     ASSERT_TRUE(packed.ok()) << packed.status();
     LinearInput input(numerics_, pool_);
-    input.Set(x.data(), kM, kK, terms);
+    input.Set(x.data(), kM, kK, bits);
     std::vector<float> out(kM * kN);
     input.Multiply(*packed, out.data());
     std::vector<float> weights(kN * kK);
@@ -52,10 +52,11 @@ class LinearInputTest : public testing::TestWithParam<kernels::Isa> {
           sum += term;
           size += std::fabs(term);
         }
-        // Served: 2 products and 4 sums of groups, the sum of 2 terms;
-        // simulated: one rounding of each weight and of each value and term.
+        // Served: an integer and 2 products made floats, 4 sums of groups;
+        // simulated: one rounding of each weight and of each value.
         EXPECT_NEAR(out[m * kN + n], sum, 10 * 0x1p-24 * size)
-            << m << " " << n << " " << w.grid->name << " " << terms;
+            << m << " " << n << " " << w.grid->name << " "
+            << static_cast<int>(bits);
       }
     }
   }
@@ -67,16 +68,16 @@ class LinearInputTest : public testing::TestWithParam<kernels::Isa> {
 TEST_P(LinearInputTest, ServesWhatFakeQuantizationSays) {
   const std::vector<float> x = RandomFloats(kM * kK, 1);
   std::vector<float> one = x, two = x;
-  quant::FakeQuantizeOneTerm(absl::MakeSpan(one));
-  quant::FakeQuantizeTwoTerms(absl::MakeSpan(two));
+  quant::FakeQuantizeInt8(absl::MakeSpan(one));
+  quant::FakeQuantizeInt16(absl::MakeSpan(two));
   ASSERT_NE(one, two);
   const std::vector<float> w = RandomFloats(kN * kK, 2);
   for (const quant::Grid* grid :
        {&quant::kInt2G64, &quant::kInt4G32, &quant::kInt8G32}) {
     const auto encoded = quant::EncodeMatrix(w, kN, kK, *grid);
     ASSERT_TRUE(encoded.ok()) << encoded.status();
-    ExpectProducts(x, one, LinearInput::kOneTerm, *encoded);
-    ExpectProducts(x, two, LinearInput::kTwoTerms, *encoded);
+    ExpectProducts(x, one, cpu::CodeBits::k8, *encoded);
+    ExpectProducts(x, two, cpu::CodeBits::k16, *encoded);
   }
 }
 

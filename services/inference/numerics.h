@@ -6,26 +6,25 @@
 // on. Everything not named is f32 without further rounding: embedding row times
 // sqrt(hidden), residual stream, RMS norms, rotary positions, GELU(tanh) * up.
 //
-//   input of attn_q, attn_k, attn_v       FakeQuantizeTwoTerms
-//   input of the head (output_norm's      FakeQuantizeTwoTerms
+//   input of attn_q, attn_k, attn_v       FakeQuantizeInt16
+//   input of the head (output_norm's      FakeQuantizeInt16
 //     output; the head is the embedding)
-//   input of attn_output, ffn_gate,       FakeQuantizeOneTerm
+//   input of attn_output, ffn_gate,       FakeQuantizeInt8
 //     ffn_up, ffn_down
 //   key: after k_norm and rotation by     FakeQuantizeKey, for each token and
 //     position                              key/value head
-//   value: as attn_v gives it             FakeQuantizeOneTerm
+//   value: as attn_v gives it             FakeQuantizeInt8
 //
 // - Groups of 32 run along the input, from its start; 32 divides every input
 //   and the head size, so a group never spans two heads. The scale is the
 //   group's amax / 127 in f32 (not dual-exact, never calibrated: each token has
-//   its own), codes are -127..127, rounded half to even.
-// - The second term quantizes what the first leaves, by the same rule with an
-//   own scale; both are multiplied by the same weights and added.
+//   its own), codes are -127..127, rounded half to even; of int16 amax / 32767
+//   and -32767..32767.
 // - A linear is exact but for f32 sums: in each group an integer dot product,
 //   times weight scale, times activation scale, summed over groups. Its output
 //   is f32.
-// - Queries are rotated like keys, which changes no product, and kept at 15
-//   bits: 1/508 of a step of amax / 127 of the row, which no simulation needs.
+// - Queries are rotated like keys, which changes no product, and kept in
+//   int16 with one scale a row, which no simulation needs.
 //   Scores, softmax (online, no soft cap), probabilities and their product with
 //   the values are f32; the scale of attention goes into the query's.
 // - A token's own key and value are read back from the cache like all others.
@@ -46,7 +45,7 @@ enum class Precision {
 
 struct Numerics {
   // kInt8: the input of every linear in groups of 32, exact integer dot
-  // products; two such terms for q, k, v and the head. kF32: dequantized
+  // products; of int16 for q, k, v and the head. kF32: dequantized
   // weights times f32.
   Precision activations = Precision::kInt8;
   // kInt8: K rotated by a Hadamard matrix with one scale per token and head, V

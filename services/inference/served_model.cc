@@ -110,7 +110,7 @@ v1::ServerInfo MakeInfo(const ServedModelOptions& options,
           : "f32");
   info.set_activations(
       numerics.activations == Precision::kInt8
-          ? "int8 groups of 32 (two terms for q, k, v and the head)"
+          ? "int8 groups of 32 (int16 for q, k, v and the head)"
           : "f32");
   info.set_isa(kernels::IsaName(numerics.isa));
   info.set_kernel_path(KernelPath(numerics, weights));
