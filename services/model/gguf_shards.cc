@@ -112,11 +112,10 @@ absl::StatusOr<std::unique_ptr<GgufFile>> GgufShards::Join(
     } else {
       auto file = GgufFile::OpenOne(name);
       if (absl::IsNotFound(file.status())) {
-        return common::MakeError(
-            absl::StatusCode::kNotFound, "MISSING_SHARD",
-            absl::StrCat(path, ": shard ", i + 1, " of ", count,
-                         " is missing: ", name),
-            {{"path", path}, {"missing", name}});
+        return common::MakeError(absl::StatusCode::kNotFound, "MISSING_SHARD",
+                                 absl::StrCat(path, ": shard ", i + 1, " of ",
+                                              count, " is missing: ", name),
+                                 {{"path", path}, {"missing", name}});
       }
       if (!file.ok()) return file.status();
       shard = *std::move(file);

@@ -43,10 +43,10 @@ std::string Write(const std::string& file, const Shard& shard) {
   std::vector<uint8_t> data(16);
   const float value = shard.no;
   for (int i = 0; i < 4; ++i) std::memcpy(&data[4 * i], &value, 4);
-  EXPECT_TRUE(writer
-                  .AddTensor(shard.tensor, quant::GgmlType::kF32, {4},
-                             std::move(data))
-                  .ok());
+  EXPECT_TRUE(
+      writer
+          .AddTensor(shard.tensor, quant::GgmlType::kF32, {4}, std::move(data))
+          .ok());
   const std::string path = WriteTestFile(file, "");
   EXPECT_TRUE(writer.WriteTo(path).ok());
   return path;
@@ -161,8 +161,8 @@ TEST(GgufShardsTest, NotAsManyTensorsAsDeclaredIsRefused) {
   std::string path;
   for (int i = 2; i >= 0; --i) {
     path = Write(NameOf(i + 1), {.no = static_cast<uint16_t>(i),
-                          .tensors_in_all = 4,
-                          .tensor = std::string(1, 'a' + i)});
+                                 .tensors_in_all = 4,
+                                 .tensor = std::string(1, 'a' + i)});
   }
   ExpectRefused(path, absl::StatusCode::kDataLoss, "SHARD_MISMATCH",
                 "expected 4 tensors, found 3");
