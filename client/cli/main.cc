@@ -17,6 +17,7 @@
 #include "client/cli/run_pipeline.h"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
+#include "services/model/inspect.h"
 
 namespace onegrid::cli {
 namespace {
@@ -87,9 +88,36 @@ void AddLocal(CLI::App& app, Program& program) {
   });
 }
 
+void AddInspect(CLI::App& parent, Program& program) {
+  CLI::App* inspect = parent.add_subcommand(
+      "inspect", "say what a model's files hold; needs no controller");
+  auto options = std::make_shared<model::InspectOptions>();
+  auto path = std::make_shared<std::string>();
+  inspect
+      ->add_option("path", *path,
+                   "GGUF file (any of its shards) or folder with safetensors")
+      ->required()
+      ->check(CLI::ExistingPath);
+  inspect
+      ->add_option("--context", options->context_tokens,
+                   "tokens of the sequence in the memory to serve")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  inspect->callback([&program, options, path] {
+    program.action = [&program, options, path]() -> absl::Status {
+      options->json = program.json;
+      ASSIGN_OR_RETURN(const std::string text,
+                       model::InspectModel(*path, *options));
+      std::cout << text << std::flush;
+      return absl::OkStatus();
+    };
+  });
+}
+
 void AddModel(CLI::App& app, Program& program) {
   CLI::App* model = app.add_subcommand("model", "base models");
   model->require_subcommand(1);
+  AddInspect(*model, program);
   CLI::App* import = model->add_subcommand(
       "import", "upload a GGUF checkpoint and put it on the int4 grid");
   auto id = std::make_shared<std::string>();

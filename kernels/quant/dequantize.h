@@ -14,7 +14,8 @@ namespace onegrid::quant {
 // dst: dst.size() values, in the order of the tensor's elements.
 // The result equals ggml's dequantize_row_* bit for bit (f32 arithmetic in the
 // same order, no fused multiply-add). Values are passed on as they are: an f16
-// scale of infinity or NaN gives such elements.
+// scale of infinity or NaN gives such elements, and so does an MXFP4 exponent
+// whose largest codes overflow (254 and 255).
 // InvalidArgument: dst.size() is not whole blocks, or src.size() is not the
 // bytes of dst.size() elements. Unimplemented: unknown type.
 // Any threads may decode disjoint outputs at once.

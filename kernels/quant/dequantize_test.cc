@@ -82,19 +82,25 @@ TEST_P(DequantizeGoldenTest, WrongSizesAreInvalidArgument) {
             absl::StatusCode::kInvalidArgument);
 }
 
-INSTANTIATE_TEST_SUITE_P(AllBlockTypes, DequantizeGoldenTest,
-                         testing::Values(GoldenCase{GgmlType::kQ4_0, "q4_0"},
-                                         GoldenCase{GgmlType::kQ4_1, "q4_1"},
-                                         GoldenCase{GgmlType::kQ5_0, "q5_0"},
-                                         GoldenCase{GgmlType::kQ5_1, "q5_1"},
-                                         GoldenCase{GgmlType::kQ8_0, "q8_0"},
-                                         GoldenCase{GgmlType::kQ4_K, "q4_k"},
-                                         GoldenCase{GgmlType::kQ5_K, "q5_k"},
-                                         GoldenCase{GgmlType::kQ6_K, "q6_k"},
-                                         GoldenCase{GgmlType::kQ2_0, "q2_0"}),
-                         [](const auto& info) {
-                           return std::string(info.param.name);
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    AllBlockTypes, DequantizeGoldenTest,
+    testing::Values(GoldenCase{GgmlType::kQ4_0, "q4_0"},
+                    GoldenCase{GgmlType::kQ4_1, "q4_1"},
+                    GoldenCase{GgmlType::kQ5_0, "q5_0"},
+                    GoldenCase{GgmlType::kQ5_1, "q5_1"},
+                    GoldenCase{GgmlType::kQ8_0, "q8_0"},
+                    GoldenCase{GgmlType::kQ4_K, "q4_k"},
+                    GoldenCase{GgmlType::kQ5_K, "q5_k"},
+                    GoldenCase{GgmlType::kQ6_K, "q6_k"},
+                    GoldenCase{GgmlType::kQ2_0, "q2_0"},
+                    GoldenCase{GgmlType::kQ2_K, "q2_k"},
+                    GoldenCase{GgmlType::kQ3_K, "q3_k"},
+                    GoldenCase{GgmlType::kIQ4_NL, "iq4_nl"},
+                    GoldenCase{GgmlType::kIQ4_XS, "iq4_xs"},
+                    GoldenCase{GgmlType::kTQ1_0, "tq1_0"},
+                    GoldenCase{GgmlType::kTQ2_0, "tq2_0"},
+                    GoldenCase{GgmlType::kMXFP4, "mxfp4"}),
+    [](const auto& info) { return std::string(info.param.name); });
 
 TEST(DequantizeTest, PlainFloatsKeepTheirValue) {
   // 1.0, -2.5 and 2^-24 (the smallest f16), as each type's bytes.
@@ -120,6 +126,36 @@ TEST(DequantizeTest, NonFiniteScaleGivesNonFiniteElements) {
   EXPECT_TRUE(std::isnan(y[0]));
 }
 
+TEST(DequantizeTest, Mxfp4OverflowsAtItsLargestExponents) {
+  std::vector<uint8_t> block(17, 0x71);  // codes 0.5 (low) and 6 (high)
+  std::vector<float> y(32);
+  block[0] = 0;
+  ASSERT_TRUE(Dequantize(GgmlType::kMXFP4, block, absl::MakeSpan(y)).ok());
+  EXPECT_EQ(y[0], 0x1p-128f);
+  EXPECT_EQ(y[16], 12 * 0x1p-128f);
+  block[0] = 255;
+  ASSERT_TRUE(Dequantize(GgmlType::kMXFP4, block, absl::MakeSpan(y)).ok());
+  EXPECT_EQ(y[0], 0x1p127f);
+  EXPECT_TRUE(std::isinf(y[16]));
+}
+
+// One block of zero bytes decodes for each type that has traits, and no type
+// without traits decodes.
+TEST(DequantizeTest, EveryKnownTypeHasADecoder) {
+  int known = 0;
+  for (uint32_t id = 0; id < 64; ++id) {
+    const auto type = static_cast<GgmlType>(id);
+    const absl::StatusOr<GgmlTypeTraits> traits = TraitsOf(type);
+    if (!traits.ok()) continue;
+    ++known;
+    const std::vector<uint8_t> block(traits->block_bytes);
+    std::vector<float> y(traits->block_elements, 1.0f);
+    EXPECT_TRUE(Dequantize(type, block, absl::MakeSpan(y)).ok())
+        << traits->name;
+  }
+  EXPECT_EQ(known, 19);
+}
+
 TEST(DequantizeTest, NothingDecodesToNothing) {
   EXPECT_TRUE(Dequantize(GgmlType::kQ4_K, {}, {}).ok());
 }
@@ -140,6 +176,8 @@ TEST(GgmlTypesTest, UnknownTypeIsUnimplementedAndNamed) {
 TEST(GgmlTypesTest, RowBytesCountsWholeBlocks) {
   EXPECT_EQ(*RowBytes(GgmlType::kQ4_0, 640), 360);
   EXPECT_EQ(*RowBytes(GgmlType::kQ6_K, 512), 420);
+  EXPECT_EQ(*RowBytes(GgmlType::kTQ1_0, 512), 108);
+  EXPECT_EQ(*RowBytes(GgmlType::kMXFP4, 64), 34);
   EXPECT_EQ(*RowBytes(GgmlType::kF32, 3), 12);
   EXPECT_EQ(*RowBytes(GgmlType::kQ8_0, 0), 0);
 }

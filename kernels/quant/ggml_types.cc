@@ -25,14 +25,28 @@ absl::StatusOr<GgmlTypeTraits> TraitsOf(GgmlType type) {
       return GgmlTypeTraits{"Q5_1", 32, 24};
     case GgmlType::kQ8_0:
       return GgmlTypeTraits{"Q8_0", 32, 34};
+    case GgmlType::kQ2_K:
+      return GgmlTypeTraits{"Q2_K", 256, 84};
+    case GgmlType::kQ3_K:
+      return GgmlTypeTraits{"Q3_K", 256, 110};
     case GgmlType::kQ4_K:
       return GgmlTypeTraits{"Q4_K", 256, 144};
     case GgmlType::kQ5_K:
       return GgmlTypeTraits{"Q5_K", 256, 176};
     case GgmlType::kQ6_K:
       return GgmlTypeTraits{"Q6_K", 256, 210};
+    case GgmlType::kIQ4_NL:
+      return GgmlTypeTraits{"IQ4_NL", 32, 18};
+    case GgmlType::kIQ4_XS:
+      return GgmlTypeTraits{"IQ4_XS", 256, 136};
     case GgmlType::kBF16:
       return GgmlTypeTraits{"BF16", 1, 2};
+    case GgmlType::kTQ1_0:
+      return GgmlTypeTraits{"TQ1_0", 256, 54};
+    case GgmlType::kTQ2_0:
+      return GgmlTypeTraits{"TQ2_0", 256, 66};
+    case GgmlType::kMXFP4:
+      return GgmlTypeTraits{"MXFP4", 32, 17};
     case GgmlType::kQ2_0:
       return GgmlTypeTraits{"Q2_0", 64, 18};
   }

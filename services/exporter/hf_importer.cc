@@ -12,7 +12,6 @@
 #include "services/common/error_info.h"
 #include "services/exporter/base_builder.h"
 #include "services/exporter/grid_encode.h"
-#include "services/exporter/tokenizer_digest.h"
 #include "services/model/gguf_reader.h"
 #include "services/model/hf_checkpoint.h"
 #include "services/model/hf_model_config.h"
@@ -20,6 +19,7 @@
 #include "services/model/mapped_file.h"
 #include "services/model/sentencepiece_model.h"
 #include "services/model/tensor_names.h"
+#include "services/model/tokenizer_digest.h"
 
 namespace onegrid::exporter {
 namespace {
@@ -44,7 +44,7 @@ absl::StatusOr<Tokenizer> TokenizerOfGguf(const std::string& path,
         path, absl::StrCat("has ", tokens, " tokens, the embedding ",
                            vocab_size, " rows"));
   }
-  Tokenizer tokenizer{{}, TokenizerDigest(vocabulary)};
+  Tokenizer tokenizer{{}, model::TokenizerDigest(vocabulary)};
   for (const auto& [key, value] : file->metadata()) {
     if (absl::StartsWith(key, "tokenizer.")) tokenizer.metadata[key] = value;
   }
@@ -69,7 +69,7 @@ absl::StatusOr<Tokenizer> TokenizerOf(const HfCheckpoint& checkpoint,
   }
   RETURN_IF_ERROR(read.status());
   return Tokenizer{model::TokenizerMetadata(*read),
-                   TokenizerDigest(read->vocabulary)};
+                   model::TokenizerDigest(read->vocabulary)};
 }
 
 // GGUF's convention: the weight itself, where Hugging Face leaves out the 1.

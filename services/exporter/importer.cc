@@ -10,11 +10,11 @@
 #include "services/exporter/base_builder.h"
 #include "services/exporter/copy_metadata.h"
 #include "services/exporter/grid_encode.h"
-#include "services/exporter/tokenizer_digest.h"
 #include "services/model/gemma3_config.h"
 #include "services/model/gguf_reader.h"
 #include "services/model/tensor_names.h"
 #include "services/model/tensor_ops.h"
+#include "services/model/tokenizer_digest.h"
 
 namespace onegrid::exporter {
 namespace {
@@ -86,7 +86,7 @@ absl::StatusOr<v1::ImportReport> Importer::Run(const std::string& out) {
   CopyMetadata(file_, &builder_.writer(), BaseFileType());
   ASSIGN_OR_RETURN(const std::string architecture,
                    file_.GetString("general.architecture"));
-  ASSIGN_OR_RETURN(const std::string digest, TokenizerDigest(file_));
+  ASSIGN_OR_RETURN(const std::string digest, model::TokenizerDigest(file_));
   const int64_t total = static_cast<int64_t>(file_.tensors().size());
   int64_t done = 0;
   for (const GgufFile::Tensor& tensor : file_.tensors()) {

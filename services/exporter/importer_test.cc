@@ -93,6 +93,22 @@ TEST(ImporterTest, TakesLlamaCppsQ4_0WithItsNegativeScales) {
   EXPECT_LT(report->relative_rms_error(), 0.06);
 }
 
+// The import works on the values, whatever the type that holds them.
+TEST(ImporterTest, TakesTypesWhoseCodesIndexATable) {
+  for (const GgmlType type : {GgmlType::kIQ4_NL, GgmlType::kMXFP4}) {
+    TestModelOptions options;
+    options.linears = type;
+    const std::string source = WriteTestModel("table.gguf", options);
+    const std::string out = TestPath("base.gguf");
+    const auto report = ImportGguf(source, out, {});
+    ASSERT_TRUE(report.ok()) << report.status();
+    EXPECT_EQ(report->tensors_on_grid(), 7);
+    EXPECT_GT(report->relative_rms_error(), 0);
+    EXPECT_LT(report->relative_rms_error(), 0.12);
+    EXPECT_TRUE(GridModel::Open(out, "").ok());
+  }
+}
+
 TEST(ImporterTest, RefusesAnotherArchitecture) {
   TestModelOptions options;
   options.architecture = "llama";

@@ -71,8 +71,23 @@ class Builder {
       bytes = Require(quant::EncodeQ4_0(w, rows, cols));
     } else if (type == GgmlType::kQ8_0) {
       bytes = Require(quant::EncodeQ8_0(w, rows, cols));
+    } else if (type == GgmlType::kIQ4_NL) {
+      bytes = RandomCodes({0x66, 0x12}, rows * cols / 32);  // f16 0.00078
+    } else if (type == GgmlType::kMXFP4) {
+      bytes = RandomCodes({122}, rows * cols / 32);  // 2^-6
     }
     Require(writer_.AddTensor(name, type, {cols, rows}, std::move(bytes)));
+  }
+
+  // Blocks of 32 random 4-bit codes behind one scale.
+  std::vector<uint8_t> RandomCodes(const std::vector<uint8_t>& scale,
+                                   int64_t blocks) {
+    std::vector<uint8_t> bytes;
+    for (int64_t i = 0; i < blocks; ++i) {
+      bytes.insert(bytes.end(), scale.begin(), scale.end());
+      for (int j = 0; j < 16; ++j) bytes.push_back(random_() & 255);
+    }
+    return bytes;
   }
 
   void Linear(const std::string& part, int64_t out, int64_t in) {

@@ -13,7 +13,8 @@ namespace onegrid::exporter {
 
 // One layer, hidden 64, ff 96, 2 heads of 32 over 1 key/value head, 300 tokens.
 struct TestModelOptions {
-  // Of the linears: F32, Q4_0 or Q8_0 (llama.cpp's rules).
+  // Of the linears: F32, Q4_0 or Q8_0 (llama.cpp's rules), IQ4_NL or MXFP4
+  // (random codes).
   quant::GgmlType linears = quant::GgmlType::kF32;
   // Of the embedding: F32 or Q8_0.
   quant::GgmlType embedding = quant::GgmlType::kQ8_0;

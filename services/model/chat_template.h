@@ -39,6 +39,11 @@ struct ChatTokens {
 class ChatTemplate {
  public:
   static constexpr char kName[] = "gemma3";
+  // SHA-256 of the Jinja template that renders as Text does
+  // (tests/parity/chat_template_parity.py): that of the family's
+  // instruction-tuned models.
+  static constexpr char kJinjaSha256[] =
+      "7de1c58e208eda46e9c7f86397df37ec49883aeece39fb961e0a6b24088dd3c4";
 
   // FailedPrecondition (NO_CHAT_TOKENS): the vocabulary has no control tokens
   // <start_of_turn> and <end_of_turn>.

@@ -33,7 +33,8 @@ std::string Printable(const std::string& text) {
 
 GgufParser::GgufParser(std::unique_ptr<MappedFile> file)
     : result_(new GgufFile()), bytes_(file->bytes()), path_(file->path()) {
-  result_->file_ = std::move(file);
+  result_->path_ = path_;
+  result_->files_.push_back(std::move(file));
 }
 
 absl::StatusOr<std::unique_ptr<GgufFile>> GgufParser::Parse() {

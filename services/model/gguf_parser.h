@@ -13,7 +13,7 @@
 namespace onegrid::model {
 
 // Reads the header, metadata and tensor table of one mapped GGUF file into a
-// GgufFile; used by GgufFile::Open only. Layout, all little-endian:
+// GgufFile; used by GgufFile only. Layout, all little-endian:
 //   "GGUF" | u32 version | u64 tensor count | u64 metadata count
 //   metadata: string key | u32 type | value       (string: u64 length, bytes)
 //   tensors:  string name | u32 n | u64 dims[n] | u32 type | u64 offset

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/error_info.h"
 #include "services/model/gguf_parser.h"
+#include "services/model/gguf_shards.h"
 
 namespace onegrid::model {
 namespace {
@@ -49,10 +50,33 @@ std::string GgufValueTypeName(const GgufValue& value) {
       value);
 }
 
-absl::StatusOr<std::unique_ptr<GgufFile>> GgufFile::Open(
+absl::StatusOr<std::unique_ptr<GgufFile>> GgufFile::OpenOne(
     const std::string& path) {
   ASSIGN_OR_RETURN(std::unique_ptr<MappedFile> file, MappedFile::Open(path));
   return GgufParser(std::move(file)).Parse();
+}
+
+absl::StatusOr<std::unique_ptr<GgufFile>> GgufFile::Open(
+    const std::string& path) {
+  ASSIGN_OR_RETURN(std::unique_ptr<GgufFile> file, OpenOne(path));
+  return GgufShards::Join(std::move(file));
+}
+
+int64_t GgufFile::file_bytes() const {
+  int64_t bytes = 0;
+  for (const auto& file : files_) {
+    bytes += static_cast<int64_t>(file->bytes().size());
+  }
+  return bytes;
+}
+
+void GgufFile::DropPages(absl::Span<const uint8_t> part) const {
+  for (const auto& file : files_) {
+    const absl::Span<const uint8_t> bytes = file->bytes();
+    if (part.begin() >= bytes.begin() && part.end() <= bytes.end()) {
+      file->DropPages(part);
+    }
+  }
 }
 
 const GgufFile::Tensor* GgufFile::Find(absl::string_view name) const {

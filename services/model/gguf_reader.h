@@ -17,7 +17,8 @@
 
 namespace onegrid::model {
 
-// A GGUF version 3 file (little-endian), memory-mapped.
+// A GGUF version 3 file (little-endian), memory-mapped, or a model that was
+// split into several such files, which is opened by any one of them.
 //
 // The file is outside input: every count, length and offset is checked against
 // the bytes that are left before it is used, and memory taken stays within a
@@ -28,7 +29,10 @@ namespace onegrid::model {
 //
 // Errors of Open: those of MappedFile::Open; DataLoss (CORRUPT_FILE);
 // Unimplemented (UNSUPPORTED_FORMAT_VERSION, UNSUPPORTED_TENSOR_TYPE). Each
-// names the file, the place, what was expected and what was found.
+// names the file, the place, what was expected and what was found. Of shards
+// too: NotFound (MISSING_SHARD); DataLoss (SHARD_MISMATCH): a name that does
+// not fit, a file of another split, or not as many tensors as declared;
+// DataLoss (DUPLICATE_TENSOR): one is in two shards.
 // Thread-safe after Open. Tensor data points into the mapping: the GgufFile
 // must outlive it.
 class GgufFile {
@@ -53,13 +57,13 @@ class GgufFile {
   static absl::StatusOr<std::unique_ptr<GgufFile>> Open(
       const std::string& path);
 
-  const std::string& path() const { return file_->path(); }
-  int64_t file_bytes() const { return file_->bytes().size(); }
-  // See MappedFile.
-  void DropPages(absl::Span<const uint8_t> part) const {
-    file_->DropPages(part);
-  }
-  // In file order.
+  // As given to Open.
+  const std::string& path() const { return path_; }
+  // Of all shards.
+  int64_t file_bytes() const;
+  // See MappedFile. The part lies in one tensor.
+  void DropPages(absl::Span<const uint8_t> part) const;
+  // In file order, shard by shard.
   const std::vector<Tensor>& tensors() const { return tensors_; }
   // nullptr if there is no such tensor.
   const Tensor* Find(absl::string_view name) const;
@@ -82,13 +86,19 @@ class GgufFile {
 
  private:
   friend class GgufParser;
+  friend class GgufShards;
   GgufFile() = default;
+  // One file, a shard alone.
+  static absl::StatusOr<std::unique_ptr<GgufFile>> OpenOne(
+      const std::string& path);
 
   template <typename T>
   absl::StatusOr<T> Get(const std::string& key,
                         const std::string& expected) const;
 
-  std::unique_ptr<MappedFile> file_;
+  std::string path_;
+  std::vector<std::unique_ptr<MappedFile>> files_;
+  // Without the keys that number the shards.
   std::map<std::string, GgufValue> metadata_;
   std::vector<Tensor> tensors_;
   absl::flat_hash_map<std::string, size_t> index_;

@@ -193,8 +193,8 @@ TEST(GgufReaderTest, BadTensorShapesAreRefused) {
 }
 
 TEST(GgufReaderTest, UnsupportedTensorTypeNamesTheTensor) {
-  ExpectRefused(Bytes().Header(1, 0).Tensor("odd", {32}, 39, 0),
-                "tensor 'odd' has ggml type 39", "UNSUPPORTED_TENSOR_TYPE");
+  ExpectRefused(Bytes().Header(1, 0).Tensor("odd", {64}, 40, 0),
+                "tensor 'odd' has ggml type 40", "UNSUPPORTED_TENSOR_TYPE");
 }
 
 TEST(GgufReaderTest, OffsetsOutsideOrOverflowingAreRefused) {

@@ -2,7 +2,6 @@
 #define SERVICES_MODEL_HF_CHECKPOINT_H_
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -10,7 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "services/model/gemma3_config.h"
-#include "services/model/safetensors.h"
+#include "services/model/safetensors_folder.h"
 
 namespace onegrid::model {
 
@@ -23,11 +22,10 @@ namespace onegrid::model {
 // Thread-safe after Open.
 class HfCheckpoint {
  public:
-  // Errors: those of ConfigFromHfJson and SafetensorsFile::Open; NotFound: no
-  // config.json, no weights; DataLoss (CORRUPT_FILE), naming file and tensor:
-  // a shard that is missing or lacks its tensors, a missing tensor, a wrong
-  // shape; InvalidArgument (UNSUPPORTED_TENSOR): another type, or a tensor that
-  // the architecture does not have.
+  // Errors: those of ConfigFromHfJson and SafetensorsFolder::Open; NotFound: no
+  // config.json; DataLoss (CORRUPT_FILE), naming file and tensor: a missing
+  // tensor, a wrong shape; InvalidArgument (UNSUPPORTED_TENSOR): another type,
+  // or a tensor that the architecture does not have.
   static absl::StatusOr<std::unique_ptr<HfCheckpoint>> Open(
       const std::string& folder);
 
@@ -40,17 +38,13 @@ class HfCheckpoint {
 
  private:
   HfCheckpoint() = default;
-  absl::Status OpenWeights();
-  absl::Status OpenShards(const std::string& index_path);
-  absl::Status AddFile(const std::string& path);
   absl::Status CheckTensors() const;
   absl::Status CheckTensor(const std::string& name,
                            const std::vector<int64_t>& shape) const;
 
   std::string folder_;
   Gemma3Config config_;
-  std::vector<std::unique_ptr<SafetensorsFile>> files_;
-  std::map<std::string, const SafetensorsFile*> tensors_;  // by name
+  std::unique_ptr<SafetensorsFolder> weights_;
 };
 
 }  // namespace onegrid::model

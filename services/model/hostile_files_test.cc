@@ -12,6 +12,7 @@
 #include "services/model/gemma3_config.h"
 #include "services/model/gguf_reader.h"
 #include "services/model/gguf_test_file.h"
+#include "services/model/gguf_writer.h"
 #include "services/model/hf_tokenizer.h"
 #include "services/model/jsonl_dataset.h"
 #include "services/model/safetensors.h"
@@ -81,6 +82,35 @@ TEST(HostileFilesTest, DamagedGgufFilesNeverCrash) {
   // Both outcomes occur, or the test would show nothing.
   EXPECT_GT(opened, kCopies / 20);
   EXPECT_LT(opened, kCopies * 19 / 20);
+}
+
+TEST(HostileFilesTest, DamagedShardsNeverCrash) {
+  std::mt19937 rng(4);
+  std::string paths[2];
+  for (uint16_t i = 0; i < 2; ++i) {
+    GgufWriter writer;
+    writer.Set("general.architecture", std::string("gemma3"));
+    writer.Set("split.no", i);
+    writer.Set("split.count", uint16_t{2});
+    writer.Set("split.tensors.count", int32_t{2});
+    ASSERT_TRUE(writer
+                    .AddTensor(i == 0 ? "a" : "b", quant::GgmlType::kF32, {4},
+                               std::vector<uint8_t>(16))
+                    .ok());
+    const std::string name =
+        i == 0 ? "s-00001-of-00002.gguf" : "s-00002-of-00002.gguf";
+    paths[i] = WriteTestFile(name, "");
+    ASSERT_TRUE(writer.WriteTo(paths[i]).ok());
+  }
+  ASSERT_TRUE(ReadGguf(paths[0]));
+  const std::string good = ReadTestFile(paths[1]);
+  int opened = 0;
+  for (int i = 0; i < kCopies; ++i) {
+    WriteTestFile("s-00002-of-00002.gguf", Damaged(good, good.size(), rng));
+    opened += ReadGguf(paths[i % 2]);
+  }
+  EXPECT_GT(opened, 0);
+  EXPECT_LT(opened, kCopies);
 }
 
 TEST(HostileFilesTest, DamagedSafetensorsNeverCrash) {

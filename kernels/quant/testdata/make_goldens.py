@@ -31,6 +31,27 @@ F16_FIELDS = {
 }
 
 
+# The same of the types that were added later: their goldens are made last, so
+# that those before them stay as they are.
+MORE_F16_FIELDS = {
+    Type.Q2_K: [80, 82],
+    Type.Q3_K: [108],
+    Type.IQ4_NL: [0],
+    Type.IQ4_XS: [0],
+    Type.TQ1_0: [52],
+    Type.TQ2_0: [64],
+}
+# Where their blocks hold the integer scales of parts of a block.
+SCALE_CODES = {
+    Type.Q2_K: slice(0, 16),
+    Type.Q3_K: slice(96, 108),
+    Type.IQ4_XS: slice(2, 8),
+}
+# Of MXFP4: the two exponents below f32's normal numbers, the least normal one,
+# 1/2, 1, the largest and the one that the format itself calls a NaN.
+MXFP4_EXPONENTS = [0, 1, 2, 127, 128, 254, 255]
+
+
 def random_blocks(rng, kind):
   """Random bytes with finite f16 fields: both signs, subnormal ones, a zero."""
   _, block_bytes = gguf.GGML_QUANT_SIZES[kind]
@@ -46,11 +67,54 @@ def random_blocks(rng, kind):
 
 def decode_goldens(rng, out):
   for kind in F16_FIELDS:
-    blocks = random_blocks(rng, kind)
-    values = gguf.dequantize(blocks, kind).astype('<f4')
-    name = kind.name.lower()
-    (out / f'{name}.blocks').write_bytes(blocks.tobytes())
-    (out / f'{name}.values').write_bytes(values.tobytes())
+    write_decoded(out, kind, random_blocks(rng, kind))
+
+
+def write_decoded(out, kind, blocks):
+  values = gguf.dequantize(blocks, kind).astype('<f4')
+  name = kind.name.lower()
+  (out / f'{name}.blocks').write_bytes(blocks.tobytes())
+  (out / f'{name}.values').write_bytes(values.tobytes())
+
+
+def more_decode_goldens(rng, out, ggml):
+  """The later types; llama.cpp's C must give the same bits as the package."""
+  for kind, fields in MORE_F16_FIELDS.items():
+    _, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    blocks = rng.integers(0, 256, (BLOCKS, block_bytes), dtype=np.uint8)
+    for offset in fields:
+      scales = rng.normal(0, 0.02, BLOCKS).astype(np.float16)
+      scales[:6] = 0, 3e-6, -1.5, -6e-8, 65504, -0.0
+      blocks[:, offset:offset + 2] = scales.view(np.uint8).reshape(BLOCKS, 2)
+    if len(fields) == 2:  # A scale of zero beside a minimum, and the reverse.
+      blocks[-1, fields[0]:fields[0] + 2] = 0
+      blocks[-2, fields[1]:fields[1] + 2] = 0
+    if kind in SCALE_CODES:  # The least and the greatest code of every scale.
+      blocks[6, SCALE_CODES[kind]] = 0
+      blocks[7, SCALE_CODES[kind]] = 255
+    check_with_ggml(ggml, kind, blocks)
+    write_decoded(out, kind, blocks)
+  blocks = rng.integers(0, 256, (BLOCKS, 17), dtype=np.uint8)
+  blocks[:len(MXFP4_EXPONENTS), 0] = MXFP4_EXPONENTS
+  check_with_ggml(ggml, Type.MXFP4, blocks)
+  write_decoded(out, Type.MXFP4, blocks)
+
+
+def check_with_ggml(ggml, kind, blocks):
+  """Exits if llama.cpp decodes the blocks to other bits than the package."""
+  name = kind.name.lower().replace('_k', '_K')
+  values = gguf.dequantize(blocks, kind)
+  found = np.zeros_like(values)
+  decode = getattr(ggml, f'dequantize_row_{name}')
+  decode.argtypes = [
+      ctypes.c_void_p, ctypes.POINTER(ctypes.c_float), ctypes.c_int64
+  ]
+  decode(blocks.ctypes.data, found.ctypes.data_as(decode.argtypes[1]),
+         values.size)
+  different = int((found.view(np.uint32) != values.view(np.uint32)).sum())
+  print(f'{kind.name}: {values.size} values, {different} differ in llama.cpp')
+  if different:
+    sys.exit(1)
 
 
 def encode_goldens(rng, out):
@@ -122,7 +186,9 @@ def main():
   encode_goldens(rng, out)
   compressed_tensors_goldens(rng, out)
   more_compressed_tensors_goldens(rng, out)
-  q2_0_goldens(rng, out, ctypes.CDLL(sys.argv[2]))
+  ggml = ctypes.CDLL(sys.argv[2])
+  q2_0_goldens(rng, out, ggml)
+  more_decode_goldens(rng, out, ggml)
 
 
 if __name__ == '__main__':

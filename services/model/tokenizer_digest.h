@@ -1,6 +1,6 @@
 // A fingerprint of the tokenizer in a GGUF.
-#ifndef SERVICES_EXPORTER_TOKENIZER_DIGEST_H_
-#define SERVICES_EXPORTER_TOKENIZER_DIGEST_H_
+#ifndef SERVICES_MODEL_TOKENIZER_DIGEST_H_
+#define SERVICES_MODEL_TOKENIZER_DIGEST_H_
 
 #include <string>
 
@@ -8,17 +8,17 @@
 #include "services/model/gguf_reader.h"
 #include "services/model/sentencepiece_model.h"
 
-namespace onegrid::exporter {
+namespace onegrid::model {
 
 // Lower-case hex SHA-256 over the vocabulary in id order: for each token its
 // length (u64), its bytes, its score (f32) and its type (i32), little-endian.
 // Errors: INVALID_ARGUMENT or NOT_FOUND when the file has no such arrays or
 // they differ in length.
-absl::StatusOr<std::string> TokenizerDigest(const model::GgufFile& file);
+absl::StatusOr<std::string> TokenizerDigest(const GgufFile& file);
 
 // The same of a vocabulary that is in memory.
-std::string TokenizerDigest(const model::Vocabulary& vocabulary);
+std::string TokenizerDigest(const Vocabulary& vocabulary);
 
-}  // namespace onegrid::exporter
+}  // namespace onegrid::model
 
-#endif  // SERVICES_EXPORTER_TOKENIZER_DIGEST_H_
+#endif  // SERVICES_MODEL_TOKENIZER_DIGEST_H_

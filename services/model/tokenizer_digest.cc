@@ -1,4 +1,4 @@
-#include "services/exporter/tokenizer_digest.h"
+#include "services/model/tokenizer_digest.h"
 
 #include <cstdint>
 #include <vector>
@@ -6,7 +6,7 @@
 #include "services/common/error_info.h"
 #include "services/common/files.h"
 
-namespace onegrid::exporter {
+namespace onegrid::model {
 namespace {
 
 template <typename T>
@@ -24,7 +24,7 @@ void AppendToken(const std::string& text, float score, int32_t type,
 
 }  // namespace
 
-absl::StatusOr<std::string> TokenizerDigest(const model::GgufFile& file) {
+absl::StatusOr<std::string> TokenizerDigest(const GgufFile& file) {
   ASSIGN_OR_RETURN(const std::vector<std::string> tokens,
                    file.GetStrings("tokenizer.ggml.tokens"));
   ASSIGN_OR_RETURN(const std::vector<float> scores,
@@ -43,13 +43,13 @@ absl::StatusOr<std::string> TokenizerDigest(const model::GgufFile& file) {
   return common::Sha256Of(bytes);
 }
 
-std::string TokenizerDigest(const model::Vocabulary& vocabulary) {
+std::string TokenizerDigest(const Vocabulary& vocabulary) {
   std::string bytes;
-  for (const model::VocabularyToken& token : vocabulary.tokens) {
+  for (const VocabularyToken& token : vocabulary.tokens) {
     AppendToken(token.text, token.score, static_cast<int32_t>(token.type),
                 bytes);
   }
   return common::Sha256Of(bytes);
 }
 
-}  // namespace onegrid::exporter
+}  // namespace onegrid::model

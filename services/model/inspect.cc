@@ -1,0 +1,190 @@
+#include "services/model/inspect.h"
+
+#include <algorithm>
+
+#include "absl/status/status.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/string_view.h"
+#include "nlohmann/json.hpp"
+#include "services/common/error_info.h"
+#include "services/model/model_summary.h"
+
+namespace onegrid::model {
+namespace {
+
+constexpr char kTokenizerKind[] = "SentencePiece BPE";
+// Names of foreign tensors that are printed; a file may have any number.
+constexpr size_t kOtherNamesMax = 5;
+
+std::string Megabytes(int64_t bytes) {
+  return absl::StrFormat("%.1f MB", static_cast<double>(bytes) / 1e6);
+}
+
+int64_t GlobalLayers(const Gemma3Config& config) {
+  int64_t count = 0;
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    count += config.IsGlobalLayer(layer) ? 1 : 0;
+  }
+  return count;
+}
+
+// A line of the report: what, then its value in a column.
+void Line(absl::string_view what, absl::string_view value, std::string* text) {
+  absl::StrAppendFormat(text, "%-14s %s\n", what, value);
+}
+
+void ShapeLines(const ModelSummary& s, std::string* text) {
+  const Gemma3Config& c = s.config;
+  const int64_t global = GlobalLayers(c);
+  Line("format", s.format, text);
+  Line("model",
+       absl::StrCat("Gemma 3 text, ",
+                    s.size.empty() ? "not of a published size" : s.size),
+       text);
+  Line("layers",
+       absl::StrCat(c.layers, ": ", global, " global, ", c.layers - global,
+                    " with a window of ", c.sliding_window, " tokens"),
+       text);
+  Line("width", absl::StrCat("hidden ", c.hidden, ", MLP ", c.ff), text);
+  Line("heads",
+       absl::StrCat(c.heads, " of ", c.head_dim, ", key/value ", c.kv_heads),
+       text);
+  Line("context", absl::StrCat(c.context_length, " tokens"), text);
+}
+
+void TensorLines(const ModelSummary& s, std::string* text) {
+  Line("tensors", absl::StrCat(s.tensors, ", ", s.parameters, " parameters"),
+       text);
+  for (const TypeSummary& type : s.types) {
+    Line("",
+         absl::StrFormat("%-12s %5d tensors %13d parameters %10s", type.type,
+                         type.tensors, type.parameters, Megabytes(type.bytes)),
+         text);
+  }
+  if (s.grids.empty()) Line("scales", "none on a grid", text);
+  for (const GridSummary& grid : s.grids) {
+    Line(&grid == &s.grids[0] ? "scales" : "",
+         absl::StrFormat("%-12s %d of %d groups dual-exact (%.2f %%)",
+                         grid.grid, grid.dual_exact, grid.groups,
+                         100.0 * static_cast<double>(grid.dual_exact) /
+                             static_cast<double>(grid.groups)),
+         text);
+  }
+  if (s.other_tensors.empty()) return;
+  std::string names;
+  const size_t shown = std::min(s.other_tensors.size(), kOtherNamesMax);
+  for (size_t i = 0; i < shown; ++i) {
+    absl::StrAppend(&names, " ", absl::CHexEscape(s.other_tensors[i]));
+  }
+  Line("not imported",
+       absl::StrCat(s.other_tensors.size(), " other tensors:", names,
+                    shown < s.other_tensors.size() ? " ..." : ""),
+       text);
+}
+
+std::string Text(const ModelSummary& s) {
+  std::string text;
+  ShapeLines(s, &text);
+  TensorLines(s, &text);
+  Line("tokenizer",
+       s.tokens == 0 ? "none"
+                     : absl::StrCat(kTokenizerKind, ", ", s.tokens,
+                                    " tokens, sha256 ", s.tokenizer_sha256),
+       &text);
+  Line("chat template",
+       s.chat_template_sha256.empty()
+           ? "none"
+           : absl::StrCat(s.chat_template_known ? "known" : "not known",
+                          ", sha256 ", s.chat_template_sha256),
+       &text);
+  if (!s.not_served.empty()) {
+    Line("to serve", absl::StrCat("not possible: ", s.not_served), &text);
+    return text;
+  }
+  Line("to serve",
+       absl::StrCat(Megabytes(s.weight_bytes + s.kv_bytes), ": weights ",
+                    s.served_form, " ", Megabytes(s.weight_bytes),
+                    ", int8 cache of ", s.context, " tokens ",
+                    Megabytes(s.kv_bytes)),
+       &text);
+  return text;
+}
+
+std::string Json(const ModelSummary& s) {
+  using nlohmann::ordered_json;
+  const Gemma3Config& c = s.config;
+  ordered_json json = {{"format", s.format},
+                       {"family", "gemma3"},
+                       {"size", s.size},
+                       {"layers", c.layers},
+                       {"global_layers", GlobalLayers(c)},
+                       {"sliding_window", c.sliding_window},
+                       {"hidden", c.hidden},
+                       {"ff", c.ff},
+                       {"heads", c.heads},
+                       {"kv_heads", c.kv_heads},
+                       {"head_dim", c.head_dim},
+                       {"context_length", c.context_length},
+                       {"vocab_size", c.vocab_size},
+                       {"tensors", s.tensors},
+                       {"parameters", s.parameters},
+                       {"types", ordered_json::array()},
+                       {"grids", ordered_json::array()},
+                       {"other_tensors", s.other_tensors},
+                       {"tokenizer", nullptr},
+                       {"chat_template", nullptr},
+                       {"serve", nullptr}};
+  for (const TypeSummary& type : s.types) {
+    json["types"].push_back({{"type", type.type},
+                             {"tensors", type.tensors},
+                             {"parameters", type.parameters},
+                             {"bytes", type.bytes}});
+  }
+  for (const GridSummary& grid : s.grids) {
+    json["grids"].push_back({{"grid", grid.grid},
+                             {"groups", grid.groups},
+                             {"dual_exact", grid.dual_exact}});
+  }
+  if (s.tokens > 0) {
+    json["tokenizer"] = {{"kind", kTokenizerKind},
+                         {"tokens", s.tokens},
+                         {"sha256", s.tokenizer_sha256}};
+  }
+  if (!s.chat_template_sha256.empty()) {
+    json["chat_template"] = {{"sha256", s.chat_template_sha256},
+                             {"known", s.chat_template_known}};
+  }
+  if (s.not_served.empty()) {
+    json["serve"] = {{"form", s.served_form},
+                     {"context", s.context},
+                     {"weight_bytes", s.weight_bytes},
+                     {"kv_bytes", s.kv_bytes},
+                     {"bytes", s.weight_bytes + s.kv_bytes}};
+  } else {
+    json["serve"] = {{"problem", s.not_served}};
+  }
+  // Names of tensors need not be UTF-8.
+  return json.dump(2, ' ', /*ensure_ascii=*/false,
+                   ordered_json::error_handler_t::replace) +
+         "\n";
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> InspectModel(const std::string& path,
+                                         const InspectOptions& options) {
+  if (options.context_tokens < 1) {
+    return common::MakeError(
+        absl::StatusCode::kInvalidArgument, "INVALID_CONTEXT",
+        absl::StrCat("context: expected at least 1 token, found ",
+                     options.context_tokens),
+        {{"found", absl::StrCat(options.context_tokens)}});
+  }
+  ASSIGN_OR_RETURN(const ModelSummary summary,
+                   SummarizeModel(path, options.context_tokens));
+  return options.json ? Json(summary) : Text(summary);
+}
+
+}  // namespace onegrid::model

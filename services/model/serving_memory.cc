@@ -1,0 +1,64 @@
+#include "services/model/serving_memory.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/quant/ggml_types.h"
+#include "kernels/quant/grid_blocks.h"
+#include "services/common/error_info.h"
+
+namespace onegrid::model {
+namespace {
+
+constexpr int64_t kTileRows = 16;
+constexpr int64_t kPageTokens = 64;
+constexpr int64_t kValueGroup = 32;
+
+int64_t RoundUp(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+absl::Status Unsupported(const std::string& what) {
+  return common::MakeError(absl::StatusCode::kUnimplemented,
+                           "UNSUPPORTED_SHAPE", what);
+}
+
+}  // namespace
+
+int64_t PackedBytes(const quant::Grid& grid, int64_t rows, int64_t cols) {
+  return RoundUp(rows, kTileRows) *
+         *quant::RowBytes(quant::BlockType(grid), cols);
+}
+
+int64_t Int8KvBytes(const Gemma3Config& config, int64_t context_tokens) {
+  int64_t tokens = 0;
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    const int64_t held =
+        config.IsGlobalLayer(layer)
+            ? context_tokens
+            : std::min(context_tokens, config.sliding_window +
+                                           kServedStepTokens + kServedRollback +
+                                           kPageTokens);
+    tokens += RoundUp(held, kPageTokens);
+  }
+  return tokens * config.kv_heads *
+         (2 * config.head_dim + 4 + config.head_dim / kValueGroup * 4);
+}
+
+absl::Status CheckServedShape(const Gemma3Config& config) {
+  const int64_t d = config.head_dim;
+  if (d < 32 || d > 512 || (d & (d - 1)) != 0) {
+    return Unsupported(absl::StrCat(
+        "heads of ", d, ": expected a power of two from 32 to 512"));
+  }
+  for (const int64_t inputs : {config.hidden, config.ff, config.heads * d}) {
+    if (inputs % quant::kGroup != 0) {
+      return Unsupported(absl::StrCat("a matrix has ", inputs,
+                                      " inputs: expected a multiple of ",
+                                      quant::kGroup));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace onegrid::model
