@@ -73,10 +73,18 @@ absl::Status CompletionRun::Start() {
 
 bool CompletionRun::Read(v1::GenerateResponse* response) {
   GenerateCall& call = *calls_[current_];
-  if (!call.Next(response, options_.abandoned)) {
-    status_ = call.status().ok()
-                  ? BrokenProtocol("ended without a last message")
-                  : call.status();
+  const AbandonedFn abandoned = [this] {
+    return options_.client_gone() || options_.stopping();
+  };
+  if (!call.Next(response, abandoned)) {
+    status_ = call.status();
+    if (status_.ok()) {
+      status_ = BrokenProtocol("ended without a last message");
+    } else if (absl::IsCancelled(status_) && options_.stopping()) {
+      status_ =
+          common::MakeError(absl::StatusCode::kUnavailable, "SERVER_DRAINING",
+                            "the gateway is shutting down");
+    }
     return false;
   }
   if (response->has_started()) {

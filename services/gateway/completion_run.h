@@ -31,7 +31,10 @@ class CompletionRun {
     // Used if the request has none.
     uint64_t seed = 0;
     absl::Time deadline;
-    AbandonedFn abandoned;
+    // Either ends the run: with Cancelled, and with Unavailable
+    // (SERVER_DRAINING).
+    AbandonedFn client_gone;
+    AbandonedFn stopping;
     // Called when the first token of all has come.
     std::function<void()> on_first_token;
   };

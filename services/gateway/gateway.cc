@@ -219,10 +219,8 @@ HttpResponse Gateway::Generate(CompletionRequest parsed,
   options.created_seconds = absl::ToUnixSeconds(exchange->start);
   options.seed = options_.random();
   options.deadline = exchange->start + options_.timeout;
-  options.abandoned = [gone = request.client_gone,
-                       stopping = request.stopping] {
-    return gone() || stopping();
-  };
+  options.client_gone = request.client_gone;
+  options.stopping = request.stopping;
   options.on_first_token = [this, start = exchange->start] {
     metrics_.FirstToken(absl::Now() - start);
   };
@@ -248,13 +246,7 @@ HttpResponse Gateway::Generate(CompletionRequest parsed,
   }
   if (status.ok()) return response;
   LogBackendFailure(status);
-  ApiError error = FromStatus(status);
-  // Cancelled by this server rather than by the client.
-  if (error.http_status == kClientGone && request.stopping()) {
-    error.http_status = 503;
-    error.code = "server_draining";
-  }
-  return ErrorResponse(error);
+  return ErrorResponse(FromStatus(status));
 }
 
 bool Gateway::IsAuthorized(const HttpRequest& request) const {
