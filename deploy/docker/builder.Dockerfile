@@ -14,9 +14,9 @@ COPY . /src
 WORKDIR /src
 RUN bazel build --disk_cache= \
       //services/controller //services/evaluator //services/exporter \
-      //services/finetuner //services/inference \
+      //services/finetuner //services/gateway //services/inference \
  && mkdir -p /out/lib \
- && for service in controller evaluator exporter finetuner inference; do \
+ && for service in controller evaluator exporter finetuner gateway inference; do \
       strip -o /out/$service bazel-bin/services/$service/$service || exit 1; \
     done \
  && cp /cache/torch-2.13.0/lib/libtorch_cpu.so \

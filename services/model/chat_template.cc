@@ -6,40 +6,10 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
-#include "services/model/utf8.h"
+#include "services/model/chat_pieces.h"
 
 namespace onegrid::model {
 namespace {
-
-constexpr char kStartOfTurn[] = "<start_of_turn>";
-constexpr char kEndOfTurn[] = "<end_of_turn>";
-
-// One turn as it is rendered.
-struct RenderedTurn {
-  int64_t turn;        // Index among the turns.
-  std::string header;  // Between <start_of_turn> and the text.
-  std::string text;
-};
-
-std::string Header(Role role) {
-  return role == Role::kAssistant ? "model\n" : "user\n";
-}
-
-std::vector<RenderedTurn> Render(absl::Span<const Turn> turns) {
-  std::vector<RenderedTurn> rendered;
-  std::string prefix;
-  for (size_t i = 0; i < turns.size(); ++i) {
-    if (turns[i].role == Role::kSystem) {
-      prefix = absl::StrCat(turns[i].text, "\n\n");
-      continue;
-    }
-    rendered.push_back(
-        {static_cast<int64_t>(i), Header(turns[i].role),
-         absl::StrCat(prefix, StripUnicodeSpace(turns[i].text))});
-    prefix.clear();
-  }
-  return rendered;
-}
 
 // The id of a control token; -1 if the vocabulary has none of that name.
 int32_t ControlToken(const Vocabulary& vocabulary, absl::string_view name) {
@@ -71,44 +41,31 @@ absl::StatusOr<ChatTemplate> ChatTemplate::Create(const Tokenizer& tokenizer) {
 ChatTokens ChatTemplate::Encode(absl::Span<const Turn> turns,
                                 bool open_answer) const {
   ChatTokens chat;
-  const auto append = [&](absl::string_view text) {
-    const std::vector<int32_t> ids =
-        tokenizer_->Encode(text, /*add_bos=*/false, /*parse_control=*/false);
-    chat.tokens.insert(chat.tokens.end(), ids.begin(), ids.end());
-  };
-  chat.tokens.push_back(tokenizer_->bos());
-  for (const RenderedTurn& turn : Render(turns)) {
-    chat.tokens.push_back(start_of_turn_);
-    if (turns[static_cast<size_t>(turn.turn)].role == Role::kAssistant) {
-      // Apart, as in inference, where the header ends the prompt. The ids are
-      // those of the whole, since the text does not begin with a newline.
-      append(turn.header);
-      const auto begin = static_cast<int64_t>(chat.tokens.size());
-      append(turn.text);
-      chat.tokens.push_back(end_of_turn_);
-      chat.answers.push_back(
-          {turn.turn, begin, static_cast<int64_t>(chat.tokens.size())});
+  for (const ChatPiece& piece : ChatPieces(turns, open_answer)) {
+    const auto begin = static_cast<int64_t>(chat.tokens.size());
+    if (piece.kind == ChatPiece::Kind::kBos) {
+      chat.tokens.push_back(tokenizer_->bos());
+    } else if (piece.kind == ChatPiece::Kind::kControl) {
+      chat.tokens.push_back(piece.text == kStartOfTurn ? start_of_turn_
+                                                       : end_of_turn_);
     } else {
-      append(turn.header + turn.text);
-      chat.tokens.push_back(end_of_turn_);
+      const std::vector<int32_t> ids = tokenizer_->Encode(
+          piece.text, /*add_bos=*/false, /*parse_control=*/false);
+      chat.tokens.insert(chat.tokens.end(), ids.begin(), ids.end());
     }
-    append("\n");
-  }
-  if (open_answer) {
-    chat.tokens.push_back(start_of_turn_);
-    append(Header(Role::kAssistant));
+    if (piece.answer_turn < 0) continue;
+    if (chat.answers.empty() || chat.answers.back().turn != piece.answer_turn) {
+      chat.answers.push_back({piece.answer_turn, begin, begin});
+    }
+    chat.answers.back().end = static_cast<int64_t>(chat.tokens.size());
   }
   return chat;
 }
 
 std::string ChatTemplate::Text(absl::Span<const Turn> turns, bool open_answer) {
-  std::string text = "<bos>";
-  for (const RenderedTurn& turn : Render(turns)) {
-    absl::StrAppend(&text, kStartOfTurn, turn.header, turn.text, kEndOfTurn,
-                    "\n");
-  }
-  if (open_answer) {
-    absl::StrAppend(&text, kStartOfTurn, Header(Role::kAssistant));
+  std::string text;
+  for (const ChatPiece& piece : ChatPieces(turns, open_answer)) {
+    text += piece.text;
   }
   return text;
 }

@@ -1,13 +1,9 @@
-// The chat format of the Gemma 3 family, made of tokens rather than of text.
+// The chat format of the Gemma 3 family (chat_pieces.h), made of tokens rather
+// than of text.
 //
-//   <bos><start_of_turn>user\n{system}\n\n{text}<end_of_turn>\n
-//   <start_of_turn>model\n{text}<end_of_turn>\n...
-//
-// A system turn goes, as it is, before the first user text and a blank line;
-// every other text loses the white space at its ends. For texts without the
-// names of control tokens the ids equal those of the family's Jinja template
-// (tests/parity/chat_template_parity.py). Where a text does hold such a name it
-// stays text: what a user types cannot end a turn.
+// For texts without the names of control tokens the ids equal those of the
+// family's Jinja template (tests/parity/chat_template_parity.py). Where a text
+// does hold such a name it stays text: what a user types cannot end a turn.
 #ifndef SERVICES_MODEL_CHAT_TEMPLATE_H_
 #define SERVICES_MODEL_CHAT_TEMPLATE_H_
 

@@ -14,7 +14,8 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "deploy" / "docker"
 BIN = pathlib.Path(os.environ.get("ONEGRID_BIN", ROOT / "bazel-bin"))
-SERVICES = ["controller", "evaluator", "exporter", "finetuner", "inference"]
+SERVICES = ["controller", "evaluator", "exporter", "finetuner", "gateway",
+            "inference"]
 
 
 def instructions(name):

@@ -18,7 +18,9 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BASE = ROOT / "deploy" / "kubernetes" / "base"
 BIN = pathlib.Path(os.environ.get("ONEGRID_BIN", ROOT / "bazel-bin"))
-SERVICES = ["controller", "evaluator", "exporter", "finetuner", "inference"]
+GRPC_SERVICES = ["controller", "evaluator", "exporter", "finetuner",
+                 "inference"]
+SERVICES = sorted(GRPC_SERVICES + ["gateway"])
 
 
 def render():
@@ -93,15 +95,29 @@ def test_container_asks_for_resources_and_has_a_memory_limit(service):
     assert "memory" in resources["limits"]
 
 
-@pytest.mark.parametrize("service", SERVICES)
-def test_probes_are_grpc_on_the_port_that_the_flags_open(service):
-    container = container_of(service)
+def port_of(container):
+    """The port that the flags open, which must be the only one declared."""
     assert "--host=0.0.0.0" in container["args"]
     (port,) = [int(a.split("=")[1]) for a in container["args"]
                if a.startswith("--port=")]
     assert [p["containerPort"] for p in container["ports"]] == [port]
+    return port
+
+
+@pytest.mark.parametrize("service", GRPC_SERVICES)
+def test_probes_are_grpc_on_the_port_that_the_flags_open(service):
+    container = container_of(service)
+    port = port_of(container)
     for probe in ("startupProbe", "livenessProbe"):
         assert container[probe]["grpc"]["port"] == port
+
+
+def test_the_gateway_is_ready_with_its_backend_and_alive_without():
+    container = container_of("gateway")
+    port = port_of(container)
+    assert container["readinessProbe"]["httpGet"] == {
+        "path": "/health", "port": port}
+    assert container["livenessProbe"]["tcpSocket"] == {"port": port}
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -148,10 +164,19 @@ def test_evaluations_go_to_the_inference_service():
             in container_of("controller")["args"])
 
 
-def test_termination_leaves_time_to_drain():
-    (drain,) = [int(a.split("=")[1]) for a in container_of("inference")["args"]
+def test_the_gateway_asks_the_inference_service():
+    (inference,) = [o for o in OBJECTS if o["kind"] == "Service"
+                    and o["metadata"]["name"] == "onegrid-inference"]
+    port = inference["spec"]["ports"][0]["port"]
+    assert (f"--backend=onegrid-inference:{port}"
+            in container_of("gateway")["args"])
+
+
+@pytest.mark.parametrize("service", ["gateway", "inference"])
+def test_termination_leaves_time_to_drain(service):
+    (drain,) = [int(a.split("=")[1]) for a in container_of(service)["args"]
                 if a.startswith("--drain_seconds=")]
-    assert pod_of("inference")["terminationGracePeriodSeconds"] > drain
+    assert pod_of(service)["terminationGracePeriodSeconds"] > drain
 
 
 @pytest.mark.parametrize("service", SERVICES)

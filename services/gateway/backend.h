@@ -1,0 +1,82 @@
+// The inference server behind the gateway.
+#ifndef SERVICES_GATEWAY_BACKEND_H_
+#define SERVICES_GATEWAY_BACKEND_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "grpcpp/client_context.h"
+#include "grpcpp/completion_queue.h"
+#include "proto/onegrid/v1/generation.grpc.pb.h"
+
+namespace onegrid::gateway {
+
+// Asked now and then during a call; true ends it. Must be cheap.
+using AbandonedFn = std::function<bool()>;
+
+// One generation in progress. Thread-compatible. The stub's channel must
+// outlive it. Destroying it cancels what is not finished.
+class GenerateCall {
+ public:
+  // Begins at once; does not block.
+  GenerateCall(v1::GenerationService::Stub& stub,
+               const v1::GenerateRequest& request, absl::Time deadline);
+  ~GenerateCall();
+  GenerateCall(const GenerateCall&) = delete;
+  GenerateCall& operator=(const GenerateCall&) = delete;
+
+  // Blocks until the next message, true, or the end, false. Cancels within
+  // 50 ms once abandoned() is true.
+  bool Next(v1::GenerateResponse* response, const AbandonedFn& abandoned);
+
+  // After Next has returned false: OK when the generation came to its end.
+  // Errors of generation.proto; Cancelled when it was abandoned.
+  const absl::Status& status() const { return status_; }
+
+ private:
+  // Blocks until the operation in flight is over; its success.
+  bool Await(const AbandonedFn& abandoned);
+  void Finish(const AbandonedFn& abandoned);
+
+  grpc::ClientContext context_;
+  grpc::CompletionQueue queue_;
+  std::unique_ptr<grpc::ClientAsyncReader<v1::GenerateResponse>> reader_;
+  bool started_ = false;
+  bool finished_ = false;
+  bool cancelled_ = false;
+  absl::Status status_;
+};
+
+// Thread-safe.
+class Backend {
+ public:
+  // `endpoint`: host:port. Connects when first needed, and again by itself.
+  explicit Backend(const std::string& endpoint);
+
+  // What is served. Unavailable: nobody answers; DeadlineExceeded.
+  absl::StatusOr<v1::ServerInfo> Info(absl::Duration timeout);
+
+  // The ids of `text`. InvalidArgument: not UTF-8; Unavailable;
+  // DeadlineExceeded.
+  absl::StatusOr<std::vector<int32_t>> Tokenize(absl::string_view text,
+                                                bool add_bos,
+                                                bool parse_control_tokens,
+                                                absl::Time deadline);
+
+  std::unique_ptr<GenerateCall> Generate(const v1::GenerateRequest& request,
+                                         absl::Time deadline);
+
+ private:
+  std::unique_ptr<v1::GenerationService::Stub> stub_;
+};
+
+}  // namespace onegrid::gateway
+
+#endif  // SERVICES_GATEWAY_BACKEND_H_

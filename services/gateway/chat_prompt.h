@@ -1,0 +1,26 @@
+// A conversation as the token ids that the served model was trained on.
+#ifndef SERVICES_GATEWAY_CHAT_PROMPT_H_
+#define SERVICES_GATEWAY_CHAT_PROMPT_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "services/gateway/backend.h"
+#include "services/model/chat_turns.h"
+
+namespace onegrid::gateway {
+
+// The ids of services/model/chat_pieces.h, tokenized by the backend, with the
+// opening of the answer. Text that spells a control token stays text, so that
+// no message can end its turn. RenderProblem(turns) must be "".
+// FailedPrecondition (NO_CHAT_TOKENS): the served model has no turns; errors of
+// Backend::Tokenize. Costs one call of the backend for each different piece.
+absl::StatusOr<std::vector<int32_t>> ChatPrompt(
+    Backend& backend, absl::Span<const model::Turn> turns, absl::Time deadline);
+
+}  // namespace onegrid::gateway
+
+#endif  // SERVICES_GATEWAY_CHAT_PROMPT_H_

@@ -1,0 +1,88 @@
+// One request for generation as it is answered: calls of the backend in, JSON
+// or server-sent events out.
+#ifndef SERVICES_GATEWAY_COMPLETION_RUN_H_
+#define SERVICES_GATEWAY_COMPLETION_RUN_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "services/gateway/backend.h"
+#include "services/gateway/openai_request.h"
+#include "services/gateway/openai_response.h"
+
+namespace onegrid::gateway {
+
+// Start, then either Whole or NextPart until it returns false; from one thread
+// at a time. All answers are generated at once, each by a call of its own with
+// the seed of the request plus its number, and are read in order; a stream has
+// them one after the other. The backend must outlive this.
+class CompletionRun {
+ public:
+  struct Options {
+    std::string id;
+    int64_t created_seconds = 0;
+    // Used if the request has none.
+    uint64_t seed = 0;
+    absl::Time deadline;
+    // Either ends the run: with Cancelled, and with Unavailable
+    // (SERVER_DRAINING).
+    AbandonedFn client_gone;
+    AbandonedFn stopping;
+    // Called when the first token of all has come.
+    std::function<void()> on_first_token;
+  };
+
+  CompletionRun(CompletionRequest request, Backend& backend, Options options);
+
+  // Tokenizes, begins all calls, and waits until the first has left the
+  // backend's queue, so that its refusal can still become the HTTP status.
+  absl::Status Start();
+
+  // The JSON of all answers.
+  absl::StatusOr<std::string> Whole();
+
+  // The next event of the stream. An error in the middle is an event, too, and
+  // the last one then: no "[DONE]" follows.
+  bool NextPart(std::string* part);
+
+  // The error that ended the run; OK until then.
+  const absl::Status& status() const { return status_; }
+  // So far.
+  const Usage& usage() const { return usage_; }
+
+ private:
+  absl::Status BeginCalls();
+  // The next message of call `current_`, counted. False: it ended without its
+  // last message, and status_ says why.
+  bool Read(v1::GenerateResponse* response);
+  // Adds a message's text and tokens to `choice`.
+  void Take(const v1::Delta& delta, Choice* choice) const;
+  std::string Event(const Choice& choice, bool opens) const;
+  bool NextOfChoice(std::string* part);
+
+  const CompletionRequest request_;
+  Backend& backend_;
+  const Options options_;
+  ResponseHead head_;
+  Usage usage_;
+  absl::Status status_;
+  std::vector<std::unique_ptr<GenerateCall>> calls_;
+  size_t current_ = 0;
+  // Of the stream.
+  bool opened_ = false;     // the role of choice current_ was sent
+  int64_t characters_ = 0;  // of choice current_ sent so far
+  bool usage_sent_ = false;
+  bool ended_ = false;
+  bool first_token_seen_ = false;
+};
+
+}  // namespace onegrid::gateway
+
+#endif  // SERVICES_GATEWAY_COMPLETION_RUN_H_

@@ -1,0 +1,178 @@
+#include "services/gateway/fake_backend.h"
+
+#include <cstddef>
+
+#include "absl/strings/match.h"
+#include "absl/time/clock.h"
+#include "proto/google/rpc/error_details.pb.h"
+#include "services/common/error_info.h"
+#include "services/common/grpc_status.h"
+
+namespace onegrid::gateway {
+namespace {
+
+constexpr char kSha256[] = "0123456789abcdef";
+constexpr float kLogprob = -0.5f;
+
+std::string TextOf(const google::protobuf::RepeatedField<int32_t>& ids) {
+  std::string text;
+  for (const int32_t id : ids) {
+    if (id == FakeBackend::kBos) text += "<bos>";
+    if (id == FakeBackend::kStartOfTurn) text += "[start_of_turn]";
+    if (id == FakeBackend::kEndOfTurn) text += "[end_of_turn]";
+    if (id >= FakeBackend::kFirstByte) {
+      text += static_cast<char>(id - FakeBackend::kFirstByte);
+    }
+  }
+  return text;
+}
+
+// The error that a prompt asks for; OK if none.
+grpc::Status ErrorOf(const std::string& prompt) {
+  using absl::StatusCode;
+  if (absl::StrContains(prompt, "queue full")) {
+    const grpc::Status status = common::ToGrpc(common::MakeError(
+        StatusCode::kResourceExhausted, "QUEUE_FULL", "the queue is full"));
+    google::rpc::Status details;
+    details.ParseFromString(status.error_details());
+    google::rpc::RetryInfo retry;
+    retry.mutable_retry_delay()->set_seconds(7);
+    details.add_details()->PackFrom(retry);
+    return {status.error_code(), status.error_message(),
+            details.SerializeAsString()};
+  }
+  if (absl::StrContains(prompt, "draining")) {
+    return common::ToGrpc(common::MakeError(
+        StatusCode::kUnavailable, "SERVER_DRAINING", "the server drains"));
+  }
+  if (absl::StrContains(prompt, "too long")) {
+    return common::ToGrpc(common::MakeError(StatusCode::kInvalidArgument,
+                                            "CONTEXT_TOO_LONG",
+                                            "9 tokens do not fit 8"));
+  }
+  if (absl::StrContains(prompt, "crash")) {
+    return {grpc::StatusCode::DATA_LOSS, "secret detail"};
+  }
+  return grpc::Status::OK;
+}
+
+// Characters of UTF-8, each in a string.
+std::vector<std::string> Characters(const std::string& text) {
+  std::vector<std::string> characters;
+  for (const char byte : text) {
+    if ((byte & 0xC0) != 0x80) characters.emplace_back();
+    if (!characters.empty()) characters.back() += byte;
+  }
+  return characters;
+}
+
+// Cuts `text` before the first stop string that ends in it, if any does.
+bool CutAtStop(const v1::Stopping& stopping, std::string* text) {
+  for (const std::string& stop : stopping.stop()) {
+    const size_t position = text->find(stop);
+    if (position == std::string::npos) continue;
+    text->resize(position);
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+std::vector<v1::GenerateRequest> FakeBackend::requests() const {
+  absl::MutexLock lock(&mu_);
+  return requests_;
+}
+
+grpc::Status FakeBackend::Linger(
+    grpc::ServerContext* context, bool writes,
+    grpc::ServerWriter<v1::GenerateResponse>* writer) {
+  v1::GenerateResponse response;
+  response.mutable_delta()->set_text("x");
+  response.mutable_delta()->add_token_ids(kFirstByte + 'x');
+  ++running_;
+  while (!context->IsCancelled()) {
+    if (writes) writer->Write(response);
+    absl::SleepFor(absl::Milliseconds(10));
+  }
+  --running_;
+  ++cancelled_;
+  return grpc::Status::CANCELLED;
+}
+
+grpc::Status FakeBackend::Generate(
+    grpc::ServerContext* context, const v1::GenerateRequest* request,
+    grpc::ServerWriter<v1::GenerateResponse>* writer) {
+  {
+    absl::MutexLock lock(&mu_);
+    requests_.push_back(*request);
+  }
+  const std::string prompt = request->has_text()
+                                 ? "<bos>" + request->text()
+                                 : TextOf(request->token_ids().ids());
+  if (grpc::Status error = ErrorOf(prompt); !error.ok()) return error;
+  const int prompt_tokens = static_cast<int>(Characters(prompt).size());
+  v1::GenerateResponse response;
+  response.mutable_started()->set_artifact_sha256(kSha256);
+  response.mutable_started()->set_prompt_tokens(prompt_tokens);
+  writer->Write(response);
+  const bool writes = absl::StrContains(prompt, "forever");
+  if (writes || absl::StrContains(prompt, "silent")) {
+    return Linger(context, writes, writer);
+  }
+  std::string sent, text;
+  v1::Finished finished;
+  finished.set_reason(v1::END_OF_SEQUENCE);
+  for (const std::string& character : Characters(prompt)) {
+    if (sent.size() > 2 && absl::StrContains(prompt, "break off")) {
+      return {grpc::StatusCode::INTERNAL, "secret detail"};
+    }
+    text += character;
+    const bool stopped = CutAtStop(request->stopping(), &text);
+    v1::Delta& delta = *response.mutable_delta();
+    delta.Clear();
+    // What a stop string has cut off had been sent by a plain server.
+    if (text.size() > sent.size()) delta.set_text(text.substr(sent.size()));
+    delta.add_token_ids(kFirstByte);
+    if (request->logprobs()) delta.add_logprobs(kLogprob);
+    writer->Write(response);
+    sent = text;
+    finished.set_completion_tokens(finished.completion_tokens() + 1);
+    if (stopped) finished.set_reason(v1::STOP_STRING);
+    if (stopped) break;
+    if (finished.completion_tokens() >= request->stopping().max_tokens()) {
+      finished.set_reason(v1::MAX_TOKENS);
+      break;
+    }
+  }
+  finished.set_prompt_tokens(prompt_tokens);
+  *response.mutable_finished() = finished;
+  writer->Write(response);
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeBackend::Tokenize(grpc::ServerContext*,
+                                   const v1::TokenizeRequest* request,
+                                   v1::TokenizeResponse* response) {
+  if (request->add_bos()) response->add_token_ids(kBos);
+  if (request->parse_control_tokens() && has_control_tokens_) {
+    const bool starts = request->text() == "<start_of_turn>";
+    if (starts || request->text() == "<end_of_turn>") {
+      response->add_token_ids(starts ? kStartOfTurn : kEndOfTurn);
+      return grpc::Status::OK;
+    }
+  }
+  for (const unsigned char byte : request->text()) {
+    response->add_token_ids(byte + kFirstByte);
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeBackend::GetServerInfo(grpc::ServerContext*,
+                                        const v1::GetServerInfoRequest*,
+                                        v1::ServerInfo* info) {
+  info->set_artifact_sha256(kSha256);
+  return grpc::Status::OK;
+}
+
+}  // namespace onegrid::gateway

@@ -1,0 +1,66 @@
+// An inference server whose answers tests can foresee.
+#ifndef SERVICES_GATEWAY_FAKE_BACKEND_H_
+#define SERVICES_GATEWAY_FAKE_BACKEND_H_
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "proto/onegrid/v1/generation.grpc.pb.h"
+
+namespace onegrid::gateway {
+
+// Repeats the prompt, a character a token, each with log-probability -0.5. BOS
+// reads "<bos>" and control tokens in the prompt read "[start_of_turn]" and
+// "[end_of_turn]", so that they differ from text that spells them. Prompts that
+// hold one of these do something else:
+//   "queue full"  RESOURCE_EXHAUSTED (QUEUE_FULL), to be retried in 7 s
+//   "draining"    UNAVAILABLE (SERVER_DRAINING)
+//   "too long"    INVALID_ARGUMENT (CONTEXT_TOO_LONG)
+//   "crash"       DATA_LOSS without an ErrorInfo
+//   "break off"   INTERNAL after three tokens
+//   "forever"     "x" every 10 ms until cancelled
+//   "silent"      nothing until cancelled
+// Thread-safe.
+class FakeBackend final : public v1::GenerationService::Service {
+ public:
+  static constexpr int32_t kBos = 2;
+  static constexpr int32_t kStartOfTurn = 5;
+  static constexpr int32_t kEndOfTurn = 6;
+  static constexpr int32_t kFirstByte = 10;
+
+  // Without them there are no turns in the vocabulary.
+  explicit FakeBackend(bool has_control_tokens = true)
+      : has_control_tokens_(has_control_tokens) {}
+
+  // The requests to generate so far.
+  std::vector<v1::GenerateRequest> requests() const;
+  // Generations that saw themselves cancelled, and those in progress.
+  int cancelled() const { return cancelled_; }
+  int running() const { return running_; }
+
+  grpc::Status Generate(grpc::ServerContext*, const v1::GenerateRequest*,
+                        grpc::ServerWriter<v1::GenerateResponse>*) override;
+  grpc::Status Tokenize(grpc::ServerContext*, const v1::TokenizeRequest*,
+                        v1::TokenizeResponse*) override;
+  grpc::Status GetServerInfo(grpc::ServerContext*,
+                             const v1::GetServerInfoRequest*,
+                             v1::ServerInfo*) override;
+
+ private:
+  grpc::Status Linger(grpc::ServerContext* context, bool writes,
+                      grpc::ServerWriter<v1::GenerateResponse>* writer);
+
+  const bool has_control_tokens_;
+  std::atomic<int> cancelled_ = 0;
+  std::atomic<int> running_ = 0;
+  mutable absl::Mutex mu_;
+  std::vector<v1::GenerateRequest> requests_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace onegrid::gateway
+
+#endif  // SERVICES_GATEWAY_FAKE_BACKEND_H_

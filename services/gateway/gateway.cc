@@ -1,0 +1,289 @@
+#include "services/gateway/gateway.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <nlohmann/json.hpp>
+#include <utility>
+#include <variant>
+
+#include "absl/status/status.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/strip.h"
+#include "absl/time/clock.h"
+#include "services/common/error_info.h"
+#include "services/common/log.h"
+#include "services/gateway/completion_run.h"
+
+namespace onegrid::gateway {
+namespace {
+
+constexpr char kModels[] = "/v1/models";
+constexpr char kCompletions[] = "/v1/completions";
+constexpr char kChat[] = "/v1/chat/completions";
+constexpr char kHealth[] = "/health";
+constexpr char kMetrics[] = "/metrics";
+constexpr int kClientGone = 499;
+constexpr size_t kLoggedPathBytes = 128;
+
+// One of few names, so that a path that nobody knows makes no new time series.
+std::string Endpoint(absl::string_view path) {
+  for (const char* known : {kModels, kCompletions, kChat, kHealth, kMetrics}) {
+    if (path == known) return known;
+  }
+  if (absl::StartsWith(path, absl::StrCat(kModels, "/"))) return kModels;
+  return "other";
+}
+
+HttpResponse ErrorResponse(const ApiError& error) {
+  HttpResponse response;
+  response.status = error.http_status;
+  response.body = ErrorJson(error);
+  if (error.retry_after_seconds > 0) {
+    response.headers.emplace_back("Retry-After",
+                                  absl::StrCat(error.retry_after_seconds));
+  }
+  return response;
+}
+
+HttpResponse Refused(int http_status, absl::string_view code,
+                     absl::string_view message) {
+  ApiError error = InvalidField("", message);
+  error.http_status = http_status;
+  error.code = std::string(code);
+  return ErrorResponse(error);
+}
+
+ApiError NoSuchModel(absl::string_view model) {
+  ApiError error = InvalidField(
+      "model", absl::StrCat("the model ", model, " does not exist"));
+  error.http_status = 404;
+  error.code = "model_not_found";
+  return error;
+}
+
+// What the client is not told. A message with a reason is the backend's and may
+// quote the request; without one it is gRPC's.
+void LogBackendFailure(const absl::Status& status) {
+  if (FromStatus(status).http_status < 500) return;
+  const std::string reason = common::ErrorReason(status);
+  common::LogWarning(
+      "backend_failed",
+      {{"code", common::StatusCodeName(status.code())},
+       {"reason", reason},
+       {"message", reason.empty() ? status.message() : absl::string_view()}});
+}
+
+// Takes as long whatever the first difference is.
+bool EqualInConstantTime(absl::string_view a, absl::string_view b) {
+  if (a.size() != b.size()) return false;
+  unsigned char difference = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    difference |= static_cast<unsigned char>(a[i] ^ b[i]);
+  }
+  return difference == 0;
+}
+
+}  // namespace
+
+// What is known of one request while it is answered.
+struct Gateway::Exchange {
+  std::string method, path, endpoint;
+  absl::Time start;
+  int http_status = 0;
+  bool generates = false;
+  std::unique_ptr<CompletionRun> run;
+};
+
+Gateway::Gateway(GatewayOptions options, Backend& backend)
+    : options_(std::move(options)),
+      created_seconds_(absl::ToUnixSeconds(absl::Now())),
+      backend_(backend),
+      metrics_(options_.model_name) {}
+
+HttpResponse Gateway::Handle(const HttpRequest& request) {
+  auto exchange = std::make_shared<Exchange>();
+  exchange->method = request.method;
+  exchange->path = request.path.substr(0, kLoggedPathBytes);
+  exchange->endpoint = Endpoint(request.path);
+  exchange->start = absl::Now();
+  HttpResponse response = Route(request, exchange);
+  exchange->http_status = response.status;
+  response.on_done = [this, exchange](bool sent) { Done(*exchange, sent); };
+  return response;
+}
+
+HttpResponse Gateway::Route(const HttpRequest& request,
+                            const std::shared_ptr<Exchange>& exchange) {
+  const std::string& endpoint = exchange->endpoint;
+  if (absl::StartsWith(request.path, "/v1/") && !IsAuthorized(request)) {
+    HttpResponse response =
+        Refused(401, "invalid_api_key", "the API key is missing or wrong");
+    response.headers.emplace_back("WWW-Authenticate", "Bearer");
+    return response;
+  }
+  if (endpoint == "other") {
+    return Refused(404, "not_found",
+                   absl::StrCat("there is nothing at ", exchange->path));
+  }
+  const bool posts = endpoint == kCompletions || endpoint == kChat;
+  const bool allowed =
+      posts ? request.method == "POST"
+            : request.method == "GET" || request.method == "HEAD";
+  if (!allowed) {
+    HttpResponse response =
+        Refused(405, "method_not_allowed",
+                absl::StrCat(request.method, " is not for ", endpoint));
+    response.headers.emplace_back("Allow", posts ? "POST" : "GET, HEAD");
+    return response;
+  }
+  if (request.body_too_large) {
+    return Refused(413, "body_too_large",
+                   "the body is larger than this server takes");
+  }
+  if (posts) return Complete(request, endpoint == kChat, exchange);
+  if (endpoint == kHealth) return Health();
+  if (endpoint == kMetrics) return Metrics();
+  absl::string_view id = request.path;
+  absl::ConsumePrefix(&id, kModels);
+  absl::ConsumePrefix(&id, "/");
+  return Models(id);
+}
+
+HttpResponse Gateway::Models(absl::string_view id) const {
+  if (!id.empty() && id != options_.model_name) {
+    return ErrorResponse(NoSuchModel(id));
+  }
+  nlohmann::json model = {{"id", options_.model_name},
+                          {"object", "model"},
+                          {"created", created_seconds_},
+                          {"owned_by", "onegrid"}};
+  HttpResponse response;
+  if (id.empty()) {
+    model = {{"object", "list"}, {"data", nlohmann::json::array({model})}};
+  }
+  response.body = model.dump();
+  return response;
+}
+
+HttpResponse Gateway::Health() {
+  const auto info = backend_.Info(options_.health_timeout);
+  if (!info.ok()) {
+    LogBackendFailure(info.status());
+    ApiError error = FromStatus(info.status());
+    error.http_status = 503;
+    return ErrorResponse(error);
+  }
+  HttpResponse response;
+  response.body = R"({"status":"ok"})";
+  return response;
+}
+
+HttpResponse Gateway::Metrics() const {
+  HttpResponse response;
+  response.content_type = "text/plain; version=0.0.4; charset=utf-8";
+  response.body = metrics_.Text();
+  return response;
+}
+
+HttpResponse Gateway::Complete(const HttpRequest& request, bool chat,
+                               const std::shared_ptr<Exchange>& exchange) {
+  if (!request.content_encoding.empty() &&
+      request.content_encoding != "identity") {
+    return Refused(415, "unsupported_encoding",
+                   "compressed bodies are not supported");
+  }
+  auto parsed = chat ? ParseChatRequest(request.body)
+                     : ParseCompletionRequest(request.body);
+  if (const auto* error = std::get_if<ApiError>(&parsed)) {
+    return ErrorResponse(*error);
+  }
+  auto& completion = std::get<CompletionRequest>(parsed);
+  if (completion.model != options_.model_name) {
+    return ErrorResponse(NoSuchModel(completion.model));
+  }
+  exchange->generates = true;
+  metrics_.GenerationBegan();
+  return Generate(std::move(completion), request, exchange);
+}
+
+HttpResponse Gateway::Generate(CompletionRequest parsed,
+                               const HttpRequest& request,
+                               const std::shared_ptr<Exchange>& exchange) {
+  const bool stream = parsed.stream;
+  CompletionRun::Options options;
+  options.id =
+      absl::StrFormat("%s-%016x%016x", parsed.chat ? "chatcmpl" : "cmpl",
+                      options_.random(), options_.random());
+  options.created_seconds = absl::ToUnixSeconds(exchange->start);
+  options.seed = options_.random();
+  options.deadline = exchange->start + options_.timeout;
+  options.client_gone = request.client_gone;
+  options.stopping = request.stopping;
+  options.on_first_token = [this, start = exchange->start] {
+    metrics_.FirstToken(absl::Now() - start);
+  };
+  exchange->run = std::make_unique<CompletionRun>(std::move(parsed), backend_,
+                                                  std::move(options));
+  CompletionRun* run = exchange->run.get();
+  HttpResponse response;
+  absl::Status status = run->Start();
+  if (status.ok() && stream) {
+    response.content_type = "text/event-stream; charset=utf-8";
+    response.headers.emplace_back("Cache-Control", "no-cache");
+    // Proxies would collect the events otherwise.
+    response.headers.emplace_back("X-Accel-Buffering", "no");
+    response.next_part = [run, exchange](std::string* part) {
+      return run->NextPart(part);
+    };
+    return response;
+  }
+  if (status.ok()) {
+    auto whole = run->Whole();
+    if (whole.ok()) response.body = *std::move(whole);
+    status = whole.status();
+  }
+  if (status.ok()) return response;
+  LogBackendFailure(status);
+  return ErrorResponse(FromStatus(status));
+}
+
+bool Gateway::IsAuthorized(const HttpRequest& request) const {
+  if (options_.api_key.empty()) return true;
+  absl::string_view header = request.authorization;
+  return header.size() > 7 &&
+         absl::EqualsIgnoreCase(header.substr(0, 7), "Bearer ") &&
+         EqualInConstantTime(absl::StripAsciiWhitespace(header.substr(7)),
+                             options_.api_key);
+}
+
+void Gateway::Done(const Exchange& exchange, bool sent) {
+  int http_status = exchange.http_status;
+  Usage usage;
+  if (exchange.run != nullptr) {
+    usage = exchange.run->usage();
+    // Of a stream that broke off the status that went out says nothing.
+    const absl::Status& status = exchange.run->status();
+    if (!status.ok() && http_status == 200) {
+      LogBackendFailure(status);
+      http_status = FromStatus(status).http_status;
+    }
+  }
+  if (!sent && http_status == 200) http_status = kClientGone;
+  const absl::Duration duration = absl::Now() - exchange.start;
+  if (exchange.generates) {
+    metrics_.GenerationEnded(http_status == 200, duration, usage.prompt_tokens,
+                             usage.completion_tokens);
+  }
+  metrics_.Answered(exchange.endpoint, http_status);
+  common::LogInfo("request",
+                  {{"method", exchange.method},
+                   {"path", exchange.path},
+                   {"status", http_status},
+                   {"duration_ms", absl::ToInt64Milliseconds(duration)},
+                   {"prompt_tokens", usage.prompt_tokens},
+                   {"completion_tokens", usage.completion_tokens}});
+}
+
+}  // namespace onegrid::gateway

@@ -1,0 +1,65 @@
+// The OpenAI-compatible API in front of one inference server: routes, keys,
+// logs and metrics.
+#ifndef SERVICES_GATEWAY_GATEWAY_H_
+#define SERVICES_GATEWAY_GATEWAY_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "services/gateway/backend.h"
+#include "services/gateway/gateway_metrics.h"
+#include "services/gateway/http_server.h"
+#include "services/gateway/openai_error.h"
+#include "services/gateway/openai_request.h"
+
+namespace onegrid::gateway {
+
+struct GatewayOptions {
+  // The name under which clients ask for the model.
+  std::string model_name;
+  // What clients of /v1 must send as a bearer token; empty lets all in.
+  std::string api_key;
+  // Most time of one request.
+  absl::Duration timeout = absl::Minutes(10);
+  absl::Duration health_timeout = absl::Seconds(2);
+  // For ids, and for seeds where the client gives none.
+  std::function<uint64_t()> random;
+};
+
+// Thread-safe. Must outlive the responses it gave.
+class Gateway {
+ public:
+  Gateway(GatewayOptions options, Backend& backend);
+
+  // An answer to any request; all errors have OpenAI's shape. The prompt and
+  // the key are never logged.
+  HttpResponse Handle(const HttpRequest& request);
+
+ private:
+  struct Exchange;
+
+  HttpResponse Route(const HttpRequest& request,
+                     const std::shared_ptr<Exchange>& exchange);
+  HttpResponse Models(absl::string_view id) const;
+  HttpResponse Health();
+  HttpResponse Metrics() const;
+  HttpResponse Complete(const HttpRequest& request, bool chat,
+                        const std::shared_ptr<Exchange>& exchange);
+  HttpResponse Generate(CompletionRequest parsed, const HttpRequest& request,
+                        const std::shared_ptr<Exchange>& exchange);
+  bool IsAuthorized(const HttpRequest& request) const;
+  void Done(const Exchange& exchange, bool sent);
+
+  const GatewayOptions options_;
+  const int64_t created_seconds_;
+  Backend& backend_;
+  GatewayMetrics metrics_;
+};
+
+}  // namespace onegrid::gateway
+
+#endif  // SERVICES_GATEWAY_GATEWAY_H_

@@ -1,0 +1,64 @@
+// What the gateway counts, in Prometheus' text format.
+#ifndef SERVICES_GATEWAY_GATEWAY_METRICS_H_
+#define SERVICES_GATEWAY_GATEWAY_METRICS_H_
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+
+namespace onegrid::gateway {
+
+// Names after the prefix "onegrid_", units and buckets are those of vLLM, so
+// that a dashboard needs another prefix only. Thread-safe.
+class GatewayMetrics {
+ public:
+  // `model_name`: the label of everything about generation.
+  explicit GatewayMetrics(std::string model_name);
+
+  // A request for generation began; each is ended by one GenerationEnded.
+  void GenerationBegan();
+  // From the request to its first token.
+  void FirstToken(absl::Duration after);
+  // `latency` is counted when `succeeded`; tokens always.
+  void GenerationEnded(bool succeeded, absl::Duration latency,
+                       int64_t prompt_tokens, int64_t completion_tokens);
+  // Any request was answered. `endpoint` must be one of few.
+  void Answered(absl::string_view endpoint, int http_status);
+
+  // text/plain; version=0.0.4.
+  std::string Text() const;
+
+ private:
+  struct Histogram {
+    explicit Histogram(std::vector<double> b)
+        : bounds(std::move(b)), counts(bounds.size() + 1) {}
+    void Observe(double seconds);
+
+    std::vector<double> bounds;   // seconds, ascending
+    std::vector<int64_t> counts;  // of each bucket alone; the last has no bound
+    double sum = 0;
+  };
+
+  void Append(const Histogram& histogram, absl::string_view name,
+              absl::string_view help, std::string* out) const;
+
+  const std::string label_;  // model_name="..."
+  mutable absl::Mutex mu_;
+  int64_t running_ ABSL_GUARDED_BY(mu_) = 0;
+  int64_t prompt_tokens_ ABSL_GUARDED_BY(mu_) = 0;
+  int64_t generation_tokens_ ABSL_GUARDED_BY(mu_) = 0;
+  Histogram first_token_ ABSL_GUARDED_BY(mu_);
+  Histogram latency_ ABSL_GUARDED_BY(mu_);
+  std::map<std::pair<std::string, int>, int64_t> answered_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace onegrid::gateway
+
+#endif  // SERVICES_GATEWAY_GATEWAY_METRICS_H_

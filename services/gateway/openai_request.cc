@@ -1,0 +1,295 @@
+#include "services/gateway/openai_request.h"
+
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/gateway/json_fields.h"
+#include "services/gateway/unsupported_fields.h"
+
+namespace onegrid::gateway {
+namespace {
+
+using nlohmann::json;
+
+constexpr int64_t kInt32Max = std::numeric_limits<int32_t>::max();
+// The API's default for completions; chat has none.
+constexpr int kCompletionMaxTokens = 16;
+constexpr size_t kMaxStops = 16;
+
+std::optional<ApiError> ParseJson(absl::string_view body, json* out) {
+  if (NestsDeeperThan(body, kMaxJsonDepth)) {
+    return InvalidField(
+        "", absl::StrCat("the body is nested deeper than ", kMaxJsonDepth));
+  }
+  try {
+    *out = json::parse(body);
+    return std::nullopt;
+  } catch (const json::parse_error& error) {
+    // The library's own words quote the body, which may hold a prompt.
+    return InvalidField(
+        "", absl::StrCat("the body is not JSON: wrong at byte ", error.byte));
+  } catch (const json::exception&) {
+    return InvalidField("", "the body has a number that is out of range");
+  }
+}
+
+// The text of a message's `content`: a string, or a list of text parts.
+void ReadContent(const json& content, const std::string& param,
+                 JsonFields& fields, std::string* text) {
+  if (content.is_string()) {
+    *text = content.get<std::string>();
+    return;
+  }
+  if (!content.is_array()) {
+    return fields.Fail(InvalidField(
+        param, absl::StrCat(param, " is a ", content.type_name(),
+                            ", expected a string or a list of parts")));
+  }
+  for (size_t i = 0; i < content.size(); ++i) {
+    const json& part = content[i];
+    const std::string name = absl::StrCat(param, "[", i, "]");
+    if (!part.is_object() || !part.contains("type") ||
+        !part["type"].is_string()) {
+      return fields.Fail(
+          InvalidField(name, absl::StrCat(name, " is not a part with a type")));
+    }
+    const std::string type = part["type"];
+    if (type != "text") {
+      return fields.Fail(UnsupportedField(
+          name, absl::StrCat("parts of type ", type,
+                             " are not supported, the model reads text")));
+    }
+    if (!part.contains("text") || !part["text"].is_string()) {
+      return fields.Fail(
+          InvalidField(name, absl::StrCat(name, " has no text")));
+    }
+    *text += part["text"].get_ref<const std::string&>();
+  }
+}
+
+void ReadMessage(const json& message, const std::string& param,
+                 JsonFields& fields, model::Turn* turn) {
+  if (!message.is_object() || !message.contains("role") ||
+      !message["role"].is_string()) {
+    return fields.Fail(InvalidField(
+        param, absl::StrCat(param, " is not an object with a role")));
+  }
+  const std::string role = message["role"];
+  if (role == "system" || role == "developer") {
+    turn->role = model::Role::kSystem;
+  } else if (role == "user") {
+    turn->role = model::Role::kUser;
+  } else if (role == "assistant") {
+    turn->role = model::Role::kAssistant;
+  } else {
+    return fields.Fail(UnsupportedField(
+        param + ".role",
+        absl::StrCat("the role ", role,
+                     " is not supported, expected system, user or "
+                     "assistant")));
+  }
+  if (message.contains("tool_calls") && !message["tool_calls"].empty()) {
+    return fields.Fail(UnsupportedField(param + ".tool_calls",
+                                        "tool calls are not supported"));
+  }
+  if (!message.contains("content") || message["content"].is_null()) {
+    return fields.Fail(InvalidField(param + ".content",
+                                    absl::StrCat(param, " has no content")));
+  }
+  ReadContent(message["content"], param + ".content", fields, &turn->text);
+}
+
+void ReadMessages(JsonFields& fields, std::vector<model::Turn>* turns) {
+  const json* messages = fields.Find("messages");
+  if (messages == nullptr || !messages->is_array()) {
+    return fields.Fail(InvalidField(
+        "messages", messages == nullptr ? "messages is missing"
+                                        : "messages is not a list"));
+  }
+  for (size_t i = 0; i < messages->size(); ++i) {
+    turns->emplace_back();
+    ReadMessage((*messages)[i], absl::StrCat("messages[", i, "]"), fields,
+                &turns->back());
+    if (fields.error()) return;
+  }
+  const std::string problem = model::RenderProblem(*turns);
+  if (!problem.empty()) {
+    return fields.Fail(InvalidField("messages", problem));
+  }
+  if (turns->back().role != model::Role::kUser) {
+    fields.Fail(InvalidField("messages",
+                             "the last message is not the user's: there is "
+                             "nothing to answer"));
+  }
+}
+
+bool IsTokenId(const json& value) {
+  return value.is_number_unsigned() && value.get<uint64_t>() <= kInt32Max;
+}
+
+// One prompt: a string or a list of token ids.
+void ReadPrompt(const json& value, JsonFields& fields,
+                CompletionRequest* request) {
+  if (value.is_string() && !value.get_ref<const std::string&>().empty()) {
+    request->prompts.emplace_back(value.get<std::string>());
+    return;
+  }
+  v1::TokenIds tokens;
+  bool valid = value.is_array() && !value.empty();
+  for (size_t i = 0; valid && i < value.size(); ++i) {
+    valid = IsTokenId(value[i]);
+    if (valid) tokens.add_ids(value[i].get<int32_t>());
+  }
+  if (!valid) {
+    return fields.Fail(InvalidField(
+        "prompt",
+        "a prompt is neither a string nor a list of token ids, or it "
+        "is empty"));
+  }
+  request->prompts.emplace_back(std::move(tokens));
+}
+
+void ReadPrompts(JsonFields& fields, CompletionRequest* request) {
+  const json* prompt = fields.Find("prompt");
+  if (prompt == nullptr) {
+    return fields.Fail(InvalidField("prompt", "prompt is missing"));
+  }
+  const bool is_list =
+      prompt->is_array() && !prompt->empty() && !prompt->front().is_number();
+  if (!is_list) return ReadPrompt(*prompt, fields, request);
+  for (const json& element : *prompt) {
+    ReadPrompt(element, fields, request);
+    if (fields.error()) return;
+  }
+}
+
+void ReadSampling(JsonFields& fields, CompletionRequest* request) {
+  float temperature = 1, top_p = 1, min_p = 0, repetition_penalty = 1;
+  int64_t top_k = 0;
+  fields.Read("temperature", 0, 10, /*above_min=*/false, &temperature);
+  fields.Read("top_p", 0, 1, /*above_min=*/true, &top_p);
+  fields.Read("min_p", 0, 1, /*above_min=*/false, &min_p);
+  fields.Read("repetition_penalty", 0.01, 10, /*above_min=*/false,
+              &repetition_penalty);
+  // -1 is how other servers spell "all".
+  fields.Read("top_k", -1, kInt32Max, &top_k);
+  request->sampling.set_temperature(temperature);
+  request->sampling.set_top_p(top_p);
+  request->sampling.set_min_p(min_p);
+  request->sampling.set_repetition_penalty(repetition_penalty);
+  request->sampling.set_top_k(static_cast<int32_t>(top_k < 0 ? 0 : top_k));
+  const json* seed = fields.Find("seed");
+  if (seed == nullptr) return;
+  if (!seed->is_number_integer()) {
+    return fields.Fail(InvalidField("seed", "seed is not an integer"));
+  }
+  request->seed = seed->is_number_unsigned()
+                      ? seed->get<uint64_t>()
+                      : static_cast<uint64_t>(seed->get<int64_t>());
+}
+
+void ReadStopping(JsonFields& fields, CompletionRequest* request) {
+  int64_t max_tokens = request->chat ? kInt32Max : kCompletionMaxTokens;
+  fields.Read("max_tokens", 1, kInt32Max, &max_tokens);
+  fields.Read("max_completion_tokens", 1, kInt32Max, &max_tokens);
+  request->stopping.set_max_tokens(static_cast<int32_t>(max_tokens));
+  bool ignore_eos = false;
+  fields.Read("ignore_eos", &ignore_eos);
+  request->stopping.set_ignore_eos(ignore_eos);
+  std::vector<std::string> stops;
+  fields.Read("stop", &stops);
+  if (stops.size() > kMaxStops) {
+    fields.Fail(
+        InvalidField("stop", absl::StrCat("stop has ", stops.size(),
+                                          " strings, at most ", kMaxStops)));
+  }
+  for (std::string& stop : stops) {
+    if (stop.empty()) {
+      fields.Fail(InvalidField("stop", "a string of stop is empty"));
+    }
+    request->stopping.add_stop(std::move(stop));
+  }
+}
+
+void ReadLogprobs(JsonFields& fields, CompletionRequest* request) {
+  int64_t top = 0;
+  const char* name = request->chat ? "top_logprobs" : "logprobs";
+  if (request->chat) fields.Read("logprobs", &request->logprobs);
+  fields.Read(name, 0, 20, &top);
+  if (!request->chat) request->logprobs = fields.Find("logprobs") != nullptr;
+  if (top == 0) return;
+  if (!request->logprobs) {
+    fields.Fail(InvalidField(name, "top_logprobs is set without logprobs"));
+  }
+  const bool greedy = request->sampling.temperature() == 0 &&
+                      request->sampling.repetition_penalty() == 1;
+  if (top > 1 || !greedy) {
+    fields.Fail(UnsupportedField(
+        name, absl::StrCat(name,
+                           " above 0 is not supported, other than 1 with "
+                           "temperature 0: the log-probability of the "
+                           "chosen tokens is all there is")));
+  }
+  request->top_logprobs = static_cast<int>(top);
+}
+
+void ReadStreaming(JsonFields& fields, CompletionRequest* request) {
+  fields.Read("stream", &request->stream);
+  const json* options = fields.Find("stream_options");
+  if (options == nullptr) return;
+  if (!request->stream) {
+    return fields.Fail(
+        InvalidField("stream_options", "stream_options is set without stream"));
+  }
+  JsonFields inner(*options);
+  inner.Read("include_usage", &request->include_usage);
+  if (inner.error()) {
+    fields.Fail(InvalidField("stream_options", inner.error()->message));
+  }
+}
+
+std::variant<CompletionRequest, ApiError> Parse(absl::string_view body,
+                                                bool chat) {
+  json object;
+  if (auto error = ParseJson(body, &object)) return *std::move(error);
+  JsonFields fields(object);
+  CompletionRequest request;
+  request.chat = chat;
+  fields.Read("model", &request.model);
+  if (request.model.empty()) {
+    fields.Fail(InvalidField("model", "model is missing"));
+  }
+  int64_t n = 1;
+  fields.Read("n", 1, kMaxChoices, &n);
+  request.n = static_cast<int>(n);
+  ReadSampling(fields, &request);
+  ReadStopping(fields, &request);
+  ReadLogprobs(fields, &request);
+  ReadStreaming(fields, &request);
+  RefuseUnsupported(fields);
+  if (!fields.error() && chat) ReadMessages(fields, &request.turns);
+  if (!fields.error() && !chat) ReadPrompts(fields, &request);
+  if (request.prompts.size() * request.n > kMaxChoices) {
+    fields.Fail(InvalidField(
+        "n", absl::StrCat(request.prompts.size(), " prompts with n ", n,
+                          " are more than ", kMaxChoices, " answers")));
+  }
+  if (fields.error()) return *fields.error();
+  return request;
+}
+
+}  // namespace
+
+std::variant<CompletionRequest, ApiError> ParseChatRequest(
+    absl::string_view body) {
+  return Parse(body, /*chat=*/true);
+}
+
+std::variant<CompletionRequest, ApiError> ParseCompletionRequest(
+    absl::string_view body) {
+  return Parse(body, /*chat=*/false);
+}
+
+}  // namespace onegrid::gateway

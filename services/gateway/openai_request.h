@@ -1,0 +1,57 @@
+// Bodies of POST /v1/completions and /v1/chat/completions, read and checked.
+#ifndef SERVICES_GATEWAY_OPENAI_REQUEST_H_
+#define SERVICES_GATEWAY_OPENAI_REQUEST_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "proto/onegrid/v1/generation.pb.h"
+#include "services/gateway/openai_error.h"
+#include "services/model/chat_turns.h"
+
+namespace onegrid::gateway {
+
+// Answers of one request at most: prompts times `n`.
+inline constexpr int kMaxChoices = 16;
+// Values within values at most; nothing in the API goes deeper than six.
+inline constexpr int kMaxJsonDepth = 64;
+
+// What a client asks for. Field names are those of the API.
+struct CompletionRequest {
+  bool chat = false;
+  std::string model;
+  // For chat: the conversation, which RenderProblem has nothing against and
+  // whose last turn is the user's. Else at least one prompt.
+  std::vector<model::Turn> turns;
+  std::vector<std::variant<std::string, v1::TokenIds>> prompts;
+  int n = 1;
+  bool stream = false;
+  bool include_usage = false;
+  bool logprobs = false;
+  // Most likely tokens wanted beside each chosen one: 0, or 1 where the chosen
+  // token is the most likely one.
+  int top_logprobs = 0;
+  // With the API's defaults: temperature 1, and max_tokens 16 for completions
+  // and as many as fit for chat. The seed is apart, for it may be absent.
+  v1::Sampling sampling;
+  std::optional<uint64_t> seed;
+  v1::Stopping stopping;
+};
+
+// Reads a body. Unknown fields are ignored and null is the same as absent.
+// Error (always a 400 that names the field): not JSON, nested deeper than
+// kMaxJsonDepth, a value of a wrong type or out of range, a field that asks
+// for what the backend cannot do and would change the answer. Never throws.
+// Thread-safe.
+std::variant<CompletionRequest, ApiError> ParseChatRequest(
+    absl::string_view body);
+std::variant<CompletionRequest, ApiError> ParseCompletionRequest(
+    absl::string_view body);
+
+}  // namespace onegrid::gateway
+
+#endif  // SERVICES_GATEWAY_OPENAI_REQUEST_H_

@@ -1,0 +1,173 @@
+#include "services/gateway/openai_response.h"
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+
+namespace onegrid::gateway {
+namespace {
+
+using nlohmann::json;
+
+// JSON has no infinities; this is what other servers write.
+constexpr double kLeastLogprob = -9999;
+
+std::string Dump(const json& object) {
+  return object.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+double Finite(double logprob) {
+  return std::isfinite(logprob) ? std::max(logprob, kLeastLogprob)
+                                : kLeastLogprob;
+}
+
+json Bytes(const std::string& text) {
+  json bytes = json::array();
+  for (const unsigned char byte : text) bytes.push_back(byte);
+  return bytes;
+}
+
+json ChatToken(const GeneratedToken& token) {
+  return {{"token", token.text},
+          {"logprob", Finite(token.logprob)},
+          {"bytes", Bytes(token.text)}};
+}
+
+json ChatLogprobs(const ResponseHead& head, const Choice& choice) {
+  json content = json::array();
+  for (const GeneratedToken& token : choice.tokens) {
+    json entry = ChatToken(token);
+    entry["top_logprobs"] = json::array();
+    if (head.top_logprobs > 0) {
+      entry["top_logprobs"].push_back(ChatToken(token));
+    }
+    content.push_back(std::move(entry));
+  }
+  return {{"content", std::move(content)}};
+}
+
+json CompletionLogprobs(const ResponseHead& head, const Choice& choice) {
+  json tokens = json::array(), logprobs = json::array(), top = json::array(),
+       offsets = json::array();
+  int64_t offset = choice.text_offset;
+  for (const GeneratedToken& token : choice.tokens) {
+    tokens.push_back(token.text);
+    logprobs.push_back(Finite(token.logprob));
+    top.push_back({{token.text, Finite(token.logprob)}});
+    offsets.push_back(offset);
+    offset += CharacterCount(token.text);
+  }
+  json object = {{"tokens", std::move(tokens)},
+                 {"token_logprobs", std::move(logprobs)},
+                 {"top_logprobs", nullptr},
+                 {"text_offset", std::move(offsets)}};
+  if (head.top_logprobs > 0) object["top_logprobs"] = std::move(top);
+  return object;
+}
+
+// What a choice has in a whole answer and in a chunk alike.
+json ChoiceCommon(const ResponseHead& head, const Choice& choice) {
+  json object = {{"index", choice.index},
+                 {"logprobs", nullptr},
+                 {"finish_reason", nullptr}};
+  if (!choice.finish_reason.empty()) {
+    object["finish_reason"] = choice.finish_reason;
+  }
+  if (head.logprobs) {
+    object["logprobs"] = head.chat ? ChatLogprobs(head, choice)
+                                   : CompletionLogprobs(head, choice);
+  }
+  return object;
+}
+
+json Envelope(const ResponseHead& head, const char* kind) {
+  json object = {{"id", head.id},
+                 {"object", kind},
+                 {"created", head.created_seconds},
+                 {"model", head.model},
+                 {"choices", json::array()},
+                 {"system_fingerprint", nullptr}};
+  if (!head.fingerprint.empty()) {
+    object["system_fingerprint"] = head.fingerprint;
+  }
+  return object;
+}
+
+json ChunkEnvelope(const ResponseHead& head) {
+  return Envelope(head,
+                  head.chat ? "chat.completion.chunk" : "text_completion");
+}
+
+json UsageObject(const Usage& usage) {
+  return {{"prompt_tokens", usage.prompt_tokens},
+          {"completion_tokens", usage.completion_tokens},
+          {"total_tokens", usage.prompt_tokens + usage.completion_tokens}};
+}
+
+}  // namespace
+
+std::string FinishReasonName(v1::FinishReason reason) {
+  switch (reason) {
+    case v1::MAX_TOKENS:
+    case v1::CONTEXT_FULL:
+      return "length";
+    default:
+      return "stop";
+  }
+}
+
+std::string ResponseJson(const ResponseHead& head,
+                         absl::Span<const Choice> choices, const Usage& usage) {
+  json object =
+      Envelope(head, head.chat ? "chat.completion" : "text_completion");
+  for (const Choice& choice : choices) {
+    json entry = ChoiceCommon(head, choice);
+    if (head.chat) {
+      entry["message"] = {{"role", "assistant"},
+                          {"content", choice.text},
+                          {"refusal", nullptr}};
+    } else {
+      entry["text"] = choice.text;
+    }
+    object["choices"].push_back(std::move(entry));
+  }
+  object["usage"] = UsageObject(usage);
+  return Dump(object);
+}
+
+std::string ChunkJson(const ResponseHead& head, const Choice& choice,
+                      bool opens, bool usage_follows) {
+  json object = ChunkEnvelope(head);
+  json entry = ChoiceCommon(head, choice);
+  if (head.chat) {
+    json delta = json::object();
+    if (opens) delta["role"] = "assistant";
+    if (opens || !choice.text.empty()) delta["content"] = choice.text;
+    entry["delta"] = std::move(delta);
+    if (choice.tokens.empty()) entry["logprobs"] = nullptr;
+  } else {
+    entry["text"] = choice.text;
+  }
+  object["choices"].push_back(std::move(entry));
+  if (usage_follows) object["usage"] = nullptr;
+  return Dump(object);
+}
+
+std::string UsageChunkJson(const ResponseHead& head, const Usage& usage) {
+  json object = ChunkEnvelope(head);
+  object["usage"] = UsageObject(usage);
+  return Dump(object);
+}
+
+std::string SseEvent(absl::string_view json) {
+  return absl::StrCat("data: ", json, "\n\n");
+}
+
+int64_t CharacterCount(absl::string_view utf8) {
+  return std::count_if(utf8.begin(), utf8.end(),
+                       [](char byte) { return (byte & 0xC0) != 0x80; });
+}
+
+}  // namespace onegrid::gateway

@@ -1,0 +1,73 @@
+// Answers of the OpenAI API as JSON and server-sent events.
+#ifndef SERVICES_GATEWAY_OPENAI_RESPONSE_H_
+#define SERVICES_GATEWAY_OPENAI_RESPONSE_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "proto/onegrid/v1/generation.pb.h"
+
+namespace onegrid::gateway {
+
+// What all parts of one answer have in common.
+struct ResponseHead {
+  bool chat = false;
+  std::string id;
+  int64_t created_seconds = 0;  // since 1970
+  std::string model;
+  // Of the served file; empty is written as null.
+  std::string fingerprint;
+  bool logprobs = false;
+  int top_logprobs = 0;
+};
+
+// A generated token: the text it completes, which is empty within a character
+// and where a stop string may have begun, and its log-probability.
+struct GeneratedToken {
+  std::string text;
+  double logprob = 0;
+};
+
+// One of the answers, or a part of it. finish_reason: "" while it goes on.
+struct Choice {
+  int index = 0;
+  std::string text;
+  std::vector<GeneratedToken> tokens;
+  std::string finish_reason;
+  // Characters of this answer before `text`.
+  int64_t text_offset = 0;
+};
+
+struct Usage {
+  int64_t prompt_tokens = 0;
+  int64_t completion_tokens = 0;
+};
+
+// "stop" or "length".
+std::string FinishReasonName(v1::FinishReason reason);
+
+// The whole answer.
+std::string ResponseJson(const ResponseHead& head,
+                         absl::Span<const Choice> choices, const Usage& usage);
+
+// One chunk of a stream. With `opens`, of chat, it names the role. With
+// `usage_follows` it says "usage": null, as all but the last chunk do where
+// usage was asked for.
+std::string ChunkJson(const ResponseHead& head, const Choice& choice,
+                      bool opens, bool usage_follows);
+
+// The chunk after the last one, with the usage and no choices.
+std::string UsageChunkJson(const ResponseHead& head, const Usage& usage);
+
+// "data: {json}\n\n". `json` has no line breaks.
+std::string SseEvent(absl::string_view json);
+
+// Number of characters of UTF-8 text.
+int64_t CharacterCount(absl::string_view utf8);
+
+}  // namespace onegrid::gateway
+
+#endif  // SERVICES_GATEWAY_OPENAI_RESPONSE_H_

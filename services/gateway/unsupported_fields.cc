@@ -1,0 +1,93 @@
+#include "services/gateway/unsupported_fields.h"
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+
+namespace onegrid::gateway {
+namespace {
+
+using nlohmann::json;
+
+// Whether a value asks for nothing: false, 0, "", [] or {}.
+bool IsNeutral(const json& value) {
+  switch (value.type()) {
+    case json::value_t::boolean:
+      return !value.get<bool>();
+    case json::value_t::number_integer:
+    case json::value_t::number_unsigned:
+    case json::value_t::number_float:
+      return value.get<double>() == 0;
+    case json::value_t::string:
+      return value.get_ref<const std::string&>().empty();
+    default:
+      return value.empty();
+  }
+}
+
+// Each changes the answer whenever it is not neutral. The last row is of
+// other servers of this API.
+constexpr const char* kRefused[] = {"echo",
+                                    "suffix",
+                                    "logit_bias",
+                                    "audio",
+                                    "presence_penalty",
+                                    "frequency_penalty",
+                                    "guided_json",
+                                    "guided_regex",
+                                    "guided_choice",
+                                    "guided_grammar",
+                                    "structured_outputs",
+                                    "min_tokens",
+                                    "bad_words",
+                                    "allowed_token_ids",
+                                    "prompt_logprobs",
+                                    "use_beam_search"};
+
+void RefuseResponseFormat(JsonFields& fields) {
+  const json* format = fields.Find("response_format");
+  if (format == nullptr) return;
+  if (!format->is_object() || !format->contains("type") ||
+      !(*format)["type"].is_string()) {
+    return fields.Fail(InvalidField(
+        "response_format", "response_format is not an object with a type"));
+  }
+  const std::string type = (*format)["type"];
+  if (type == "text") return;
+  fields.Fail(UnsupportedField(
+      "response_format",
+      absl::StrCat("response_format of type ", type,
+                   " is not supported, only text: output is not constrained")));
+}
+
+// A model that is not told of the tools may still answer, unless it must call
+// one.
+void RefuseForcedCall(JsonFields& fields, const char* name) {
+  const json* choice = fields.Find(name);
+  if (choice == nullptr || *choice == "auto" || *choice == "none") return;
+  fields.Fail(UnsupportedField(
+      name, absl::StrCat(name,
+                         " asks for a call, but tools are not supported; "
+                         "only \"auto\" and \"none\" are taken")));
+}
+
+}  // namespace
+
+void RefuseUnsupported(JsonFields& fields) {
+  for (const char* name : kRefused) {
+    const json* value = fields.Find(name);
+    if (value == nullptr || IsNeutral(*value)) continue;
+    fields.Fail(
+        UnsupportedField(name, absl::StrCat(name, " is not supported")));
+  }
+  const json* best_of = fields.Find("best_of");
+  if (best_of != nullptr && *best_of != 1) {
+    fields.Fail(UnsupportedField("best_of",
+                                 "best_of is not supported, other than as 1"));
+  }
+  RefuseForcedCall(fields, "tool_choice");
+  RefuseForcedCall(fields, "function_call");
+  RefuseResponseFormat(fields);
+}
+
+}  // namespace onegrid::gateway
