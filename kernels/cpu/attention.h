@@ -36,7 +36,7 @@ struct AttendOptions {
 // does not grow with the context. A token's result has the same bits whatever
 // the instruction set, the threads and the tokens beside it
 // (kernels/reference/served_ops.h). All caches have the same heads and
-// head_dim. Int8: rotated queries are split into two int8 terms (15 bits), so
+// head_dim. Int8: rotated queries are rounded to int16, so
 // all loss of precision is that of the cache; scores are integer dot products,
 // the rest is f32.
 void Attend(absl::Span<const AttendItem<KvInt8>> items,

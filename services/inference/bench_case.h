@@ -33,7 +33,7 @@ struct BenchCost {
   // Of packed weights and of keys and values, read once a step and sequence.
   double bytes = 0;
   // Multiplications and additions that the model asks for in linears, head and
-  // attention; the second int8 term of an input is the kernels' own affair.
+  // attention, whatever the bits of an input.
   double ops = 0;
 };
 
