@@ -71,7 +71,7 @@ class Attention {
         d_(items[0].cache->layout().head_dim),
         kv_heads_(items[0].cache->layout().kv_heads),
         group_(options.heads / kv_heads_),
-        linear_(LinearKernelsFor(isa)),
+        floats_(FloatKernelsFor(isa)),
         vectors_(VectorKernelsFor(isa)),
         kernels_(AttentionKernelsFor(isa)) {
     KERNELS_CHECK(options.heads == group_ * kv_heads_);
@@ -219,7 +219,7 @@ class Attention {
 
   void Scores(const Block& block, F32Queries* queries, int64_t page,
               int64_t tile, float* scores) const {
-    linear_.f32_tile(queries->q, d_, block.rows,
+    floats_.f32_tile(queries->q, d_, block.rows,
                      ItemOf(block).cache->KeyTile(page, block.kv_head, tile),
                      d_, false, scores, kPageTokens);
   }
@@ -301,7 +301,7 @@ class Attention {
   int64_t d_;
   int64_t kv_heads_;
   int64_t group_;
-  const LinearKernels& linear_;
+  const FloatKernels& floats_;
   const VectorKernels& vectors_;
   const AttentionKernels& kernels_;
   std::vector<Block> blocks_;

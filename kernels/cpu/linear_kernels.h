@@ -81,6 +81,10 @@ struct LinearKernels {
                          float* out, int64_t out_stride);
   void (*int8_wide_tile)(const ActivationPanel& panel, const uint8_t* tile,
                          float* out, int64_t out_stride);
+};
+
+// The same with weights and activations in floats.
+struct FloatKernels {
   // Expands consecutive groups of one tile to w [32 * groups][16] floats; of
   // int2 from an even group on, an even number.
   void (*int2_expand)(const uint8_t* tile, int64_t groups, float* w);
@@ -96,9 +100,13 @@ struct LinearKernels {
 extern const LinearKernels kLinearKernelsPortable;
 extern const LinearKernels kLinearKernelsAvx2;
 extern const LinearKernels kLinearKernelsAvx512;
+extern const FloatKernels kFloatKernelsPortable;
+extern const FloatKernels kFloatKernelsAvx2;
+extern const FloatKernels kFloatKernelsAvx512;
 
-// The set for isa, which the processor must support.
+// The sets for isa, which the processor must support.
 const LinearKernels& LinearKernelsFor(kernels::Isa isa);
+const FloatKernels& FloatKernelsFor(kernels::Isa isa);
 
 }  // namespace onegrid::cpu
 

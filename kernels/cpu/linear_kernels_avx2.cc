@@ -145,10 +145,12 @@ inline void AddGroup(const __m256i* dot, const uint8_t* weight_scales,
 
 // Each format: dot[m] = the dot products of group g of rows m of activations,
 // `codes`, with 8 rows of weights, whose place begins at `place`, a half of a
-// tile's lines. Of codes of 16 bits, which a sum of 32 bits holds: 32 * 255 *
-// 32767 < 2^29.
+// tile's lines.
 
 struct Int2Format {
+  static constexpr int kBits = 2;
+  // The bias is 1 here: an eighth of that of int4.
+  static int32_t Offset(int32_t offset) { return offset / 8; }
   static constexpr int64_t kPlaceBytes = kInt2GroupBytes;
   static constexpr int kPlaceGroups = 2;
 
@@ -176,41 +178,18 @@ struct Int2Format {
         }
       }
     }
-    // The bias is 1 here: an eighth of that of int4.
 #pragma GCC unroll 4
     for (int m = 0; m < kRows; ++m) {
       dot[m] =
           _mm256_add_epi32(_mm256_madd_epi16(pairs[m], _mm256_set1_epi16(1)),
-                           _mm256_set1_epi32(offsets[m] / 8));
-    }
-  }
-
-  template <int kRows>
-  static void Dot(const int16_t* codes, const int32_t* offsets, int64_t g,
-                  const uint8_t* place, __m256i* dot) {
-    const __m256i low_bits = _mm256_set1_epi16(3);
-    const uint8_t* lines = place + 128 * (g % 2);
-#pragma GCC unroll 4
-    for (int m = 0; m < kRows; ++m) {
-      dot[m] = _mm256_set1_epi32(offsets[m] / 8);
-    }
-#pragma GCC unroll 2
-    for (int j = 0; j < 2; ++j) {
-      const __m256i four = LoadBytes(lines + 64 * j);
-#pragma GCC unroll 4
-      for (int f = 0; f < 4; ++f) {
-        const __m256i even =
-            _mm256_and_si256(_mm256_srli_epi16(four, 2 * f), low_bits);
-        const __m256i odd =
-            _mm256_and_si256(_mm256_srli_epi16(four, 2 * f + 8), low_bits);
-        AddPairs<kRows>(even, codes, 16 * j + 4 * f, dot);
-        AddPairs<kRows>(odd, codes, 16 * j + 4 * f + 2, dot);
-      }
+                           _mm256_set1_epi32(Offset(offsets[m])));
     }
   }
 };
 
 struct Int4Format {
+  static constexpr int kBits = 4;
+  static int32_t Offset(int32_t offset) { return offset; }
   static constexpr int64_t kPlaceBytes = kInt4GroupBytes;
   static constexpr int kPlaceGroups = 1;
 
@@ -244,30 +223,12 @@ struct Int4Format {
                            _mm256_set1_epi32(offsets[m]));
     }
   }
-
-  template <int kRows>
-  static void Dot(const int16_t* codes, const int32_t* offsets, int64_t,
-                  const uint8_t* place, __m256i* dot) {
-    const __m256i low_bits = _mm256_set1_epi16(15);
-#pragma GCC unroll 4
-    for (int m = 0; m < kRows; ++m) dot[m] = _mm256_set1_epi32(offsets[m]);
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) {
-      const __m256i both = LoadBytes(place + 64 * j);
-#pragma GCC unroll 2
-      for (int f = 0; f < 2; ++f) {
-        const __m256i even =
-            _mm256_and_si256(_mm256_srli_epi16(both, 4 * f), low_bits);
-        const __m256i odd =
-            _mm256_and_si256(_mm256_srli_epi16(both, 4 * f + 8), low_bits);
-        AddPairs<kRows>(even, codes, 8 * j + 4 * f, dot);
-        AddPairs<kRows>(odd, codes, 8 * j + 4 * f + 2, dot);
-      }
-    }
-  }
 };
 
 struct Int8Format {
+  static constexpr int kBits = 8;
+  // The bias is 128 here: 16 times that of int4.
+  static int32_t Offset(int32_t offset) { return 16 * offset; }
   static constexpr int64_t kPlaceBytes = kInt8GroupBytes;
   static constexpr int kPlaceGroups = 1;
 
@@ -293,24 +254,44 @@ struct Int8Format {
       }
     }
   }
+};
 
-  template <int kRows>
-  static void Dot(const int16_t* codes, const int32_t* offsets, int64_t,
-                  const uint8_t* place, __m256i* dot) {
-    const __m256i low_byte = _mm256_set1_epi16(255);
+template <typename Format, int kRows>
+inline void GroupDots(const int8_t* codes, const int32_t* offsets, int64_t g,
+                      const uint8_t* place, __m256i* dot) {
+  Format::template Dot<kRows>(codes, offsets, g, place, dot);
+}
+
+// The same of codes of 16 bits, in any format: a line holds in each byte 8 /
+// kBits codes, four columns apart. 32 bits hold the sum: 32 * 255 * 32767 <
+// 2^29.
+template <typename Format, int kRows>
+inline void GroupDots(const int16_t* codes, const int32_t* offsets, int64_t g,
+                      const uint8_t* place, __m256i* dot) {
+  constexpr int kBits = Format::kBits, kFields = 8 / kBits;
+  constexpr int kLines = kLinearGroup / (4 * kFields);
+  const __m256i mask = _mm256_set1_epi16((1 << kBits) - 1);
+  const uint8_t* lines = place + 64 * kLines * (g % Format::kPlaceGroups);
 #pragma GCC unroll 4
-    for (int m = 0; m < kRows; ++m) {
-      // The bias is 128 here: 16 times that of int4.
-      dot[m] = _mm256_set1_epi32(16 * offsets[m]);
-    }
+  for (int m = 0; m < kRows; ++m) {
+    dot[m] = _mm256_set1_epi32(Format::Offset(offsets[m]));
+  }
 #pragma GCC unroll 8
-    for (int j = 0; j < 8; ++j) {
-      const __m256i line = LoadBytes(place + 64 * j);
-      AddPairs<kRows>(_mm256_and_si256(line, low_byte), codes, 4 * j, dot);
-      AddPairs<kRows>(_mm256_srli_epi16(line, 8), codes, 4 * j + 2, dot);
+  for (int j = 0; j < kLines; ++j) {
+    const __m256i line = LoadBytes(lines + 64 * j);
+#pragma GCC unroll 4
+    for (int f = 0; f < kFields; ++f) {
+      const int column = 4 * (kFields * j + f);
+      const __m256i high = _mm256_srli_epi16(line, kBits * f + 8);
+      AddPairs<kRows>(
+          _mm256_and_si256(_mm256_srli_epi16(line, kBits * f), mask), codes,
+          column, dot);
+      // Above the last field there is nothing to mask.
+      AddPairs<kRows>(f == kFields - 1 ? high : _mm256_and_si256(high, mask),
+                      codes, column + 2, dot);
     }
   }
-};
+}
 
 inline const int8_t* CodesOf(const ActivationPanel& panel, const int8_t*) {
   return panel.codes;
@@ -343,8 +324,8 @@ void Rows(const ActivationPanel& panel, int first, const uint8_t* tile,
 #pragma GCC unroll 2
     for (int h = 0; h < kHalves; ++h) {
       __m256i dot[kRows];
-      Format::template Dot<kRows>(codes + at * kLinearGroup, panel.offsets + at,
-                                  g, place + 32 * (half + h), dot);
+      GroupDots<Format, kRows>(codes + at * kLinearGroup, panel.offsets + at, g,
+                               place + 32 * (half + h), dot);
       AddGroup<kRows>(dot, place + Format::kPlaceBytes - 32 + 16 * (half + h),
                       panel.scales + at, total[h]);
     }
@@ -382,125 +363,6 @@ void Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
   }
 }
 
-// Byte b of each 32-bit lane, less `bias`, times scale.
-inline __m256 ExpandByte(__m256i lanes, int b, int bias, __m256 scale) {
-  const __m256i byte =
-      _mm256_and_si256(_mm256_srli_epi32(lanes, 8 * b), _mm256_set1_epi32(255));
-  const __m256i code = _mm256_sub_epi32(byte, _mm256_set1_epi32(bias));
-  return _mm256_mul_ps(_mm256_cvtepi32_ps(code), scale);
-}
-
-void Int2Expand(const uint8_t* tile, int64_t groups, float* w) {
-  const __m256i low_bits = _mm256_set1_epi8(3);
-  for (int64_t place = 0; place < groups / 2; ++place) {
-    for (int half = 0; half < 2; ++half) {
-      const __m256 scale = HalfScales(tile + 256 + 16 * half);
-      for (int j = 0; j < 4; ++j) {
-        const __m256i four = LoadBytes(tile + 64 * j + 32 * half);
-        float* to = w + 16 * j * kTileRows + 8 * half;
-        for (int f = 0; f < 4; ++f) {
-          const __m256i codes =
-              _mm256_and_si256(_mm256_srli_epi16(four, 2 * f), low_bits);
-          for (int b = 0; b < 4; ++b) {
-            _mm256_storeu_ps(to + 16 * (4 * f + b),
-                             ExpandByte(codes, b, 1, scale));
-          }
-        }
-      }
-    }
-    w += kInt2Group * kTileRows;
-    tile += kInt2GroupBytes;
-  }
-}
-
-void Int4Expand(const uint8_t* tile, int64_t groups, float* w) {
-  const __m256i low_bits = _mm256_set1_epi8(15);
-  for (int64_t g = 0; g < groups; ++g) {
-    for (int half = 0; half < 2; ++half) {
-      const __m256 scale = HalfScales(tile + 256 + 16 * half);
-      for (int j = 0; j < 4; ++j) {
-        const __m256i both = LoadBytes(tile + 64 * j + 32 * half);
-        const __m256i low = _mm256_and_si256(both, low_bits);
-        const __m256i high =
-            _mm256_and_si256(_mm256_srli_epi16(both, 4), low_bits);
-        float* to = w + 8 * j * kTileRows + 8 * half;
-        for (int b = 0; b < 4; ++b) {
-          _mm256_storeu_ps(to + 16 * b, ExpandByte(low, b, 8, scale));
-          _mm256_storeu_ps(to + 16 * (b + 4), ExpandByte(high, b, 8, scale));
-        }
-      }
-    }
-    w += kLinearGroup * kTileRows;
-    tile += kInt4GroupBytes;
-  }
-}
-
-void Int8Expand(const uint8_t* tile, int64_t groups, float* w) {
-  for (int64_t g = 0; g < groups; ++g) {
-    for (int half = 0; half < 2; ++half) {
-      const __m256 scale = HalfScales(tile + 512 + 16 * half);
-      for (int j = 0; j < 8; ++j) {
-        const __m256i codes = LoadBytes(tile + 64 * j + 32 * half);
-        float* to = w + 4 * j * kTileRows + 8 * half;
-        for (int b = 0; b < 4; ++b) {
-          _mm256_storeu_ps(to + 16 * b, ExpandByte(codes, b, 128, scale));
-        }
-      }
-    }
-    w += kLinearGroup * kTileRows;
-    tile += kInt8GroupBytes;
-  }
-}
-
-void Bf16Expand(const uint8_t* tile, int64_t groups, float* w) {
-  for (int64_t i = 0; i < groups * kLinearGroup * kTileRows; i += 8) {
-    const __m128i bits =
-        _mm_loadu_si128(reinterpret_cast<const __m128i*>(tile + 2 * i));
-    const __m256i high = _mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16);
-    _mm256_storeu_ps(w + i, _mm256_castsi256_ps(high));
-  }
-}
-
-template <int kRows>
-void F32Rows(const float* x, int64_t x_stride, const float* w, int64_t k,
-             bool accumulate, float* out, int64_t out_stride) {
-  __m256 total[kRows][2];
-#pragma GCC unroll 4
-  for (int m = 0; m < kRows; ++m) {
-    const float* from = out + m * out_stride;
-    total[m][0] = accumulate ? _mm256_loadu_ps(from) : _mm256_setzero_ps();
-    total[m][1] = accumulate ? _mm256_loadu_ps(from + 8) : _mm256_setzero_ps();
-  }
-  for (int64_t i = 0; i < k; ++i) {
-    const __m256 w0 = _mm256_loadu_ps(w + i * kTileRows);
-    const __m256 w1 = _mm256_loadu_ps(w + i * kTileRows + 8);
-#pragma GCC unroll 4
-    for (int m = 0; m < kRows; ++m) {
-      const __m256 a = _mm256_set1_ps(x[m * x_stride + i]);
-      total[m][0] = _mm256_fmadd_ps(a, w0, total[m][0]);
-      total[m][1] = _mm256_fmadd_ps(a, w1, total[m][1]);
-    }
-  }
-#pragma GCC unroll 4
-  for (int m = 0; m < kRows; ++m) {
-    _mm256_storeu_ps(out + m * out_stride, total[m][0]);
-    _mm256_storeu_ps(out + m * out_stride + 8, total[m][1]);
-  }
-}
-
-void F32Tile(const float* x, int64_t x_stride, int64_t rows, const float* w,
-             int64_t k, bool accumulate, float* out, int64_t out_stride) {
-  int64_t m = 0;
-  for (; m + 4 <= rows; m += 4) {
-    F32Rows<4>(x + m * x_stride, x_stride, w, k, accumulate,
-               out + m * out_stride, out_stride);
-  }
-  for (; m < rows; ++m) {
-    F32Rows<1>(x + m * x_stride, x_stride, w, k, accumulate,
-               out + m * out_stride, out_stride);
-  }
-}
-
 }  // namespace
 
 const LinearKernels kLinearKernelsAvx2 = {
@@ -512,11 +374,6 @@ const LinearKernels kLinearKernelsAvx2 = {
     Tile<Int2Format, int16_t>,
     Tile<Int4Format, int16_t>,
     Tile<Int8Format, int16_t>,
-    Int2Expand,
-    Int4Expand,
-    Int8Expand,
-    Bf16Expand,
-    F32Tile,
 };
 
 }  // namespace onegrid::cpu

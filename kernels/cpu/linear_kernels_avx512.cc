@@ -100,10 +100,10 @@ inline void Store(const __m512* total, float* out, int64_t out_stride) {
 }
 
 // Each format: dot[m], which begins as the offset of row m, += the dot products
-// of group g of activations `codes` with 16 rows of weights in `place`. Codes
-// of 16 bits stay within 32: 32 * 255 * 32767 < 2^29.
+// of group g of activations `codes` with 16 rows of weights in `place`.
 
 struct Int2Format {
+  static constexpr int kBits = 2;
   static constexpr int64_t kPlaceBytes = kInt2GroupBytes;
   static constexpr int kPlaceGroups = 2;
 
@@ -130,29 +130,10 @@ struct Int2Format {
       }
     }
   }
-
-  template <int kRows>
-  static void AddDots(const int16_t* codes, int64_t g, const uint8_t* place,
-                      __m512i* dot) {
-    const __m512i low_bits = _mm512_set1_epi16(3);
-    const uint8_t* lines = place + 128 * (g % 2);
-#pragma GCC unroll 2
-    for (int j = 0; j < 2; ++j) {
-      const __m512i four = _mm512_loadu_si512(lines + 64 * j);
-#pragma GCC unroll 4
-      for (int f = 0; f < 4; ++f) {
-        const __m512i even =
-            _mm512_and_si512(_mm512_srli_epi16(four, 2 * f), low_bits);
-        const __m512i odd =
-            _mm512_and_si512(_mm512_srli_epi16(four, 2 * f + 8), low_bits);
-        AddPairs<kRows>(even, codes, 16 * j + 4 * f, dot);
-        AddPairs<kRows>(odd, codes, 16 * j + 4 * f + 2, dot);
-      }
-    }
-  }
 };
 
 struct Int4Format {
+  static constexpr int kBits = 4;
   static constexpr int64_t kPlaceBytes = kInt4GroupBytes;
   static constexpr int kPlaceGroups = 1;
 
@@ -176,28 +157,10 @@ struct Int4Format {
       }
     }
   }
-
-  template <int kRows>
-  static void AddDots(const int16_t* codes, int64_t, const uint8_t* place,
-                      __m512i* dot) {
-    const __m512i low_bits = _mm512_set1_epi16(15);
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) {
-      const __m512i both = _mm512_loadu_si512(place + 64 * j);
-#pragma GCC unroll 2
-      for (int f = 0; f < 2; ++f) {
-        const __m512i even =
-            _mm512_and_si512(_mm512_srli_epi16(both, 4 * f), low_bits);
-        const __m512i odd =
-            _mm512_and_si512(_mm512_srli_epi16(both, 4 * f + 8), low_bits);
-        AddPairs<kRows>(even, codes, 8 * j + 4 * f, dot);
-        AddPairs<kRows>(odd, codes, 8 * j + 4 * f + 2, dot);
-      }
-    }
-  }
 };
 
 struct Int8Format {
+  static constexpr int kBits = 8;
   static constexpr int64_t kPlaceBytes = kInt8GroupBytes;
   static constexpr int kPlaceGroups = 1;
 
@@ -217,19 +180,40 @@ struct Int8Format {
       }
     }
   }
+};
 
-  template <int kRows>
-  static void AddDots(const int16_t* codes, int64_t, const uint8_t* place,
-                      __m512i* dot) {
-    const __m512i low_byte = _mm512_set1_epi16(255);
+template <typename Format, int kRows>
+inline void AddGroupDots(const int8_t* codes, int64_t g, const uint8_t* place,
+                         __m512i* dot) {
+  Format::template AddDots<kRows>(codes, g, place, dot);
+}
+
+// The same of codes of 16 bits, in any format: a line holds in each byte 8 /
+// kBits codes, four columns apart. 32 bits hold the sum: 32 * 255 * 32767 <
+// 2^29.
+template <typename Format, int kRows>
+inline void AddGroupDots(const int16_t* codes, int64_t g, const uint8_t* place,
+                         __m512i* dot) {
+  constexpr int kBits = Format::kBits, kFields = 8 / kBits;
+  constexpr int kLines = kLinearGroup / (4 * kFields);
+  const __m512i mask = _mm512_set1_epi16((1 << kBits) - 1);
+  const uint8_t* lines = place + 64 * kLines * (g % Format::kPlaceGroups);
 #pragma GCC unroll 8
-    for (int j = 0; j < 8; ++j) {
-      const __m512i line = _mm512_loadu_si512(place + 64 * j);
-      AddPairs<kRows>(_mm512_and_si512(line, low_byte), codes, 4 * j, dot);
-      AddPairs<kRows>(_mm512_srli_epi16(line, 8), codes, 4 * j + 2, dot);
+  for (int j = 0; j < kLines; ++j) {
+    const __m512i line = _mm512_loadu_si512(lines + 64 * j);
+#pragma GCC unroll 4
+    for (int f = 0; f < kFields; ++f) {
+      const int column = 4 * (kFields * j + f);
+      const __m512i high = _mm512_srli_epi16(line, kBits * f + 8);
+      AddPairs<kRows>(
+          _mm512_and_si512(_mm512_srli_epi16(line, kBits * f), mask), codes,
+          column, dot);
+      // Above the last field there is nothing to mask.
+      AddPairs<kRows>(f == kFields - 1 ? high : _mm512_and_si512(high, mask),
+                      codes, column + 2, dot);
     }
   }
-};
+}
 
 inline const int8_t* CodesOf(const ActivationPanel& panel, const int8_t*) {
   return panel.codes;
@@ -253,7 +237,7 @@ void Rows(const ActivationPanel& panel, const uint8_t* tile, float* out,
     for (int m = 0; m < kRows; ++m) {
       dot[m] = _mm512_set1_epi32(Format::Offset(panel.offsets[g * kRows + m]));
     }
-    Format::template AddDots<kRows>(codes, g, place, dot);
+    AddGroupDots<Format, kRows>(codes, g, place, dot);
     AddGroup<kRows>(dot, place + Format::kPlaceBytes - 32,
                     panel.scales + g * kRows, total);
     codes += kRows * kLinearGroup;
@@ -275,113 +259,6 @@ void Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
   kByRows[panel.rows - 1](panel, tile, out, out_stride);
 }
 
-// Byte b of each 32-bit lane, less `bias`, times scale.
-inline __m512 ExpandByte(__m512i lanes, int b, int bias, __m512 scale) {
-  const __m512i byte =
-      _mm512_and_si512(_mm512_srli_epi32(lanes, 8 * b), _mm512_set1_epi32(255));
-  const __m512i code = _mm512_sub_epi32(byte, _mm512_set1_epi32(bias));
-  return _mm512_mul_ps(_mm512_cvtepi32_ps(code), scale);
-}
-
-void Int2Expand(const uint8_t* tile, int64_t groups, float* w) {
-  const __m512i low_bits = _mm512_set1_epi8(3);
-  for (int64_t place = 0; place < groups / 2; ++place) {
-    const __m512 scale = HalfScales(tile + 256);
-    for (int j = 0; j < 4; ++j) {
-      const __m512i four = _mm512_loadu_si512(tile + 64 * j);
-      for (int f = 0; f < 4; ++f) {
-        const __m512i codes =
-            _mm512_and_si512(_mm512_srli_epi16(four, 2 * f), low_bits);
-        for (int b = 0; b < 4; ++b) {
-          _mm512_storeu_ps(w + 16 * (4 * f + b),
-                           ExpandByte(codes, b, 1, scale));
-        }
-      }
-      w += 16 * kTileRows;
-    }
-    tile += kInt2GroupBytes;
-  }
-}
-
-void Int4Expand(const uint8_t* tile, int64_t groups, float* w) {
-  const __m512i low_bits = _mm512_set1_epi8(15);
-  for (int64_t g = 0; g < groups; ++g) {
-    const __m512 scale = HalfScales(tile + 256);
-    for (int j = 0; j < 4; ++j) {
-      const __m512i pair = _mm512_loadu_si512(tile + 64 * j);
-      const __m512i low = _mm512_and_si512(pair, low_bits);
-      const __m512i high =
-          _mm512_and_si512(_mm512_srli_epi16(pair, 4), low_bits);
-      for (int b = 0; b < 4; ++b) {
-        _mm512_storeu_ps(w + 16 * b, ExpandByte(low, b, 8, scale));
-        _mm512_storeu_ps(w + 16 * (b + 4), ExpandByte(high, b, 8, scale));
-      }
-      w += 8 * kTileRows;
-    }
-    tile += kInt4GroupBytes;
-  }
-}
-
-void Int8Expand(const uint8_t* tile, int64_t groups, float* w) {
-  for (int64_t g = 0; g < groups; ++g) {
-    const __m512 scale = HalfScales(tile + 512);
-    for (int j = 0; j < 8; ++j) {
-      const __m512i codes = _mm512_loadu_si512(tile + 64 * j);
-      for (int b = 0; b < 4; ++b) {
-        _mm512_storeu_ps(w + 16 * b, ExpandByte(codes, b, 128, scale));
-      }
-      w += 4 * kTileRows;
-    }
-    tile += kInt8GroupBytes;
-  }
-}
-
-void Bf16Expand(const uint8_t* tile, int64_t groups, float* w) {
-  for (int64_t i = 0; i < groups * kLinearGroup * kTileRows; i += 16) {
-    const __m256i bits =
-        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(tile + 2 * i));
-    const __m512i high = _mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16);
-    _mm512_storeu_ps(w + i, _mm512_castsi512_ps(high));
-  }
-}
-
-template <int kRows>
-void F32Rows(const float* x, int64_t x_stride, const float* w, int64_t k,
-             bool accumulate, float* out, int64_t out_stride) {
-  __m512 total[kRows];
-#pragma GCC unroll 12
-  for (int m = 0; m < kRows; ++m) {
-    total[m] = accumulate ? _mm512_loadu_ps(out + m * out_stride)
-                          : _mm512_setzero_ps();
-  }
-  for (int64_t i = 0; i < k; ++i) {
-    const __m512 weight = _mm512_loadu_ps(w + i * kTileRows);
-#pragma GCC unroll 12
-    for (int m = 0; m < kRows; ++m) {
-      total[m] = _mm512_fmadd_ps(_mm512_set1_ps(x[m * x_stride + i]), weight,
-                                 total[m]);
-    }
-  }
-  Store<kRows>(total, out, out_stride);
-}
-
-void F32Tile(const float* x, int64_t x_stride, int64_t rows, const float* w,
-             int64_t k, bool accumulate, float* out, int64_t out_stride) {
-  int64_t m = 0;
-  for (; m + 12 <= rows; m += 12) {
-    F32Rows<12>(x + m * x_stride, x_stride, w, k, accumulate,
-                out + m * out_stride, out_stride);
-  }
-  for (; m + 4 <= rows; m += 4) {
-    F32Rows<4>(x + m * x_stride, x_stride, w, k, accumulate,
-               out + m * out_stride, out_stride);
-  }
-  for (; m < rows; ++m) {
-    F32Rows<1>(x + m * x_stride, x_stride, w, k, accumulate,
-               out + m * out_stride, out_stride);
-  }
-}
-
 }  // namespace
 
 const LinearKernels kLinearKernelsAvx512 = {
@@ -393,11 +270,6 @@ const LinearKernels kLinearKernelsAvx512 = {
     Tile<Int2Format, int16_t>,
     Tile<Int4Format, int16_t>,
     Tile<Int8Format, int16_t>,
-    Int2Expand,
-    Int4Expand,
-    Int8Expand,
-    Bf16Expand,
-    F32Tile,
 };
 
 }  // namespace onegrid::cpu

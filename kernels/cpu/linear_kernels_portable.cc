@@ -174,14 +174,11 @@ void F32Tile(const float* x, int64_t x_stride, int64_t rows, const float* w,
 }  // namespace
 
 const LinearKernels kLinearKernelsPortable = {
-    QuantizeRow,
-    QuantizeRowWide,
-    Tile<Int2Format>,
-    Tile<Int4Format>,
-    Tile<Int8Format>,
-    Tile<Int2Format>,
-    Tile<Int4Format>,
-    Tile<Int8Format>,
+    QuantizeRow,      QuantizeRowWide,  Tile<Int2Format>, Tile<Int4Format>,
+    Tile<Int8Format>, Tile<Int2Format>, Tile<Int4Format>, Tile<Int8Format>,
+};
+
+const FloatKernels kFloatKernelsPortable = {
     Expand<Int2Format>,
     Expand<Int4Format>,
     Expand<Int8Format>,
@@ -200,6 +197,19 @@ const LinearKernels& LinearKernelsFor(kernels::Isa isa) {
       break;
   }
   return kLinearKernelsPortable;
+}
+
+const FloatKernels& FloatKernelsFor(kernels::Isa isa) {
+  KERNELS_CHECK(kernels::IsaSupported(isa));
+  switch (isa) {
+    case kernels::Isa::kAvx512Vnni:
+      return kFloatKernelsAvx512;
+    case kernels::Isa::kAvx2:
+      return kFloatKernelsAvx2;
+    case kernels::Isa::kReference:
+      break;
+  }
+  return kFloatKernelsPortable;
 }
 
 }  // namespace onegrid::cpu

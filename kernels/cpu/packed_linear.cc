@@ -27,7 +27,7 @@ struct TileFormat {
   float (*value)(const uint8_t* place, int row, int64_t k);
   TileKernel LinearKernels::* tile;       // nullptr: has no codes
   TileKernel LinearKernels::* wide_tile;  // of activations in 16 bits
-  ExpandKernel LinearKernels::* expand;
+  ExpandKernel FloatKernels::* expand;
 };
 
 namespace {
@@ -129,7 +129,7 @@ constexpr TileFormat kInt2 = {"Q2_0",
                               ScaledValue<Int2>,
                               &LinearKernels::int2_tile,
                               &LinearKernels::int2_wide_tile,
-                              &LinearKernels::int2_expand};
+                              &FloatKernels::int2_expand};
 constexpr TileFormat kInt4 = {"Q4_0",
                               kLinearGroup,
                               18,
@@ -138,7 +138,7 @@ constexpr TileFormat kInt4 = {"Q4_0",
                               ScaledValue<Int4>,
                               &LinearKernels::int4_tile,
                               &LinearKernels::int4_wide_tile,
-                              &LinearKernels::int4_expand};
+                              &FloatKernels::int4_expand};
 constexpr TileFormat kInt8 = {"Q8_0",
                               kLinearGroup,
                               34,
@@ -147,11 +147,11 @@ constexpr TileFormat kInt8 = {"Q8_0",
                               ScaledValue<Int8>,
                               &LinearKernels::int8_tile,
                               &LinearKernels::int8_wide_tile,
-                              &LinearKernels::int8_expand};
+                              &FloatKernels::int8_expand};
 constexpr TileFormat kBf16 = {
     "BF16",          kLinearGroup, 2 * kLinearGroup,
     kBf16GroupBytes, PackBf16,     Bf16Value,
-    nullptr,         nullptr,      &LinearKernels::bf16_expand};
+    nullptr,         nullptr,      &FloatKernels::bf16_expand};
 
 absl::StatusOr<const TileFormat*> FormatOf(quant::GgmlType type) {
   switch (type) {
@@ -261,7 +261,7 @@ void Linear(const QuantizedActivations& x, const PackedLinear& w, float* out,
 
 void LinearF32(const float* x, int64_t m, const PackedLinear& w, float* out,
                kernels::ThreadPool& pool, kernels::Isa isa) {
-  const LinearKernels& run = LinearKernelsFor(isa);
+  const FloatKernels& run = FloatKernelsFor(isa);
   TiledMatmulF32(x, m, View(w), run.*w.format().expand, run, out, pool);
 }
 

@@ -59,7 +59,7 @@ void TiledMatmul(const QuantizedActivations& x, const TiledWeights& weights,
 }
 
 void TiledMatmulF32(const float* x, int64_t m, const TiledWeights& weights,
-                    ExpandKernel expand, const LinearKernels& run, float* out,
+                    ExpandKernel expand, const FloatKernels& run, float* out,
                     kernels::ThreadPool& pool) {
   if (m == 0) return;
   const int64_t tiles = weights.tile_count();

@@ -31,7 +31,7 @@ void TiledMatmul(const QuantizedActivations& x, const TiledWeights& weights,
 
 // The same with x in floats and weights expanded to floats, block by block.
 void TiledMatmulF32(const float* x, int64_t m, const TiledWeights& weights,
-                    ExpandKernel expand, const LinearKernels& run, float* out,
+                    ExpandKernel expand, const FloatKernels& run, float* out,
                     kernels::ThreadPool& pool);
 
 }  // namespace onegrid::cpu
