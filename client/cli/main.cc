@@ -1,6 +1,4 @@
 // `onegrid`: the command-line client. Flags and wiring only.
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
 #include <filesystem>
 #include <functional>
@@ -11,53 +9,18 @@
 #include "client/cli/api.h"
 #include "client/cli/connection.h"
 #include "client/cli/generate.h"
+#include "client/cli/input_commands.h"
 #include "client/cli/jobs.h"
 #include "client/cli/local.h"
 #include "client/cli/pipeline_file.h"
+#include "client/cli/program.h"
+#include "client/cli/resource_commands.h"
 #include "client/cli/run_pipeline.h"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
-#include "services/model/inspect.h"
 
 namespace onegrid::cli {
 namespace {
-
-// Flags that every command shares, and the action that was chosen.
-struct Program {
-  std::string controller;
-  std::string data_dir = DefaultDataDir();
-  bool json = false;
-  std::function<absl::Status()> action;
-
-  ProgressSink sink() const { return {&std::cerr, isatty(STDERR_FILENO) != 0}; }
-
-  absl::StatusOr<std::unique_ptr<Api>> Open() const {
-    ASSIGN_OR_RETURN(const std::string address,
-                     FindController(controller, data_dir));
-    return std::make_unique<Api>(Connect(address));
-  }
-
-  // Prints a created or found resource: its JSON, or its name.
-  template <typename Resource>
-  absl::Status Print(const Resource& resource) const {
-    std::cout << (json ? ToJson(resource) : resource.name()) << std::endl;
-    return absl::OkStatus();
-  }
-
-  // Waits for `resource` unless `detach`, then prints it.
-  template <typename Resource>
-  absl::Status Complete(Api& api, const Resource& resource, bool detach) const {
-    if (detach) return Print(resource);
-    RETURN_IF_ERROR(WaitFor(api, resource.name(), sink()));
-    ASSIGN_OR_RETURN(const MessagePtr done, GetResource(api, resource.name()));
-    if (json) {
-      std::cout << ToJson(*done) << std::endl;
-      return absl::OkStatus();
-    }
-    std::cout << done->DebugString();
-    return absl::OkStatus();
-  }
-};
 
 void AddLocal(CLI::App& app, Program& program) {
   CLI::App* local =
@@ -84,93 +47,6 @@ void AddLocal(CLI::App& app, Program& program) {
   local->add_subcommand("status", "say what runs")->callback([&program] {
     program.action = [&program] {
       return LocalStatus(program.data_dir, program.json, std::cout);
-    };
-  });
-}
-
-void AddInspect(CLI::App& parent, Program& program) {
-  CLI::App* inspect = parent.add_subcommand(
-      "inspect", "say what a model's files hold; needs no controller");
-  auto options = std::make_shared<model::InspectOptions>();
-  auto path = std::make_shared<std::string>();
-  inspect
-      ->add_option("path", *path,
-                   "GGUF file (any of its shards) or folder with safetensors")
-      ->required()
-      ->check(CLI::ExistingPath);
-  inspect
-      ->add_option("--context", options->context_tokens,
-                   "tokens of the sequence in the memory to serve")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  inspect->callback([&program, options, path] {
-    program.action = [&program, options, path]() -> absl::Status {
-      options->json = program.json;
-      ASSIGN_OR_RETURN(const std::string text,
-                       model::InspectModel(*path, *options));
-      std::cout << text << std::flush;
-      return absl::OkStatus();
-    };
-  });
-}
-
-void AddModel(CLI::App& app, Program& program) {
-  CLI::App* model = app.add_subcommand("model", "base models");
-  model->require_subcommand(1);
-  AddInspect(*model, program);
-  CLI::App* import = model->add_subcommand(
-      "import", "upload a GGUF checkpoint and put it on the int4 grid");
-  auto id = std::make_shared<std::string>();
-  auto path = std::make_shared<std::string>();
-  import->add_option("path", *path, "GGUF file")
-      ->required()
-      ->check(CLI::ExistingFile);
-  import->add_option("--id", *id, "id of the base model")->required();
-  import->callback([&program, id, path] {
-    program.action = [&program, id, path]() -> absl::Status {
-      ASSIGN_OR_RETURN(const auto api, program.Open());
-      ASSIGN_OR_RETURN(
-          const v1::BaseModel imported,
-          ImportModel(*api, *id, *path, /*reuse=*/false, program.sink()));
-      return program.Print(imported);
-    };
-  });
-}
-
-void AddDataset(CLI::App& app, Program& program) {
-  CLI::App* dataset = app.add_subcommand("dataset", "datasets");
-  dataset->require_subcommand(1);
-  CLI::App* create = dataset->add_subcommand(
-      "create",
-      "upload JSONL files: prompt and completion, messages, text, alpaca or "
-      "sharegpt lines");
-  auto id = std::make_shared<std::string>();
-  auto files = std::make_shared<DatasetFiles>();
-  create->add_option("--id", *id, "id of the dataset")->required();
-  create->add_option("--train", files->train)
-      ->required()
-      ->check(CLI::ExistingFile);
-  create->add_option("--validation", files->validation)
-      ->required()
-      ->check(CLI::ExistingFile);
-  create->add_option("--test", files->test)
-      ->required()
-      ->check(CLI::ExistingFile);
-  create
-      ->add_option("--format", files->format,
-                   "format of the lines; default: what the first line is")
-      ->transform(CLI::CheckedTransformer(DatasetFormats(), CLI::ignore_case));
-  create->add_flag("--drop-invalid", files->drop_invalid,
-                   "leave out lines that cannot be learned, such as "
-                   "conversations without a last answer");
-  create->callback([&program, id, files] {
-    program.action = [&program, id, files]() -> absl::Status {
-      ASSIGN_OR_RETURN(const auto api, program.Open());
-      ASSIGN_OR_RETURN(
-          const v1::Dataset created,
-          CreateDataset(*api, *id, *files, /*reuse=*/false, program.sink()));
-      std::cerr << DescribeSplits(created);
-      return program.Print(created);
     };
   });
 }
@@ -419,71 +295,6 @@ void AddRun(CLI::App& app, Program& program) {
       return RunPipeline(*api, file, *options, program.sink());
     };
   });
-}
-
-absl::Status GetOne(const Program& program, const std::string& name) {
-  ASSIGN_OR_RETURN(const auto api, program.Open());
-  ASSIGN_OR_RETURN(const MessagePtr found, GetResource(*api, name));
-  std::cout << (program.json ? ToJson(*found) : found->DebugString());
-  return absl::OkStatus();
-}
-
-absl::Status ListAll(const Program& program, const std::string& collection) {
-  ASSIGN_OR_RETURN(const auto api, program.Open());
-  ASSIGN_OR_RETURN(const std::vector<MessagePtr> all,
-                   ListResources(*api, collection));
-  if (program.json) std::cout << "[\n";
-  for (size_t i = 0; i < all.size(); ++i) {
-    if (program.json) {
-      std::cout << (i == 0 ? "" : ",\n") << ToJson(*all[i]);
-      continue;
-    }
-    const google::protobuf::Message& message = *all[i];
-    const auto* descriptor = message.GetDescriptor();
-    const auto* reflection = message.GetReflection();
-    std::cout << reflection->GetString(message,
-                                       descriptor->FindFieldByName("name"));
-    if (const auto* state = descriptor->FindFieldByName("state")) {
-      std::cout << " " << reflection->GetEnum(message, state)->name();
-    }
-    std::cout << "\n";
-  }
-  if (program.json) std::cout << "]\n";
-  return absl::OkStatus();
-}
-
-// Commands that take one resource or collection.
-void AddResourceCommands(CLI::App& app, Program& program) {
-  using Action = std::function<absl::Status(const std::string&)>;
-  const auto add = [&](const char* name, const char* help,
-                       const std::string& argument_help, bool required,
-                       Action action) {
-    CLI::App* command = app.add_subcommand(name, help);
-    auto argument = std::make_shared<std::string>();
-    CLI::Option* option = command->add_option("name", *argument, argument_help);
-    if (required) option->required();
-    command->callback([&program, argument, action] {
-      program.action = [argument, action] { return action(*argument); };
-    });
-  };
-  add("get", "print one resource", "e.g. tuningJobs/t1", true,
-      [&program](const std::string& name) { return GetOne(program, name); });
-  add("list", "print all resources of a collection",
-      absl::StrJoin(CollectionNames(), ", "), true,
-      [&program](const std::string& name) { return ListAll(program, name); });
-  add("watch", "print events until a resource ends",
-      "resource; all events when left out", false,
-      [&program](const std::string& name) -> absl::Status {
-        ASSIGN_OR_RETURN(const auto api, program.Open());
-        return Watch(*api, name, program.json,
-                     {&std::cout, isatty(STDOUT_FILENO) != 0});
-      });
-  add("cancel", "cancel a tuning job or a pipeline run",
-      "tuningJobs/ID or pipelineRuns/ID", true,
-      [&program](const std::string& name) -> absl::Status {
-        ASSIGN_OR_RETURN(const auto api, program.Open());
-        return CancelResource(*api, name);
-      });
 }
 
 int Main(int argc, char** argv) {

@@ -125,6 +125,6 @@ void F32Tile(const float* x, int64_t x_stride, int64_t rows, const float* w,
 }  // namespace
 
 const FloatKernels kFloatKernelsAvx512 = {Int2Expand, Int4Expand, Int8Expand,
-                                       Bf16Expand, F32Tile};
+                                          Bf16Expand, F32Tile};
 
 }  // namespace onegrid::cpu
