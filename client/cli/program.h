@@ -1,4 +1,5 @@
-// What the commands of `onegrid` share: global flags, the chosen action, output.
+// What the commands of `onegrid` share: global flags, the chosen action,
+// output.
 #ifndef CLIENT_CLI_PROGRAM_H_
 #define CLIENT_CLI_PROGRAM_H_
 

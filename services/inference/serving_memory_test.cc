@@ -9,7 +9,7 @@
 #include <string>
 
 #include "kernels/base/thread_pool.h"
-#include "kernels/quant/grid_blocks.h"
+#include "kernels/quant/ggml_types.h"
 #include "services/inference/engine.h"
 #include "services/inference/gemma3_weights.h"
 #include "services/inference/kv_cache.h"
@@ -24,10 +24,12 @@ namespace {
 TEST(ServingMemoryTest, EqualsWhatTheEngineHolds) {
   EXPECT_EQ(EngineOptions{}.max_step_tokens, model::kServedStepTokens);
   kernels::ThreadPool pool(1);
+  TinyModelOptions bf16;
+  bf16.types["blk.1.ffn_up.weight"] = quant::GgmlType::kBF16;
   const std::string path =
       std::string(std::getenv("TEST_TMPDIR")) + "/tiny.gguf";
   for (const TinyModelOptions& options :
-       {TinyModelOptions{}, MixedTinyModel()}) {
+       {TinyModelOptions{}, MixedTinyModel(), bf16}) {
     ASSERT_TRUE(WriteTinyModel(path, options).ok());
     const auto file = model::GgufFile::Open(path);
     ASSERT_TRUE(file.ok()) << file.status();
@@ -38,8 +40,7 @@ TEST(ServingMemoryTest, EqualsWhatTheEngineHolds) {
     int64_t bytes = 0;
     const auto add = [&](const std::string& name) {
       const model::GgufFile::Tensor& tensor = *(*file)->Find(name);
-      bytes += model::PackedBytes(**quant::GridOfBlocks(tensor.type),
-                                  tensor.rows(), tensor.cols());
+      bytes += model::PackedBytes(tensor.type, tensor.rows(), tensor.cols());
     };
     for (const auto& spec : model::Gemma3Linears(weights->config)) {
       add(spec.gguf_name);

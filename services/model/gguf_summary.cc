@@ -57,9 +57,12 @@ absl::Status AddTensors(const GgufFile& file, const Gemma3Config& config,
       if (norms.count(tensor.name) == 0) builder.AddOtherTensor(tensor.name);
       continue;
     }
+    if (tensor.type == quant::GgmlType::kBF16) {
+      builder.SetServedType(tensor.name, tensor.type);
+    }
     const auto grid = quant::GridOfBlocks(tensor.type);
     if (!grid.ok()) continue;
-    builder.SetGrid(tensor.name, **grid);
+    builder.SetServedType(tensor.name, tensor.type);
     RETURN_IF_ERROR(AddScales(file, tensor, **grid, builder));
   }
   return absl::OkStatus();

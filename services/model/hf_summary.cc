@@ -10,6 +10,7 @@
 #include "absl/types/span.h"
 #include "kernels/quant/ct_pack.h"
 #include "kernels/quant/dequantize.h"
+#include "kernels/quant/grid_blocks.h"
 #include "nlohmann/json.hpp"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
@@ -198,7 +199,7 @@ absl::Status FolderReader::AddPacked(const std::string& module,
       continue;
     }
     type = grid->name;
-    builder_.SetGrid(gguf_name, *grid);
+    builder_.SetServedType(gguf_name, quant::BlockType(*grid));
     builder_.AddScales(*grid, scales);
   }
   builder_.AddTensor(type, out * in, bytes);

@@ -81,8 +81,8 @@ void AddBlocks(const std::string& name, const GridMatrix& matrix,
                   .ok());
 }
 
-// Q4_0 linears, a Q8_0 embedding, F32 norms.
-GgufWriter TinyOnGrids() {
+// Q4_0 linears, F32 norms, the embedding Q8_0 or BF16.
+GgufWriter TinyOnGrids(GgmlType embedding = GgmlType::kQ8_0) {
   const Gemma3Config config = TinyConfig();
   GgufWriter writer;
   for (const auto& [key, value] : Gemma3Metadata(config)) {
@@ -90,8 +90,17 @@ GgufWriter TinyOnGrids() {
   }
   for (auto& [key, value] : TinyTokenizerMetadata({})) writer.Set(key, value);
   writer.Set("tokenizer.chat_template", std::string("{{ messages }}"));
-  AddBlocks(kGgufEmbedding,
-            Matrix(quant::kInt8G32, config.vocab_size, config.hidden), writer);
+  if (embedding == GgmlType::kBF16) {
+    const std::vector<uint8_t> zeros(2 * config.vocab_size * config.hidden);
+    EXPECT_TRUE(writer
+                    .AddTensor(kGgufEmbedding, embedding,
+                               {config.hidden, config.vocab_size}, zeros)
+                    .ok());
+  } else {
+    AddBlocks(kGgufEmbedding,
+              Matrix(quant::kInt8G32, config.vocab_size, config.hidden),
+              writer);
+  }
   for (const LinearSpec& spec : Gemma3Linears(config)) {
     AddBlocks(spec.gguf_name, Matrix(quant::kInt4G32, spec.out, spec.in),
               writer);
@@ -177,6 +186,15 @@ TEST(InspectTest, JsonHasTheSameNumbers) {
   EXPECT_EQ(found["serve"]["weight_bytes"],
             61440 / 32 * 18 + 272 * 64 / 32 * 34);
   EXPECT_EQ(found["serve"]["form"], "as they are");
+}
+
+TEST(InspectTest, Bf16MatricesOfAGgufAreServedAsTheyAre) {
+  const auto text = InspectModel(
+      WriteTiny("bf16.gguf", TinyOnGrids(GgmlType::kBF16)), {.json = true});
+  ASSERT_TRUE(text.ok()) << text.status();
+  const json serve = json::parse(*text)["serve"];
+  EXPECT_EQ(serve["form"], "as they are");
+  EXPECT_EQ(serve["weight_bytes"], 61440 / 32 * 18 + 272 * 64 * 2);
 }
 
 TEST(InspectTest, AMatrixThatIsNotOnAGridMeansAnImport) {

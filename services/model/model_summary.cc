@@ -81,23 +81,23 @@ ModelSummary ModelSummaryBuilder::Finish(int64_t context_tokens,
     return summary_;
   }
   const std::vector<LinearSpec> linears = Gemma3Linears(config);
-  const bool all_on_grids = grid_of_.size() == linears.size() + 1;
+  const bool all_served = served_types_.size() == linears.size() + 1;
   if (!packed_form.empty()) {
     summary_.served_form = packed_form;
   } else {
-    summary_.served_form = all_on_grids ? "as they are" : "imported";
-    if (!all_on_grids) grid_of_.clear();
+    summary_.served_form = all_served ? "as they are" : "imported";
+    if (!all_served) served_types_.clear();
   }
   const auto add = [&](const std::string& name, int64_t rows, int64_t cols,
-                       const quant::Grid& imported) {
-    const auto found = grid_of_.find(name);
+                       quant::GgmlType imported) {
+    const auto found = served_types_.find(name);
     summary_.weight_bytes += PackedBytes(
-        found == grid_of_.end() ? imported : *found->second, rows, cols);
+        found == served_types_.end() ? imported : found->second, rows, cols);
   };
   for (const LinearSpec& spec : linears) {
-    add(spec.gguf_name, spec.out, spec.in, quant::kInt4G32);
+    add(spec.gguf_name, spec.out, spec.in, quant::GgmlType::kQ4_0);
   }
-  add(kGgufEmbedding, config.vocab_size, config.hidden, quant::kInt8G32);
+  add(kGgufEmbedding, config.vocab_size, config.hidden, quant::GgmlType::kQ8_0);
   summary_.kv_bytes = Int8KvBytes(config, summary_.context);
   return summary_;
 }

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "kernels/quant/ggml_types.h"
 #include "kernels/quant/grid.h"
 #include "services/model/model_summary.h"
 #include "services/model/sentencepiece_model.h"
@@ -23,9 +24,10 @@ class ModelSummaryBuilder {
   }
 
   void AddTensor(const std::string& type, int64_t parameters, int64_t bytes);
-  // A matrix of the model, by its GGUF name, is stored on this grid.
-  void SetGrid(const std::string& gguf_name, const quant::Grid& grid) {
-    grid_of_[gguf_name] = &grid;
+  // A matrix of the model, by its GGUF name, is in memory what this type of
+  // blocks is in a file.
+  void SetServedType(const std::string& gguf_name, quant::GgmlType type) {
+    served_types_[gguf_name] = type;
   }
   void AddScales(const quant::Grid& grid, absl::Span<const float> scales);
   void AddOtherTensor(const std::string& name) {
@@ -44,7 +46,7 @@ class ModelSummaryBuilder {
   ModelSummary summary_;
   std::map<std::string, TypeSummary> types_;
   std::map<std::string, GridSummary> grids_;
-  std::map<std::string, const quant::Grid*> grid_of_;
+  std::map<std::string, quant::GgmlType> served_types_;
 };
 
 absl::StatusOr<ModelSummary> SummaryOfGguf(const std::string& path,

@@ -4,7 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/quant/ggml_types.h"
-#include "kernels/quant/grid_blocks.h"
+#include "kernels/quant/grid.h"
 #include "services/common/error_info.h"
 
 namespace onegrid::model {
@@ -25,9 +25,8 @@ absl::Status Unsupported(const std::string& what) {
 
 }  // namespace
 
-int64_t PackedBytes(const quant::Grid& grid, int64_t rows, int64_t cols) {
-  return RoundUp(rows, kTileRows) *
-         *quant::RowBytes(quant::BlockType(grid), cols);
+int64_t PackedBytes(quant::GgmlType type, int64_t rows, int64_t cols) {
+  return RoundUp(rows, kTileRows) * *quant::RowBytes(type, cols);
 }
 
 int64_t Int8KvBytes(const Gemma3Config& config, int64_t context_tokens) {

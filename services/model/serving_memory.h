@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "absl/status/status.h"
-#include "kernels/quant/grid.h"
+#include "kernels/quant/ggml_types.h"
 #include "services/model/gemma3_config.h"
 
 // What the inference service holds of a model, without loading it. The service
@@ -18,8 +18,8 @@ inline constexpr int64_t kServedStepTokens = 256;
 inline constexpr int64_t kServedRollback = 8;
 
 // Bytes of a matrix [rows, cols] in memory: its blocks of a GGUF file, the rows
-// filled up to a multiple of 16. cols must be a multiple of the group.
-int64_t PackedBytes(const quant::Grid& grid, int64_t rows, int64_t cols);
+// filled up to a multiple of 16. cols must be whole blocks.
+int64_t PackedBytes(quant::GgmlType type, int64_t rows, int64_t cols);
 
 // The most bytes of the int8 keys and values of one sequence of
 // `context_tokens`. For each layer, key/value head and token: the codes of key
