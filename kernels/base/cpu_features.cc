@@ -1,6 +1,8 @@
 #include "kernels/base/cpu_features.h"
 
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cstdint>
 
@@ -14,6 +16,14 @@ uint64_t ReadXcr0() {
   uint32_t low, high;
   __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   return (static_cast<uint64_t>(high) << 32) | low;
+}
+
+// Linux saves the state of tiles only for processes that ask for it:
+// Documentation/arch/x86/xstate.rst.
+bool MayUseTiles() {
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
 // Bit positions: Intel Software Developer's Manual, volume 2A, CPUID.
@@ -36,8 +46,9 @@ CpuFeatures Detect() {
   found.avx512bw = zmm && Bit(ebx, 30);
   found.avx512vl = zmm && Bit(ebx, 31);
   found.avx512vnni = zmm && Bit(ecx, 11);
-  found.amx_bf16 = tiles && Bit(edx, 22);
-  found.amx_int8 = tiles && Bit(edx, 24) && Bit(edx, 25);
+  const bool amx = tiles && Bit(edx, 24) && MayUseTiles();
+  found.amx_bf16 = amx && Bit(edx, 22);
+  found.amx_int8 = amx && Bit(edx, 25);
   if (subleaves >= 1 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0) {
     found.avxvnni = ymm && Bit(eax, 4);
     found.avx512bf16 = zmm && Bit(eax, 5);
@@ -55,19 +66,23 @@ const CpuFeatures& GetCpuFeatures() {
 bool IsaSupported(Isa isa) {
   const CpuFeatures& cpu = GetCpuFeatures();
   const bool avx2 = cpu.avx2 && cpu.fma && cpu.f16c;
+  const bool avx512 =
+      avx2 && cpu.avx512f && cpu.avx512bw && cpu.avx512vl && cpu.avx512vnni;
   switch (isa) {
     case Isa::kReference:
       return true;
     case Isa::kAvx2:
       return avx2;
     case Isa::kAvx512Vnni:
-      return avx2 && cpu.avx512f && cpu.avx512bw && cpu.avx512vl &&
-             cpu.avx512vnni;
+      return avx512;
+    case Isa::kAmx:
+      return avx512 && cpu.amx_int8;
   }
   return false;
 }
 
 Isa BestIsa() {
+  if (IsaSupported(Isa::kAmx)) return Isa::kAmx;
   if (IsaSupported(Isa::kAvx512Vnni)) return Isa::kAvx512Vnni;
   if (IsaSupported(Isa::kAvx2)) return Isa::kAvx2;
   return Isa::kReference;
@@ -81,6 +96,8 @@ const char* IsaName(Isa isa) {
       return "avx2";
     case Isa::kAvx512Vnni:
       return "avx512_vnni";
+    case Isa::kAmx:
+      return "amx_int8";
   }
   return "unknown";
 }

@@ -4,7 +4,8 @@
 namespace onegrid::kernels {
 
 // Instruction sets that both the processor (CPUID) and the operating system
-// (XCR0: saved vector state) allow this process to use.
+// (XCR0: saved vector state; for AMX also a permission, which is asked for)
+// allow this process to use.
 struct CpuFeatures {
   bool avx2 = false;
   bool fma = false;
@@ -26,7 +27,12 @@ const CpuFeatures& GetCpuFeatures();
 //   kReference:  portable C++ for any x86-64.
 //   kAvx2:       AVX2 + FMA + F16C.
 //   kAvx512Vnni: AVX-512 F, BW, VL and VNNI on top of kAvx2.
-enum class Isa { kReference, kAvx2, kAvx512Vnni };
+//   kAmx:        AMX tiles of int8 on top of kAvx512Vnni.
+enum class Isa { kReference, kAvx2, kAvx512Vnni, kAmx };
+
+// All of them, the slowest first.
+inline constexpr Isa kAllIsas[] = {Isa::kReference, Isa::kAvx2,
+                                   Isa::kAvx512Vnni, Isa::kAmx};
 
 // True if this process may run code compiled for isa.
 bool IsaSupported(Isa isa);
@@ -34,7 +40,7 @@ bool IsaSupported(Isa isa);
 // The fastest supported one.
 Isa BestIsa();
 
-// "reference", "avx2" or "avx512_vnni".
+// "reference", "avx2", "avx512_vnni" or "amx_int8".
 const char* IsaName(Isa isa);
 
 }  // namespace onegrid::kernels

@@ -20,7 +20,7 @@ TEST(CpuFeaturesTest, AgreesWithTheCompilersDetection) {
 TEST(CpuFeaturesTest, BestIsaIsSupportedAndNoneBetterIs) {
   EXPECT_TRUE(IsaSupported(Isa::kReference));
   EXPECT_TRUE(IsaSupported(BestIsa()));
-  for (Isa isa : {Isa::kReference, Isa::kAvx2, Isa::kAvx512Vnni}) {
+  for (const Isa isa : kAllIsas) {
     if (static_cast<int>(isa) > static_cast<int>(BestIsa())) {
       EXPECT_FALSE(IsaSupported(isa)) << IsaName(isa);
     }

@@ -21,9 +21,9 @@ constexpr float kLowestScore = -3.0e38f;
 // does not depend on the threads or on the tokens that are computed with it.
 constexpr int64_t kPartPages = 4;
 
-// Up to kBlockQueryRows (query, head) rows of one item that read one key/value
-// head, and the keys they see. Row r is query r / group, head r % group of the
-// key/value head's group of query heads.
+// Up to a kernel's block_rows (query, head) rows of one item that read one
+// key/value head, and the keys they see. Row r is query r / group, head r %
+// group of the key/value head's group of query heads.
 struct Block {
   int64_t item;
   int64_t kv_head;
@@ -45,20 +45,20 @@ struct Part {
 // Softmax state of a block's rows: running maximum, sum of exponentials and
 // weighted sum of values [rows][d].
 struct Partial {
-  float max[kBlockQueryRows];
-  float sum[kBlockQueryRows];
-  float values[kBlockQueryRows * kMaxHeadDim];
+  float max[kMaxBlockQueryRows];
+  float sum[kMaxBlockQueryRows];
+  float values[kMaxBlockQueryRows * kMaxHeadDim];
 };
 
 // The queries of a block, as the cache's score kernel wants them.
 struct Int8Queries {
-  alignas(64) int16_t codes[kBlockQueryRows * kMaxHeadDim];
-  int32_t sums[kBlockQueryRows];
-  float scales[kBlockQueryRows];
+  alignas(64) int16_t codes[kMaxBlockQueryRows * kMaxHeadDim];
+  int32_t sums[kMaxBlockQueryRows];
+  float scales[kMaxBlockQueryRows];
 };
 
 struct F32Queries {
-  alignas(64) float q[kBlockQueryRows * kMaxHeadDim];
+  alignas(64) float q[kMaxBlockQueryRows * kMaxHeadDim];
 };
 
 template <typename Cache>
@@ -159,13 +159,13 @@ class Attention {
                     item.first_pos + item.m <= item.cache->length());
       for (int64_t head = 0; head < kv_heads_; ++head) {
         const int64_t rows = item.m * group_;
-        for (int64_t row = 0; row < rows; row += kBlockQueryRows) {
+        for (int64_t row = 0; row < rows; row += kernels_.block_rows) {
           Block block = {};
           block.item = static_cast<int64_t>(i);
           block.kv_head = head;
           block.first_row = row;
-          block.rows =
-              static_cast<int>(std::min<int64_t>(kBlockQueryRows, rows - row));
+          block.rows = static_cast<int>(
+              std::min<int64_t>(kernels_.block_rows, rows - row));
           block.first_page = FirstKey(Position(block, 0)) / kPageTokens;
           block.end_page = Position(block, block.rows - 1) / kPageTokens + 1;
           blocks_.push_back(block);
@@ -207,21 +207,24 @@ class Attention {
     }
   }
 
-  // scores[r * kPageTokens + t] for the 16 keys t of one tile.
+  // scores[r * kPageTokens + t] for keys [first, last) of a page.
   void Scores(const Block& block, Int8Queries* queries, int64_t page,
-              int64_t tile, float* scores) const {
+              int64_t first, int64_t last, float* scores) const {
     const KvInt8& cache = *ItemOf(block).cache;
-    kernels_.scores_int8(Panel(queries, block.rows), d_,
-                         cache.KeyTile(page, block.kv_head, tile),
-                         cache.KeyScales(page, block.kv_head) + tile * kKeyTile,
-                         scores, kPageTokens);
+    kernels_.scores_int8(
+        Panel(queries, block.rows), d_, cache.Keys(page, block.kv_head),
+        cache.KeyScales(page, block.kv_head),
+        static_cast<int>(first / kKeyTile),
+        static_cast<int>((last - 1) / kKeyTile + 1), scores, kPageTokens);
   }
 
   void Scores(const Block& block, F32Queries* queries, int64_t page,
-              int64_t tile, float* scores) const {
-    floats_.f32_tile(queries->q, d_, block.rows,
-                     ItemOf(block).cache->KeyTile(page, block.kv_head, tile),
-                     d_, false, scores, kPageTokens);
+              int64_t first, int64_t last, float* scores) const {
+    for (int64_t tile = first / kKeyTile; tile * kKeyTile < last; ++tile) {
+      floats_.f32_tile(queries->q, d_, block.rows,
+                       ItemOf(block).cache->KeyTile(page, block.kv_head, tile),
+                       d_, false, scores + tile * kKeyTile, kPageTokens);
+    }
   }
 
   // Adds keys [first, last) of a page, weighted by `weights`, to `values`.
@@ -247,14 +250,12 @@ class Attention {
     std::fill_n(state->values, block.rows * d_, 0.0f);
     const int64_t first_key = FirstKey(Position(block, 0));
     const int64_t end_key = Position(block, block.rows - 1) + 1;
-    alignas(64) float scores[kBlockQueryRows * kPageTokens];
+    alignas(64) float scores[kMaxBlockQueryRows * kPageTokens];
     for (int64_t page = part.first_page; page < part.end_page; ++page) {
       const int64_t start = page * kPageTokens;
       const int64_t first = std::max<int64_t>(0, first_key - start);
       const int64_t last = std::min(kPageTokens, end_key - start);
-      for (int64_t tile = first / kKeyTile; tile * kKeyTile < last; ++tile) {
-        Scores(block, queries, page, tile, scores + tile * kKeyTile);
-      }
+      Scores(block, queries, page, first, last, scores);
       for (int r = 0; r < block.rows; ++r) {
         const int64_t position = Position(block, r);
         const float correction = kernels_.softmax_step(

@@ -95,9 +95,11 @@ void Shapes(benchmark::internal::Benchmark* b) {
   b->Args({512, 2048, 512})->Args({512, 8192, 0});
 }
 
+constexpr kernels::Isa kAmx = kernels::Isa::kAmx;
 constexpr kernels::Isa kAvx512 = kernels::Isa::kAvx512Vnni;
 constexpr kernels::Isa kAvx2 = kernels::Isa::kAvx2;
 
+BENCHMARK_CAPTURE(AttentionInt8, amx, kAmx)->Apply(Shapes);
 BENCHMARK_CAPTURE(AttentionInt8, avx512, kAvx512)->Apply(Shapes);
 BENCHMARK_CAPTURE(AttentionInt8, avx2, kAvx2)->Apply(Shapes);
 BENCHMARK_CAPTURE(AttentionF32, avx512, kAvx512)->Apply(Shapes);

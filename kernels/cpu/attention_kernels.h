@@ -12,12 +12,13 @@ namespace onegrid::cpu {
 
 // Keys of one key tile.
 inline constexpr int kKeyTile = 16;
-// Query rows that one block of attention works on.
-inline constexpr int kBlockQueryRows = 12;
+// Most query rows that one block of attention works on.
+inline constexpr int kMaxBlockQueryRows = 24;
+// The largest head.
+inline constexpr int kLargestHead = 512;
 
-// Up to kBlockQueryRows queries in 16 bits: codes [rows][head_dim], in each
-// four in an order that belongs to the instruction set, sums [rows] of the
-// codes, scales [rows].
+// Some queries in 16 bits: codes [rows][head_dim], in each row in an order that
+// belongs to the instruction set, sums [rows] of the codes, scales [rows].
 struct QueryPanel {
   int16_t* codes;
   int32_t* sums;
@@ -26,14 +27,18 @@ struct QueryPanel {
 };
 
 struct AttentionKernels {
+  // Query rows of a block.
+  int block_rows;
   // One rotated key x [d] to codes and its scale, max |x| / 127.
   void (*quantize_key)(const float* x, int64_t d, int8_t* codes, float* scale);
   // Query x [d] into row r of the panel: scale = max |x| / 32767 * factor.
   void (*quantize_query)(const float* x, int64_t d, float factor, int r,
                          const QueryPanel& panel);
-  // scores[r * stride + t] = q_r . k_t for the 16 keys of a tile.
+  // scores[r * stride + t] = q_r . k_t for the keys of tiles [first_tile,
+  // end_tile) of a page; others of the page may be written too.
   void (*scores_int8)(const QueryPanel& panel, int64_t d, const uint8_t* keys,
-                      const float* key_scales, float* scores, int64_t stride);
+                      const float* key_scales, int first_tile, int end_tile,
+                      float* scores, int64_t stride);
   // One page of a row's online softmax. Scores [0, 64) become exp(score - max)
   // inside [begin, end) and 0 outside. *max and *sum are updated; what was
   // summed before must be multiplied by the result.
@@ -56,6 +61,7 @@ struct AttentionKernels {
 extern const AttentionKernels kAttentionKernelsPortable;
 extern const AttentionKernels kAttentionKernelsAvx2;
 extern const AttentionKernels kAttentionKernelsAvx512;
+extern const AttentionKernels kAttentionKernelsAmx;
 
 // The set for isa, which the processor must support.
 const AttentionKernels& AttentionKernelsFor(kernels::Isa isa);

@@ -12,6 +12,8 @@
 namespace onegrid::cpu {
 namespace {
 
+// Query rows of a block, but for AMX.
+inline constexpr int kBlockQueryRows = 12;
 // Keys of a page.
 inline constexpr int64_t kPageKeys = 64;
 // Below this a row becomes zero: 127 / amax would leave the range of a float.
@@ -34,23 +36,29 @@ void QuantizeKey(const float* x, int64_t d, int8_t* codes, float* scale) {
   *scale = amax / 127.0f;
 }
 
-void QuantizeQuery(const float* x, int64_t d, float factor, int r,
-                   const QueryPanel& panel) {
+// The codes in their order, sum and scale into the panel.
+inline void QuantizeQueryCodes(const float* x, int64_t d, float factor, int r,
+                               const QueryPanel& panel, int16_t* codes) {
   const float amax = LargestMagnitude(x, d);
   const F inverse = Set(amax > kSmallestRow ? 32767.0f / amax : 0.0f);
-  int16_t* codes = panel.codes + r * d;
   int32_t sum = 0;
   for (int64_t i = 0; i < d; i += kLanes) {
     ToInt16(Load(x + i) * inverse, codes + i);
   }
   for (int64_t i = 0; i < d; ++i) sum += codes[i];
+  panel.sums[r] = sum;
+  panel.scales[r] = amax / 32767.0f * factor;
+}
+
+void QuantizeQuery(const float* x, int64_t d, float factor, int r,
+                   const QueryPanel& panel) {
+  int16_t* codes = panel.codes + r * d;
+  QuantizeQueryCodes(x, d, factor, r, panel, codes);
   for (int64_t i = 0; kSwapQueryCodes && i < d; i += 4) {
     const int16_t second = codes[i + 1];
     codes[i + 1] = codes[i + 2];
     codes[i + 2] = second;
   }
-  panel.sums[r] = sum;
-  panel.scales[r] = amax / 32767.0f * factor;
 }
 
 template <int kRows>
@@ -70,7 +78,8 @@ void ScoresInt8Rows(const QueryPanel& panel, int64_t d, const uint8_t* keys,
 }
 
 void ScoresInt8(const QueryPanel& panel, int64_t d, const uint8_t* keys,
-                const float* key_scales, float* scores, int64_t stride) {
+                const float* key_scales, int first_tile, int end_tile,
+                float* scores, int64_t stride) {
   using Function = void (*)(const QueryPanel&, int64_t, const uint8_t*,
                             const float*, float*, int64_t);
   static constexpr Function kByRows[kBlockQueryRows] = {
@@ -78,7 +87,11 @@ void ScoresInt8(const QueryPanel& panel, int64_t d, const uint8_t* keys,
       ScoresInt8Rows<4>,  ScoresInt8Rows<5>,  ScoresInt8Rows<6>,
       ScoresInt8Rows<7>,  ScoresInt8Rows<8>,  ScoresInt8Rows<9>,
       ScoresInt8Rows<10>, ScoresInt8Rows<11>, ScoresInt8Rows<12>};
-  kByRows[panel.rows - 1](panel, d, keys, key_scales, scores, stride);
+  for (int tile = first_tile; tile < end_tile; ++tile) {
+    const int64_t first = tile * kKeyTile;
+    kByRows[panel.rows - 1](panel, d, keys + first * d, key_scales + first,
+                            scores + first, stride);
+  }
 }
 
 inline float ExpOf(float x) {
@@ -205,8 +218,8 @@ void AddValuesF32(const float* p, int64_t stride, int rows, const float* v,
 }
 
 inline constexpr AttentionKernels kLocalAttentionKernels = {
-    QuantizeKey, QuantizeQuery, ScoresInt8,   SoftmaxStep,
-    Join,        AddValuesInt8, AddValuesF32,
+    kBlockQueryRows, QuantizeKey, QuantizeQuery, ScoresInt8,
+    SoftmaxStep,     Join,        AddValuesInt8, AddValuesF32,
 };
 
 }  // namespace

@@ -10,6 +10,8 @@ const AttentionKernels kAttentionKernelsPortable = kLocalAttentionKernels;
 const AttentionKernels& AttentionKernelsFor(kernels::Isa isa) {
   KERNELS_CHECK(kernels::IsaSupported(isa));
   switch (isa) {
+    case kernels::Isa::kAmx:
+      return kAttentionKernelsAmx;
     case kernels::Isa::kAvx512Vnni:
       return kAttentionKernelsAvx512;
     case kernels::Isa::kAvx2:

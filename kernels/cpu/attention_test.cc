@@ -133,7 +133,8 @@ struct Dequantized {
     for (int64_t t = 0; t < s.keys; ++t) {
       for (int64_t head = 0; head < s.kv_heads; ++head) {
         const int64_t page = t / kPageTokens, at = t % kPageTokens;
-        const uint8_t* tile = cache.KeyTile(page, head, at / kKeyTile);
+        const uint8_t* tile =
+            cache.Keys(page, head) + at / kKeyTile * kKeyTile * s.head_dim;
         for (int64_t i = 0; i < s.head_dim; ++i) {
           const int code = tile[i / 4 * 64 + at % kKeyTile * 4 + i % 4] - 128;
           k.push_back(static_cast<float>(code) *
@@ -286,14 +287,15 @@ TEST_P(AttentionTest, QueriesKeepSixteenBits) {
   const double step = amax / 32767;
   // Keys that are 1 in one column show what the query holds there.
   double worst = 0;
-  const std::vector<float> ones(kKeyTile, 1.0f);
+  const std::vector<float> ones(kPageTokens, 1.0f);
   for (int64_t i = 0; i < d; i += kKeyTile) {
-    std::vector<uint8_t> keys(static_cast<size_t>(kKeyTile * d), 128);
+    std::vector<uint8_t> keys(static_cast<size_t>(kPageTokens * d), 128);
     for (int64_t t = 0; t < kKeyTile; ++t) {
       keys[static_cast<size_t>((i + t) / 4 * 64 + 4 * t + (i + t) % 4)] = 129;
     }
-    float held[kKeyTile];
-    run.scores_int8(panel, d, keys.data(), ones.data(), held, kKeyTile);
+    float held[kPageTokens];
+    run.scores_int8(panel, d, keys.data(), ones.data(), 0, 1, held,
+                    kPageTokens);
     for (int64_t t = 0; t < kKeyTile; ++t) {
       const double error = std::fabs(double{held[t]} - x[i + t]);
       worst = std::max(worst, error / step);
@@ -356,8 +358,7 @@ TEST_P(AttentionTest, TruncatedTokensAreReplacedByNewOnes) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Isas, AttentionTest,
-                         testing::Values(Isa::kReference, Isa::kAvx2,
-                                         Isa::kAvx512Vnni),
+                         testing::ValuesIn(kernels::kAllIsas),
                          [](const auto& info) {
                            return kernels::IsaName(info.param);
                          });

@@ -150,8 +150,7 @@ TEST_P(ElementwiseTest, HadamardMatchesReference) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Isas, ElementwiseTest,
-                         testing::Values(Isa::kReference, Isa::kAvx2,
-                                         Isa::kAvx512Vnni),
+                         testing::ValuesIn(kernels::kAllIsas),
                          [](const auto& info) {
                            return kernels::IsaName(info.param);
                          });

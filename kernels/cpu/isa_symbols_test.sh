@@ -1,5 +1,5 @@
 #!/bin/bash
-# A file compiled for AVX2 or AVX-512 may define one symbol that the linker sees:
+# A file compiled for AVX2, AVX-512 or AMX may define one symbol that the linker sees:
 # its table of kernels. Any other (an inline function of a header, a template)
 # could replace the portable copy and stop older processors.
 set -euo pipefail
@@ -8,15 +8,15 @@ for archive in "$@"; do
   name="$(basename "${archive}" .a)"
   extra="$(nm --defined-only --extern-only "${archive}" 2>/dev/null |
     awk 'NF == 3 {print $3}' |
-    grep -vE 'k(Linear|Float|Vector|Attention|Peak)KernelsAvx(2|512)E|__odr_asan' || true)"
+    grep -vE 'k(Linear|Float|Vector|Attention|Peak)Kernels(Avx2|Avx512|Amx)E|__odr_asan' || true)"
   if [[ -n "${extra}" ]]; then
     echo "${name} defines more than its table of kernels:"
     echo "${extra}"
     failed=1
   fi
 done
-if [[ "$#" -ne 8 ]]; then
-  echo "expected 8 archives, got $#"
+if [[ "$#" -ne 11 ]]; then
+  echo "expected 11 archives, got $#"
   failed=1
 fi
 exit "${failed}"

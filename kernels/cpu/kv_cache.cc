@@ -85,12 +85,13 @@ void KvPages::Extend(int64_t tokens) {
 KvInt8::KvInt8(const KvLayout& layout)
     : KvPages(layout, Int8HeadBytes(layout.head_dim)) {}
 
-const uint8_t* KvInt8::KeyTile(int64_t page, int64_t head, int64_t tile) const {
-  return Head(page, head) + tile * kKeyTile * layout().head_dim;
+const uint8_t* KvInt8::Keys(int64_t page, int64_t head) const {
+  return Head(page, head);
 }
 
 const int8_t* KvInt8::Values(int64_t page, int64_t head) const {
-  return reinterpret_cast<const int8_t*>(KeyTile(page, head, kTiles));
+  return reinterpret_cast<const int8_t*>(Head(page, head) +
+                                         kPageTokens * layout().head_dim);
 }
 
 const float* KvInt8::KeyScales(int64_t page, int64_t head) const {
@@ -104,7 +105,7 @@ const float* KvInt8::ValueScales(int64_t page, int64_t head) const {
 
 void KvInt8::Append(const float* k, const float* v, int64_t tokens,
                     kernels::ThreadPool& pool, kernels::Isa isa) {
-  const LinearKernels& linear = LinearKernelsFor(isa);
+  const LinearKernels& linear = LinearKernelsFor(isa, 1);
   const VectorKernels& vectors = VectorKernelsFor(isa);
   const AttentionKernels& attention = AttentionKernelsFor(isa);
   const int64_t first = length();

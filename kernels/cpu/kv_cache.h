@@ -7,13 +7,14 @@
 #include "kernels/base/aligned_buffer.h"
 #include "kernels/base/cpu_features.h"
 #include "kernels/base/thread_pool.h"
+#include "kernels/cpu/attention_kernels.h"
 
 namespace onegrid::cpu {
 
 // Tokens of one page of keys and values.
 inline constexpr int64_t kPageTokens = 64;
 // The largest head that attention takes.
-inline constexpr int64_t kMaxHeadDim = 512;
+inline constexpr int64_t kMaxHeadDim = kLargestHead;
 
 struct KvLayout {
   int64_t head_dim;  // A power of two, 32 to kMaxHeadDim.
@@ -77,7 +78,7 @@ class KvInt8 : public KvPages {
   void Append(const float* k, const float* v, int64_t tokens,
               kernels::ThreadPool& pool, kernels::Isa isa = kernels::BestIsa());
 
-  const uint8_t* KeyTile(int64_t page, int64_t head, int64_t tile) const;
+  const uint8_t* Keys(int64_t page, int64_t head) const;
   const float* KeyScales(int64_t page, int64_t head) const;
   const int8_t* Values(int64_t page, int64_t head) const;
   const float* ValueScales(int64_t page, int64_t head) const;

@@ -84,6 +84,10 @@ void Int4(benchmark::State& state, kernels::Isa isa) {
   Product(state, GgmlType::kQ4_0, CodeBits::k8, isa);
 }
 
+void Int4Wide(benchmark::State& state, kernels::Isa isa) {
+  Product(state, GgmlType::kQ4_0, CodeBits::k16, isa);
+}
+
 void Head(benchmark::State& state, kernels::Isa isa) {
   Product(state, GgmlType::kQ8_0, CodeBits::k16, isa);
 }
@@ -116,7 +120,7 @@ using benchmark::internal::Benchmark;
 
 // The linear layers of Gemma 3 270M and of a larger model.
 void Shapes(Benchmark* b, int64_t threads) {
-  for (int64_t m : {1, 4, 8, 128, 512}) {
+  for (int64_t m : {1, 4, 8, 32, 128, 512}) {
     b->Args({m, 2048, 640, threads});
     b->Args({m, 640, 2048, threads});
     b->Args({m, 8192, 2048, threads});
@@ -139,11 +143,17 @@ void HeadAllThreads(Benchmark* b) {
   b->UseRealTime();
 }
 
+constexpr kernels::Isa kAmx = kernels::Isa::kAmx;
 constexpr kernels::Isa kAvx512 = kernels::Isa::kAvx512Vnni;
 constexpr kernels::Isa kAvx2 = kernels::Isa::kAvx2;
 
+BENCHMARK_CAPTURE(Int2, amx, kAmx)->Apply(OneThread);
 BENCHMARK_CAPTURE(Int2, avx512, kAvx512)->Apply(OneThread);
 BENCHMARK_CAPTURE(Int2, avx2, kAvx2)->Apply(OneThread);
+BENCHMARK_CAPTURE(Int4, amx, kAmx)->Apply(OneThread);
+BENCHMARK_CAPTURE(Int4, amx, kAmx)->Apply(AllThreads);
+BENCHMARK_CAPTURE(Int4Wide, amx, kAmx)->Apply(OneThread);
+BENCHMARK_CAPTURE(Int4Wide, avx512, kAvx512)->Apply(OneThread);
 BENCHMARK_CAPTURE(Int4, avx512, kAvx512)->Apply(OneThread);
 BENCHMARK_CAPTURE(Int4, avx512, kAvx512)->Apply(AllThreads);
 BENCHMARK_CAPTURE(Int4, avx2, kAvx2)->Apply(OneThread);

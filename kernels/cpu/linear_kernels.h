@@ -6,9 +6,9 @@
 #include "kernels/base/cpu_features.h"
 
 // The inner loops of the linear layers, one set for each instruction set. This
-// header is included by files compiled for AVX2 and AVX-512, so it holds plain
-// data and declarations only: an inline function here could be emitted with
-// instructions that the running processor lacks.
+// header is included by files compiled for AVX2, AVX-512 and AMX, so it holds
+// plain data and declarations only: an inline function here could be emitted
+// with instructions that the running processor lacks.
 
 namespace onegrid::cpu {
 
@@ -18,8 +18,12 @@ inline constexpr int kLinearGroup = 32;
 inline constexpr int kInt2Group = 64;
 // Output rows of one weight tile.
 inline constexpr int kTileRows = 16;
-// Most activation rows in one panel.
+// Most activation rows in one panel, without and with AMX.
 inline constexpr int kPanelRows = 12;
+inline constexpr int kMaxPanelRows = 16;
+// Rows from which on AMX is faster than AVX-512: below it the decoding of the
+// weights and what a tile costs whatever it holds are shared by too few.
+inline constexpr int64_t kAmxRows = 32;
 // A group of activations no larger than this becomes zero: 127 / amax would
 // leave the range of a float.
 inline constexpr float kSmallestAmax = 1e-30f;
@@ -41,13 +45,21 @@ inline constexpr int64_t kInt4GroupBytes = 4 * 64 + 32;
 inline constexpr int64_t kInt8GroupBytes = 8 * 64 + 32;
 inline constexpr int64_t kBf16GroupBytes = 32 * kTileRows * 2;
 
-// Up to kPanelRows rows of quantized activations, interleaved group by group:
+// How 32 codes of 16 bits lie: in the order 0 2 1 3 of each four, or their low
+// bytes and then their high ones.
+// The first because weights' codes, bytes of a 32-bit lane, become numbers of
+// 16 bits by masking the lane and shifting it, which leaves bytes 0 and 2, and
+// 1 and 3, side by side.
+enum class WideOrder { k0213, kBytePlanes };
+
+// Behind the codes of the last panel lie so many more bytes, which AMX reads as
+// rows that are not there.
+inline constexpr int64_t kCodePadding = kMaxPanelRows * 2 * kLinearGroup;
+
+// Some rows of quantized activations, interleaved group by group:
 // codes [groups][rows][32], scales and offsets [groups][rows]. An offset is
 // -8 * (sum of the row's codes in the group): what the 8 added to each int4
 // code adds to a dot product, negated.
-// Codes of 16 bits lie in the order 0 2 1 3 of each four: weights' codes, bytes
-// of a 32-bit lane, become numbers of 16 bits by masking the lane and shifting
-// it, which leaves bytes 0 and 2, and 1 and 3, side by side.
 struct ActivationPanel {
   const int8_t* codes;        // nullptr if they have 16 bits
   const int16_t* wide_codes;  // nullptr if they have 8
@@ -57,7 +69,17 @@ struct ActivationPanel {
   int rows;
 };
 
+// Products of all rows of `count` panels that follow each other with one tile:
+// out[m * out_stride + r] = sum over groups of (exact integer dot product) *
+// weight scale * activation scale, r < 16. int2 takes an even number of groups.
+using TileKernel = void (*)(const ActivationPanel* panels, int64_t count,
+                            const uint8_t* tile, float* out,
+                            int64_t out_stride);
+
 struct LinearKernels {
+  // Most rows of a panel that these kernels take.
+  int panel_rows;
+  WideOrder wide_order;
   // Quantizes one row x [32 * groups]: scale = max |x| / 127, codes rounded to
   // nearest even, into row `row` of a panel of `rows` rows.
   void (*quantize_row)(const float* x, int64_t groups, int row, int rows,
@@ -65,22 +87,14 @@ struct LinearKernels {
   // The same in 16 bits: scale = max |x| / 32767.
   void (*quantize_row_wide)(const float* x, int64_t groups, int row, int rows,
                             int16_t* codes, float* scales, int32_t* offsets);
-  // out[m * out_stride + r] = sum over groups of (exact integer dot product) *
-  // weight scale * activation scale, for all rows m of the panel, r < 16.
-  // int2 takes an even number of groups.
-  void (*int2_tile)(const ActivationPanel& panel, const uint8_t* tile,
-                    float* out, int64_t out_stride);
-  void (*int4_tile)(const ActivationPanel& panel, const uint8_t* tile,
-                    float* out, int64_t out_stride);
-  void (*int8_tile)(const ActivationPanel& panel, const uint8_t* tile,
-                    float* out, int64_t out_stride);
-  // The same with codes of 16 bits.
-  void (*int2_wide_tile)(const ActivationPanel& panel, const uint8_t* tile,
-                         float* out, int64_t out_stride);
-  void (*int4_wide_tile)(const ActivationPanel& panel, const uint8_t* tile,
-                         float* out, int64_t out_stride);
-  void (*int8_wide_tile)(const ActivationPanel& panel, const uint8_t* tile,
-                         float* out, int64_t out_stride);
+  // Of activations in 8 bits, by the weights' grid.
+  TileKernel int2_tile;
+  TileKernel int4_tile;
+  TileKernel int8_tile;
+  // Of activations in 16 bits.
+  TileKernel int2_wide_tile;
+  TileKernel int4_wide_tile;
+  TileKernel int8_wide_tile;
 };
 
 // The same with weights and activations in floats.
@@ -100,12 +114,14 @@ struct FloatKernels {
 extern const LinearKernels kLinearKernelsPortable;
 extern const LinearKernels kLinearKernelsAvx2;
 extern const LinearKernels kLinearKernelsAvx512;
+extern const LinearKernels kLinearKernelsAmx;
 extern const FloatKernels kFloatKernelsPortable;
 extern const FloatKernels kFloatKernelsAvx2;
 extern const FloatKernels kFloatKernelsAvx512;
 
-// The sets for isa, which the processor must support.
-const LinearKernels& LinearKernelsFor(kernels::Isa isa);
+// The sets for isa, which the processor must support; the linear one for
+// products of so many rows of activations.
+const LinearKernels& LinearKernelsFor(kernels::Isa isa, int64_t rows);
 const FloatKernels& FloatKernelsFor(kernels::Isa isa);
 
 }  // namespace onegrid::cpu

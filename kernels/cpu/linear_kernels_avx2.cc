@@ -341,8 +341,8 @@ void Rows(const ActivationPanel& panel, int first, const uint8_t* tile,
 }
 
 template <typename Format, typename Code>
-void Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
-          int64_t out_stride) {
+void PanelRows(const ActivationPanel& panel, const uint8_t* tile, float* out,
+               int64_t out_stride) {
   using RowsFunction = void (*)(const ActivationPanel&, int, const uint8_t*,
                                 int, float*, int64_t);
   static constexpr RowsFunction kSweep[kSweepRows] = {Rows<Format, Code, 1, 2>,
@@ -363,9 +363,20 @@ void Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
   }
 }
 
+template <typename Format, typename Code>
+void Tile(const ActivationPanel* panels, int64_t count, const uint8_t* tile,
+          float* out, int64_t out_stride) {
+  for (int64_t p = 0; p < count; ++p) {
+    PanelRows<Format, Code>(panels[p], tile, out, out_stride);
+    out += panels[p].rows * out_stride;
+  }
+}
+
 }  // namespace
 
 const LinearKernels kLinearKernelsAvx2 = {
+    kPanelRows,
+    WideOrder::k0213,
     QuantizeRow,
     QuantizeRowWide,
     Tile<Int2Format, int8_t>,

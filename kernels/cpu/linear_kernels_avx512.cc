@@ -3,29 +3,10 @@
 #include <immintrin.h>
 
 #include "kernels/cpu/linear_kernels.h"
+#include "kernels/cpu/quantize_avx512_inl.h"
 
 namespace onegrid::cpu {
 namespace {
-
-void QuantizeRow(const float* x, int64_t groups, int row, int rows,
-                 int8_t* codes, float* scales, int32_t* offsets) {
-  for (int64_t g = 0; g < groups; ++g) {
-    const __m512 a = _mm512_loadu_ps(x + g * kLinearGroup);
-    const __m512 b = _mm512_loadu_ps(x + g * kLinearGroup + 16);
-    const float amax =
-        _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
-    const __m512 inverse =
-        _mm512_set1_ps(amax > kSmallestAmax ? 127.0f / amax : 0.0f);
-    const __m512i qa = _mm512_cvtps_epi32(_mm512_mul_ps(a, inverse));
-    const __m512i qb = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
-    const int64_t at = g * rows + row;
-    auto* to = reinterpret_cast<__m128i*>(codes + at * kLinearGroup);
-    _mm_storeu_si128(to, _mm512_cvtepi32_epi8(qa));
-    _mm_storeu_si128(to + 1, _mm512_cvtepi32_epi8(qb));
-    scales[at] = amax / 127.0f;
-    offsets[at] = -8 * _mm512_reduce_add_epi32(_mm512_add_epi32(qa, qb));
-  }
-}
 
 void QuantizeRowWide(const float* x, int64_t groups, int row, int rows,
                      int16_t* codes, float* scales, int32_t* offsets) {
@@ -34,22 +15,16 @@ void QuantizeRowWide(const float* x, int64_t groups, int row, int rows,
       _mm256_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15, 0,
                        1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15);
   for (int64_t g = 0; g < groups; ++g) {
-    const __m512 a = _mm512_loadu_ps(x + g * kLinearGroup);
-    const __m512 b = _mm512_loadu_ps(x + g * kLinearGroup + 16);
-    const float amax =
-        _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
-    const __m512 inverse =
-        _mm512_set1_ps(amax > kSmallestAmax ? 32767.0f / amax : 0.0f);
-    const __m512i qa = _mm512_cvtps_epi32(_mm512_mul_ps(a, inverse));
-    const __m512i qb = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
+    const GroupCodes group = QuantizeGroup(x + g * kLinearGroup, 32767.0f);
     const int64_t at = g * rows + row;
     auto* to = reinterpret_cast<__m256i*>(codes + at * kLinearGroup);
-    _mm256_storeu_si256(to,
-                        _mm256_shuffle_epi8(_mm512_cvtepi32_epi16(qa), order));
-    _mm256_storeu_si256(to + 1,
-                        _mm256_shuffle_epi8(_mm512_cvtepi32_epi16(qb), order));
-    scales[at] = amax / 32767.0f;
-    offsets[at] = -8 * _mm512_reduce_add_epi32(_mm512_add_epi32(qa, qb));
+    _mm256_storeu_si256(
+        to, _mm256_shuffle_epi8(_mm512_cvtepi32_epi16(group.first), order));
+    _mm256_storeu_si256(
+        to + 1,
+        _mm256_shuffle_epi8(_mm512_cvtepi32_epi16(group.second), order));
+    scales[at] = group.scale;
+    offsets[at] = group.Offset();
   }
 }
 
@@ -247,8 +222,8 @@ void Rows(const ActivationPanel& panel, const uint8_t* tile, float* out,
 }
 
 template <typename Format, typename Code>
-void Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
-          int64_t out_stride) {
+void Tile(const ActivationPanel* panels, int64_t count, const uint8_t* tile,
+          float* out, int64_t out_stride) {
   using RowsFunction =
       void (*)(const ActivationPanel&, const uint8_t*, float*, int64_t);
   static constexpr RowsFunction kByRows[kPanelRows] = {
@@ -256,12 +231,17 @@ void Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
       Rows<Format, Code, 4>,  Rows<Format, Code, 5>,  Rows<Format, Code, 6>,
       Rows<Format, Code, 7>,  Rows<Format, Code, 8>,  Rows<Format, Code, 9>,
       Rows<Format, Code, 10>, Rows<Format, Code, 11>, Rows<Format, Code, 12>};
-  kByRows[panel.rows - 1](panel, tile, out, out_stride);
+  for (int64_t p = 0; p < count; ++p) {
+    kByRows[panels[p].rows - 1](panels[p], tile, out, out_stride);
+    out += panels[p].rows * out_stride;
+  }
 }
 
 }  // namespace
 
 const LinearKernels kLinearKernelsAvx512 = {
+    kPanelRows,
+    WideOrder::k0213,
     QuantizeRow,
     QuantizeRowWide,
     Tile<Int2Format, int8_t>,

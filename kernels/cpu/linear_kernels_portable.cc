@@ -101,8 +101,8 @@ void LoadCodes(const ActivationPanel& panel, int64_t at, int16_t* codes) {
 }
 
 template <typename Format>
-void Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
-          int64_t out_stride) {
+void PanelRows(const ActivationPanel& panel, const uint8_t* tile, float* out,
+               int64_t out_stride) {
   KERNELS_CHECK(panel.rows <= kPanelRows);
   float total[kPanelRows][kTileRows] = {};
   for (int64_t g = 0; g < panel.groups; ++g) {
@@ -130,6 +130,15 @@ void Tile(const ActivationPanel& panel, const uint8_t* tile, float* out,
   }
   for (int m = 0; m < panel.rows; ++m) {
     std::memcpy(out + m * out_stride, total[m], sizeof(total[m]));
+  }
+}
+
+template <typename Format>
+void Tile(const ActivationPanel* panels, int64_t count, const uint8_t* tile,
+          float* out, int64_t out_stride) {
+  for (int64_t p = 0; p < count; ++p) {
+    PanelRows<Format>(panels[p], tile, out, out_stride);
+    out += panels[p].rows * out_stride;
   }
 }
 
@@ -174,8 +183,9 @@ void F32Tile(const float* x, int64_t x_stride, int64_t rows, const float* w,
 }  // namespace
 
 const LinearKernels kLinearKernelsPortable = {
-    QuantizeRow,      QuantizeRowWide,  Tile<Int2Format>, Tile<Int4Format>,
-    Tile<Int8Format>, Tile<Int2Format>, Tile<Int4Format>, Tile<Int8Format>,
+    kPanelRows,       WideOrder::k0213, QuantizeRow,      QuantizeRowWide,
+    Tile<Int2Format>, Tile<Int4Format>, Tile<Int8Format>, Tile<Int2Format>,
+    Tile<Int4Format>, Tile<Int8Format>,
 };
 
 const FloatKernels kFloatKernelsPortable = {
@@ -186,9 +196,11 @@ const FloatKernels kFloatKernelsPortable = {
     F32Tile,
 };
 
-const LinearKernels& LinearKernelsFor(kernels::Isa isa) {
+const LinearKernels& LinearKernelsFor(kernels::Isa isa, int64_t rows) {
   KERNELS_CHECK(kernels::IsaSupported(isa));
   switch (isa) {
+    case kernels::Isa::kAmx:
+      return rows < kAmxRows ? kLinearKernelsAvx512 : kLinearKernelsAmx;
     case kernels::Isa::kAvx512Vnni:
       return kLinearKernelsAvx512;
     case kernels::Isa::kAvx2:
@@ -202,6 +214,7 @@ const LinearKernels& LinearKernelsFor(kernels::Isa isa) {
 const FloatKernels& FloatKernelsFor(kernels::Isa isa) {
   KERNELS_CHECK(kernels::IsaSupported(isa));
   switch (isa) {
+    case kernels::Isa::kAmx:
     case kernels::Isa::kAvx512Vnni:
       return kFloatKernelsAvx512;
     case kernels::Isa::kAvx2:

@@ -42,6 +42,9 @@ std::vector<Shape> Shapes() {
   for (int64_t k : {32, 224, 256, 288}) shapes.push_back({5, 17, k});
   shapes.push_back({31, 48, 640});
   shapes.push_back({129, 33, 128});
+  // Every number of rows in a panel of AMX, and more than a block of 32 groups.
+  for (int64_t m = 32; m <= 48; ++m) shapes.push_back({m, 17, 96});
+  shapes.push_back({33, 16, 1120});
   return shapes;
 }
 
@@ -349,9 +352,7 @@ TEST_P(LinearTest, Bf16MatchesReference) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Isas, LinearTest,
-                         testing::Values(Isa::kReference, Isa::kAvx2,
-                                         Isa::kAvx512Vnni),
+INSTANTIATE_TEST_SUITE_P(Isas, LinearTest, testing::ValuesIn(kernels::kAllIsas),
                          [](const auto& info) {
                            return kernels::IsaName(info.param);
                          });

@@ -46,6 +46,8 @@ void Int8DotsPortable(int64_t rounds) {
 const PeakKernels& PeakKernelsFor(kernels::Isa isa) {
   KERNELS_CHECK(kernels::IsaSupported(isa));
   switch (isa) {
+    case kernels::Isa::kAmx:
+      return kPeakKernelsAmx;
     case kernels::Isa::kAvx512Vnni:
       return kPeakKernelsAvx512;
     case kernels::Isa::kAvx2:

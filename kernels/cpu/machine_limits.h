@@ -12,7 +12,8 @@ struct MachineLimits {
   // 1e9 bytes a second, read once from 256 MB of memory by all threads.
   double read_gb_per_s = 0;
   // 1e9 multiplications and additions of bytes a second on all threads, by the
-  // fastest instruction of the set: vpdpbusd with AVX-512 VNNI, vpmaddubsw with
+  // fastest instruction of the set: tdpbssd on whole tiles with AMX, vpdpbusd
+  // with AVX-512 VNNI, vpmaddubsw with
   // sums of 16 bits with AVX2, pmaddwd of 16-bit values without either.
   double int8_gops = 0;
 };

@@ -254,9 +254,12 @@ bool PackedLinear::has_codes() const { return format_->tile != nullptr; }
 void Linear(const QuantizedActivations& x, const PackedLinear& w, float* out,
             kernels::ThreadPool& pool, kernels::Isa isa) {
   KERNELS_CHECK(w.has_codes());
+  if (x.m() == 0) return;
+  const LinearKernels& run = LinearKernelsFor(isa, x.m());
+  KERNELS_CHECK(&run == &x.kernels());  // Whose layout x has.
   const TileKernel LinearKernels::* kernel =
       x.bits() == CodeBits::k8 ? w.format().tile : w.format().wide_tile;
-  TiledMatmul(x, View(w), LinearKernelsFor(isa).*kernel, out, pool);
+  TiledMatmul(x, View(w), run.*kernel, out, pool);
 }
 
 void LinearF32(const float* x, int64_t m, const PackedLinear& w, float* out,

@@ -67,7 +67,7 @@ class PackedLinear {
 
 // out [m, n] = x [m, k] * w^T. In each group of 32 an exact integer dot
 // product, scaled and summed over groups in f32. x.k() == w.k();
-// w.has_codes().
+// w.has_codes(). x was quantized for isa.
 void Linear(const QuantizedActivations& x, const PackedLinear& w, float* out,
             kernels::ThreadPool& pool, kernels::Isa isa = kernels::BestIsa());
 

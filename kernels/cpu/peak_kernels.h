@@ -4,8 +4,8 @@
 #include <cstdint>
 
 // Loops that do nothing but multiply and add bytes, one for each instruction
-// set: what a kernel's speed is a share of. Included by files compiled for AVX2
-// and AVX-512: plain data and declarations only.
+// set: what a kernel's speed is a share of. Included by files compiled for
+// AVX2, AVX-512 and AMX: plain data and declarations only.
 
 namespace onegrid::cpu {
 
@@ -19,6 +19,7 @@ struct PeakKernels {
 extern const PeakKernels kPeakKernelsPortable;
 extern const PeakKernels kPeakKernelsAvx2;
 extern const PeakKernels kPeakKernelsAvx512;
+extern const PeakKernels kPeakKernelsAmx;
 
 }  // namespace onegrid::cpu
 

@@ -8,54 +8,48 @@ namespace onegrid::cpu {
 
 // Rows are spread evenly over the panels, so 13 rows make 7 + 6, not 12 + 1.
 int64_t QuantizedActivations::PanelFirstRow(int64_t p) const {
-  if (panels_ == 0) return 0;
-  return p * (m_ / panels_) + std::min(p, m_ % panels_);
+  const auto panels = static_cast<int64_t>(panels_.size());
+  if (panels == 0) return 0;
+  return p * (m_ / panels) + std::min(p, m_ % panels);
 }
 
 int64_t QuantizedActivations::PanelOf(int64_t row) const {
-  const int64_t small = m_ / panels_;
-  const int64_t large_panels = m_ % panels_;
+  const auto panels = static_cast<int64_t>(panels_.size());
+  const int64_t small = m_ / panels;
+  const int64_t large_panels = m_ % panels;
   const int64_t in_large = large_panels * (small + 1);
   if (row < in_large) return row / (small + 1);
   return large_panels + (row - in_large) / small;
 }
 
-ActivationPanel QuantizedActivations::Panel(int64_t p) const {
-  const int64_t first = PanelFirstRow(p);
-  ActivationPanel panel;
-  const bool wide = bits_ == CodeBits::k16;
-  panel.codes = wide ? nullptr : codes_.data() + first * k_;
-  panel.wide_codes = wide ? wide_codes_.data() + first * k_ : nullptr;
-  panel.scales = scales_.data() + first * groups();
-  panel.offsets = offsets_.data() + first * groups();
-  panel.groups = groups();
-  panel.rows = static_cast<int>(PanelFirstRow(p + 1) - first);
-  return panel;
-}
-
 int QuantizedActivations::CodeAt(int64_t row, int64_t k) const {
   const int64_t p = PanelOf(row);
-  const ActivationPanel panel = Panel(p);
+  const ActivationPanel& panel = panels_[static_cast<size_t>(p)];
   const int64_t at =
-      (k / kLinearGroup * panel.rows + row - PanelFirstRow(p)) * kLinearGroup +
-      k % kLinearGroup;
-  if (bits_ == CodeBits::k8) return panel.codes[at];
-  constexpr int kOrder[4] = {0, 2, 1, 3};
-  return panel.wide_codes[at / 4 * 4 + kOrder[at % 4]];
+      (k / kLinearGroup * panel.rows + row - PanelFirstRow(p)) * kLinearGroup;
+  const int64_t i = k % kLinearGroup;
+  if (bits_ == CodeBits::k8) return panel.codes[at + i];
+  if (kernels_->wide_order == WideOrder::k0213) {
+    constexpr int kOrder[4] = {0, 2, 1, 3};
+    return panel.wide_codes[at + i / 4 * 4 + kOrder[i % 4]];
+  }
+  const auto* bytes = reinterpret_cast<const uint8_t*>(panel.wide_codes + at);
+  return static_cast<int16_t>(bytes[i] | (bytes[i + kLinearGroup] << 8));
 }
 
 float QuantizedActivations::ScaleAt(int64_t row, int64_t group) const {
   const int64_t p = PanelOf(row);
-  const ActivationPanel panel = Panel(p);
+  const ActivationPanel& panel = panels_[static_cast<size_t>(p)];
   return panel.scales[group * panel.rows + (row - PanelFirstRow(p))];
 }
 
-void QuantizedActivations::Resize(int64_t m, int64_t k, CodeBits bits) {
+void QuantizedActivations::Resize(int64_t m, int64_t k, CodeBits bits,
+                                  const LinearKernels& kernels) {
   bits_ = bits;
   m_ = m;
   k_ = k;
-  panels_ = (m + kPanelRows - 1) / kPanelRows;
-  const size_t codes = static_cast<size_t>(m * k);
+  kernels_ = &kernels;
+  const size_t codes = static_cast<size_t>(m * k + kCodePadding);
   const size_t scales = static_cast<size_t>(m * groups());
   if (bits == CodeBits::k8 && codes_.size() < codes) {
     codes_ = kernels::AlignedBuffer<int8_t>(codes);
@@ -63,9 +57,24 @@ void QuantizedActivations::Resize(int64_t m, int64_t k, CodeBits bits) {
   if (bits == CodeBits::k16 && wide_codes_.size() < codes) {
     wide_codes_ = kernels::AlignedBuffer<int16_t>(codes);
   }
-  if (scales_.size() >= scales) return;
-  scales_ = kernels::AlignedBuffer<float>(scales);
-  offsets_ = kernels::AlignedBuffer<int32_t>(scales);
+  if (scales_.size() < scales) {
+    scales_ = kernels::AlignedBuffer<float>(scales);
+    offsets_ = kernels::AlignedBuffer<int32_t>(scales);
+  }
+  panels_.resize(
+      static_cast<size_t>((m + kernels.panel_rows - 1) / kernels.panel_rows));
+  for (size_t p = 0; p < panels_.size(); ++p) {
+    const int64_t first = PanelFirstRow(static_cast<int64_t>(p));
+    ActivationPanel& panel = panels_[p];
+    const bool wide = bits == CodeBits::k16;
+    panel.codes = wide ? nullptr : codes_.data() + first * k;
+    panel.wide_codes = wide ? wide_codes_.data() + first * k : nullptr;
+    panel.scales = scales_.data() + first * groups();
+    panel.offsets = offsets_.data() + first * groups();
+    panel.groups = groups();
+    panel.rows =
+        static_cast<int>(PanelFirstRow(static_cast<int64_t>(p) + 1) - first);
+  }
 }
 
 void QuantizeActivations(absl::Span<const float> x, int64_t m, int64_t k,
@@ -73,8 +82,8 @@ void QuantizeActivations(absl::Span<const float> x, int64_t m, int64_t k,
                          kernels::ThreadPool& pool, kernels::Isa isa) {
   KERNELS_CHECK(k % kLinearGroup == 0);
   KERNELS_CHECK(x.size() == static_cast<size_t>(m * k));
-  out->Resize(m, k, bits);
-  const LinearKernels& run = LinearKernelsFor(isa);
+  const LinearKernels& run = LinearKernelsFor(isa, m);
+  out->Resize(m, k, bits, run);
   // Below this a loop over threads costs more than it saves.
   constexpr int64_t kMinFloatsPerRange = 16384;
   const int64_t min_grain =

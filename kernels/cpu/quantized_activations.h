@@ -2,6 +2,7 @@
 #define KERNELS_CPU_QUANTIZED_ACTIVATIONS_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/types/span.h"
 #include "kernels/base/aligned_buffer.h"
@@ -16,9 +17,9 @@ enum class CodeBits { k8, k16 };
 
 // Activations x [m, k] as int8 or int16 in groups of 32 along k, each with an
 // f32 scale (amax / 127 or 32767, codes rounded half to even), laid out in
-// panels of at most kPanelRows rows for the linear kernels. Reuse one object:
-// it grows to the largest m * k seen and then allocates no more. Safe to read
-// from many threads; filling it needs exclusive access.
+// panels for the linear kernels of one instruction set. Reuse one object: it
+// grows to the largest m * k seen and then allocates no more. Safe to read from
+// many threads; filling it needs exclusive access.
 class QuantizedActivations {
  public:
   int64_t m() const { return m_; }
@@ -26,10 +27,11 @@ class QuantizedActivations {
   CodeBits bits() const { return bits_; }
   int64_t groups() const { return k_ / kLinearGroup; }
 
-  int64_t panels() const { return panels_; }
-  // First row of panel p; PanelFirstRow(panels()) == m().
+  // The kernels whose layout this is.
+  const LinearKernels& kernels() const { return *kernels_; }
+  absl::Span<const ActivationPanel> panels() const { return panels_; }
+  // First row of panel p; PanelFirstRow(panels().size()) == m().
   int64_t PanelFirstRow(int64_t p) const;
-  ActivationPanel Panel(int64_t p) const;
 
   // One code and one scale, for tests and oracles.
   int CodeAt(int64_t row, int64_t k) const;
@@ -40,13 +42,15 @@ class QuantizedActivations {
                                   int64_t k, CodeBits bits,
                                   QuantizedActivations* out,
                                   kernels::ThreadPool& pool, kernels::Isa isa);
-  void Resize(int64_t m, int64_t k, CodeBits bits);
+  void Resize(int64_t m, int64_t k, CodeBits bits,
+              const LinearKernels& kernels);
   // The panel that holds row.
   int64_t PanelOf(int64_t row) const;
 
   int64_t m_ = 0;
   int64_t k_ = 0;
-  int64_t panels_ = 0;
+  const LinearKernels* kernels_ = nullptr;
+  std::vector<ActivationPanel> panels_;
   CodeBits bits_ = CodeBits::k8;
   kernels::AlignedBuffer<int8_t> codes_;
   kernels::AlignedBuffer<int16_t> wide_codes_;

@@ -183,8 +183,7 @@ TEST_P(ServedBits, AttentionOfSingleTokens) {
 }
 
 INSTANTIATE_TEST_SUITE_P(AllIsas, ServedBits,
-                         testing::Values(Isa::kReference, Isa::kAvx2,
-                                         Isa::kAvx512Vnni),
+                         testing::ValuesIn(kernels::kAllIsas),
                          [](const auto& info) {
                            return kernels::IsaName(info.param);
                          });

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "absl/types/span.h"
 #include "kernels/base/check.h"
 
 namespace onegrid::cpu {
@@ -29,29 +30,32 @@ void TiledMatmul(const QuantizedActivations& x, const TiledWeights& weights,
                  TileKernel kernel, float* out, kernels::ThreadPool& pool) {
   KERNELS_CHECK(x.k() == weights.k);
   if (x.m() == 0) return;
+  const absl::Span<const ActivationPanel> panels = x.panels();
   const int64_t tiles = weights.tile_count();
-  const int64_t panels_per_chunk =
-      std::max<int64_t>(1, kActivationBytes / (weights.k * kPanelRows));
-  const int64_t chunks = (x.panels() - 1) / panels_per_chunk + 1;
+  const int64_t panels_per_chunk = std::max<int64_t>(
+      1, kActivationBytes / (weights.k * x.kernels().panel_rows));
+  const int64_t chunks =
+      (static_cast<int64_t>(panels.size()) - 1) / panels_per_chunk + 1;
   const auto body = [&](int64_t begin, int64_t end, int) {
     for (int64_t item = begin; item < end; ++item) {
-      const int64_t chunk = item / tiles;
+      const int64_t first = item / tiles * panels_per_chunk;
       const int64_t t = item % tiles;
       const uint8_t* tile = weights.tiles + t * weights.tile_bytes();
       const int64_t columns =
           std::min<int64_t>(kTileRows, weights.n - t * kTileRows);
-      const int64_t last_panel =
-          std::min(x.panels(), (chunk + 1) * panels_per_chunk);
-      for (int64_t p = chunk * panels_per_chunk; p < last_panel; ++p) {
-        const ActivationPanel panel = x.Panel(p);
-        float* to = out + x.PanelFirstRow(p) * weights.n + t * kTileRows;
-        if (columns == kTileRows) {
-          kernel(panel, tile, to, weights.n);
-        } else {
-          float edge[kPanelRows * kTileRows];
-          kernel(panel, tile, edge, kTileRows);
-          CopyColumns(edge, panel.rows, columns, to, weights.n);
-        }
+      const auto chunk = panels.subspan(static_cast<size_t>(first),
+                                        static_cast<size_t>(panels_per_chunk));
+      float* to = out + x.PanelFirstRow(first) * weights.n + t * kTileRows;
+      if (columns == kTileRows) {
+        kernel(chunk.data(), static_cast<int64_t>(chunk.size()), tile, to,
+               weights.n);
+        continue;
+      }
+      for (const ActivationPanel& panel : chunk) {
+        float edge[kMaxPanelRows * kTileRows];
+        kernel(&panel, 1, tile, edge, kTileRows);
+        CopyColumns(edge, panel.rows, columns, to, weights.n);
+        to += panel.rows * weights.n;
       }
     }
   };

@@ -21,8 +21,6 @@ struct TiledWeights {
   int64_t tile_count() const { return (n + kTileRows - 1) / kTileRows; }
 };
 
-using TileKernel = void (*)(const ActivationPanel&, const uint8_t*, float*,
-                            int64_t);
 using ExpandKernel = void (*)(const uint8_t*, int64_t, float*);
 
 // out [m, n] = x [m, k] * weights^T, integer dot products in each group.

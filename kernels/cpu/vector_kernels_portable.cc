@@ -10,6 +10,7 @@ const VectorKernels kVectorKernelsPortable = kLocalVectorKernels;
 const VectorKernels& VectorKernelsFor(kernels::Isa isa) {
   KERNELS_CHECK(kernels::IsaSupported(isa));
   switch (isa) {
+    case kernels::Isa::kAmx:
     case kernels::Isa::kAvx512Vnni:
       return kVectorKernelsAvx512;
     case kernels::Isa::kAvx2:

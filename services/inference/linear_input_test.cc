@@ -82,9 +82,7 @@ TEST_P(LinearInputTest, ServesWhatFakeQuantizationSays) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Isas, LinearInputTest,
-                         testing::Values(kernels::Isa::kReference,
-                                         kernels::Isa::kAvx2,
-                                         kernels::Isa::kAvx512Vnni),
+                         testing::ValuesIn(kernels::kAllIsas),
                          [](const auto& info) {
                            return kernels::IsaName(info.param);
                          });

@@ -35,11 +35,11 @@ absl::StatusOr<Precision> ParsePrecision(absl::string_view flag,
 
 absl::StatusOr<kernels::Isa> ParseIsa(absl::string_view value) {
   if (value == "auto") return kernels::BestIsa();
-  for (kernels::Isa isa : {kernels::Isa::kReference, kernels::Isa::kAvx2,
-                           kernels::Isa::kAvx512Vnni}) {
+  for (const kernels::Isa isa : kernels::kAllIsas) {
     if (value == kernels::IsaName(isa)) return isa;
   }
-  return InvalidFlag("isa", value, "auto, avx512_vnni, avx2 or reference");
+  return InvalidFlag("isa", value,
+                     "auto, amx_int8, avx512_vnni, avx2 or reference");
 }
 
 // "int4_g32"; "bf16" of what is on no grid.

@@ -20,10 +20,10 @@ namespace onegrid::inference {
 
 struct ServedModelOptions {
   std::string model_path;
-  std::string artifact_sha256;       // empty: whatever the file has
-  std::string activations = "int8";  // "int8", "f32"
-  std::string kv_cache = "int8";     // "int8", "f32"
-  std::string isa = "auto";  // "auto", "avx512_vnni", "avx2", "reference"
+  std::string artifact_sha256;         // empty: whatever the file has
+  std::string activations = "int8";    // "int8", "f32"
+  std::string kv_cache = "int8";       // "int8", "f32"
+  std::string isa = "auto";            // "auto" or kernels::IsaName
   std::string prompt_lookup = "auto";  // "auto", "always", "off"
   bool allow_degraded = false;
   common::ThreadCount threads;

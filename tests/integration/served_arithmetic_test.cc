@@ -92,8 +92,7 @@ TEST_P(ServedArithmetic, TrainerSeesTheLogitsThatAreServed) {
 }
 
 INSTANTIATE_TEST_SUITE_P(AllIsas, ServedArithmetic,
-                         testing::Values(Isa::kReference, Isa::kAvx2,
-                                         Isa::kAvx512Vnni),
+                         testing::ValuesIn(kernels::kAllIsas),
                          [](const auto& info) {
                            return kernels::IsaName(info.param);
                          });
