@@ -235,11 +235,11 @@ class Attention {
     if constexpr (std::is_same_v<Cache, KvInt8>) {
       const float* scales =
           cache.ValueScales(page, block.kv_head) + first * (d_ / kLinearGroup);
-      kernels_.add_values_int8(weights + first, kPageTokens, block.rows, v,
-                               scales, last - first, d_, values);
+      kernels_.add_values_int8(weights + first, block.rows, v, scales,
+                               last - first, d_, values);
     } else {
-      kernels_.add_values_f32(weights + first, kPageTokens, block.rows, v,
-                              last - first, d_, values);
+      kernels_.add_values_f32(weights + first, block.rows, v, last - first, d_,
+                              values);
     }
   }
 

@@ -49,13 +49,12 @@ struct AttentionKernels {
   // - the common one).
   void (*join)(float later_max, float later_sum, const float* later_values,
                int64_t d, float* max, float* sum, float* values);
-  // sums[r * d + i] += sum over t < tokens of p[r * stride + t] * v[t][i].
-  void (*add_values_int8)(const float* p, int64_t stride, int rows,
-                          const int8_t* v, const float* v_scales,
-                          int64_t tokens, int64_t d, float* sums);
-  void (*add_values_f32)(const float* p, int64_t stride, int rows,
-                         const float* v, int64_t tokens, int64_t d,
-                         float* sums);
+  // sums[r * d + i] += sum over t < tokens of p[r * 64 + t] * v[t][i].
+  void (*add_values_int8)(const float* p, int rows, const int8_t* v,
+                          const float* v_scales, int64_t tokens, int64_t d,
+                          float* sums);
+  void (*add_values_f32)(const float* p, int rows, const float* v,
+                         int64_t tokens, int64_t d, float* sums);
 };
 
 extern const AttentionKernels kAttentionKernelsPortable;

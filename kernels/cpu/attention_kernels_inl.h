@@ -144,77 +144,106 @@ void Join(float later_max, float later_sum, const float* later_values,
   *sum = *sum * earlier + later_sum * later;
 }
 
-// kLanes values of token t from column i on.
+// Columns that AddValuesRows takes at a time: a weight is spread out once for
+// two vectors of them. They lie in one group of values.
+inline constexpr int64_t kColumns = 2 * kLanes;
+inline constexpr int64_t kValueGroup = 32;
+
+// Two vectors of a token's values.
+struct Pair {
+  F left, right;
+};
+
+// kColumns values of token t from column i on.
 struct Int8Values {
   const int8_t* v;
   const float* scales;
   int64_t d;
-  F At(int64_t t, int64_t i) const {
-    return FromInt8(v + t * d + i) * Set(scales[(t * d + i) / 32]);
+  Pair At(int64_t t, int64_t i) const {
+    const F scale = Set(scales[t * (d / kValueGroup) + i / kValueGroup]);
+    const int8_t* at = v + t * d + i;
+    return {FromInt8(at) * scale, FromInt8(at + kLanes) * scale};
   }
 };
 
 struct F32Values {
   const float* v;
-  int64_t d;
-  F At(int64_t t, int64_t i) const { return Load(v + t * d + i); }
+  int64_t stride;
+  Pair At(int64_t t, int64_t i) const {
+    const float* at = v + t * stride + i;
+    return {Load(at), Load(at + kLanes)};
+  }
 };
 
-// Two vectors of columns at a time: a weight is spread out once for both.
+// Columns [i, i + kColumns) of kRows rows: sums [kRows][d] += the tokens' values
+// weighted by p [kRows][kPageKeys].
 template <int kRows, typename Values>
-inline void AddValuesRows(const float* p, int64_t stride, Values values,
-                          int64_t tokens, int64_t d, float* sums) {
-  for (int64_t i = 0; i < d; i += 2 * kLanes) {
-    F left[kRows], right[kRows];
+inline void AddColumns(const float* p, Values values, int64_t column,
+                       int64_t tokens, int64_t d, float* sums) {
+  F left[kRows], right[kRows];
+#pragma GCC unroll 12
+  for (int r = 0; r < kRows; ++r) {
+    left[r] = Load(sums + r * d);
+    right[r] = Load(sums + r * d + kLanes);
+  }
+  for (int64_t t = 0; t < tokens; ++t) {
+    const Pair v = values.At(t, column);
 #pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r) {
-      left[r] = Load(sums + r * d + i);
-      right[r] = Load(sums + r * d + i + kLanes);
+      const F weight = Set(p[r * kPageKeys + t]);
+      left[r] = Fma(weight, v.left, left[r]);
+      right[r] = Fma(weight, v.right, right[r]);
     }
-    for (int64_t t = 0; t < tokens; ++t) {
-      const F v = values.At(t, i);
-      const F w = values.At(t, i + kLanes);
+  }
 #pragma GCC unroll 12
-      for (int r = 0; r < kRows; ++r) {
-        const F weight = Set(p[r * stride + t]);
-        left[r] = Fma(weight, v, left[r]);
-        right[r] = Fma(weight, w, right[r]);
-      }
-    }
-#pragma GCC unroll 12
-    for (int r = 0; r < kRows; ++r) {
-      Store(sums + r * d + i, left[r]);
-      Store(sums + r * d + i + kLanes, right[r]);
-    }
+  for (int r = 0; r < kRows; ++r) {
+    Store(sums + r * d, left[r]);
+    Store(sums + r * d + kLanes, right[r]);
   }
 }
 
 // Blocks of kValueRows, 4 and 1 rows.
 template <typename Values>
-inline void AddValues(const float* p, int64_t stride, int rows, Values values,
-                      int64_t tokens, int64_t d, float* sums) {
+inline void AddRows(const float* p, int rows, Values values, int64_t column,
+                    int64_t tokens, int64_t d, float* sums) {
   int r = 0;
   for (; r + kValueRows <= rows; r += kValueRows) {
-    AddValuesRows<kValueRows>(p + r * stride, stride, values, tokens, d,
-                              sums + r * d);
+    AddColumns<kValueRows>(p + r * kPageKeys, values, column, tokens, d,
+                           sums + r * d);
   }
   for (; r + 4 <= rows; r += 4) {
-    AddValuesRows<4>(p + r * stride, stride, values, tokens, d, sums + r * d);
+    AddColumns<4>(p + r * kPageKeys, values, column, tokens, d, sums + r * d);
   }
   for (; r < rows; ++r) {
-    AddValuesRows<1>(p + r * stride, stride, values, tokens, d, sums + r * d);
+    AddColumns<1>(p + r * kPageKeys, values, column, tokens, d, sums + r * d);
   }
 }
 
-void AddValuesInt8(const float* p, int64_t stride, int rows, const int8_t* v,
+// Where several blocks of rows need them, values are made floats once.
+void AddValuesInt8(const float* p, int rows, const int8_t* v,
                    const float* v_scales, int64_t tokens, int64_t d,
                    float* sums) {
-  AddValues(p, stride, rows, Int8Values{v, v_scales, d}, tokens, d, sums);
+  const Int8Values values = {v, v_scales, d};
+  for (int64_t i = 0; i < d; i += kColumns) {
+    if (rows <= kValueRows) {
+      AddRows(p, rows, values, i, tokens, d, sums + i);
+      continue;
+    }
+    alignas(64) float floats[kPageKeys * kColumns];
+    for (int64_t t = 0; t < tokens; ++t) {
+      const Pair pair = values.At(t, i);
+      Store(floats + t * kColumns, pair.left);
+      Store(floats + t * kColumns + kLanes, pair.right);
+    }
+    AddRows(p, rows, F32Values{floats, kColumns}, 0, tokens, d, sums + i);
+  }
 }
 
-void AddValuesF32(const float* p, int64_t stride, int rows, const float* v,
-                  int64_t tokens, int64_t d, float* sums) {
-  AddValues(p, stride, rows, F32Values{v, d}, tokens, d, sums);
+void AddValuesF32(const float* p, int rows, const float* v, int64_t tokens,
+                  int64_t d, float* sums) {
+  for (int64_t i = 0; i < d; i += kColumns) {
+    AddRows(p, rows, F32Values{v, d}, i, tokens, d, sums + i);
+  }
 }
 
 inline constexpr AttentionKernels kLocalAttentionKernels = {
