@@ -73,6 +73,8 @@ bool IsaSupported(Isa isa) {
       return true;
     case Isa::kAvx2:
       return avx2;
+    case Isa::kAvxVnni:
+      return avx2 && cpu.avxvnni;
     case Isa::kAvx512Vnni:
       return avx512;
     case Isa::kAmx:
@@ -84,6 +86,7 @@ bool IsaSupported(Isa isa) {
 Isa BestIsa() {
   if (IsaSupported(Isa::kAmx)) return Isa::kAmx;
   if (IsaSupported(Isa::kAvx512Vnni)) return Isa::kAvx512Vnni;
+  if (IsaSupported(Isa::kAvxVnni)) return Isa::kAvxVnni;
   if (IsaSupported(Isa::kAvx2)) return Isa::kAvx2;
   return Isa::kReference;
 }
@@ -94,6 +97,8 @@ const char* IsaName(Isa isa) {
       return "reference";
     case Isa::kAvx2:
       return "avx2";
+    case Isa::kAvxVnni:
+      return "avx2_vnni";
     case Isa::kAvx512Vnni:
       return "avx512_vnni";
     case Isa::kAmx:

@@ -26,12 +26,13 @@ const CpuFeatures& GetCpuFeatures();
 // The implementations that kernels/cpu has of each op.
 //   kReference:  portable C++ for any x86-64.
 //   kAvx2:       AVX2 + FMA + F16C.
+//   kAvxVnni:    AVX-VNNI, the 256-bit form of VNNI, on top of kAvx2.
 //   kAvx512Vnni: AVX-512 F, BW, VL and VNNI on top of kAvx2.
 //   kAmx:        AMX tiles of int8 on top of kAvx512Vnni.
-enum class Isa { kReference, kAvx2, kAvx512Vnni, kAmx };
+enum class Isa { kReference, kAvx2, kAvxVnni, kAvx512Vnni, kAmx };
 
 // All of them, the slowest first.
-inline constexpr Isa kAllIsas[] = {Isa::kReference, Isa::kAvx2,
+inline constexpr Isa kAllIsas[] = {Isa::kReference, Isa::kAvx2, Isa::kAvxVnni,
                                    Isa::kAvx512Vnni, Isa::kAmx};
 
 // True if this process may run code compiled for isa.
@@ -40,7 +41,7 @@ bool IsaSupported(Isa isa);
 // The fastest supported one.
 Isa BestIsa();
 
-// "reference", "avx2", "avx512_vnni" or "amx_int8".
+// "reference", "avx2", "avx2_vnni", "avx512_vnni" or "amx_int8".
 const char* IsaName(Isa isa);
 
 }  // namespace onegrid::kernels

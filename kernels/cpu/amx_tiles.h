@@ -11,8 +11,8 @@ namespace onegrid::cpu {
 namespace {
 
 // The 64 bytes that LDTILECFG reads: Intel Software Developer's Manual, volume
-// 1, 18.3. Each thread that uses tiles loads its own and releases it, so that no
-// state of theirs is saved at a task switch after.
+// 1, 18.3. Each thread that uses tiles loads its own and releases it, so that
+// no state of theirs is saved at a task switch after.
 class TileConfig {
  public:
   TileConfig() { data_.palette = 1; }

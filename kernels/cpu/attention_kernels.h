@@ -59,6 +59,7 @@ struct AttentionKernels {
 
 extern const AttentionKernels kAttentionKernelsPortable;
 extern const AttentionKernels kAttentionKernelsAvx2;
+extern const AttentionKernels kAttentionKernelsAvxVnni;
 extern const AttentionKernels kAttentionKernelsAvx512;
 extern const AttentionKernels kAttentionKernelsAmx;
 

@@ -73,9 +73,9 @@ void StoreScores(const ByteDots& dots, const QueryPanel& panel, int first,
   for (int r = 0; r < rows; ++r) {
     // Sums of unsigned keys may wrap; less the offset they are right again.
     const __m512i dot = _mm512_add_epi32(
-        _mm512_add_epi32(_mm512_load_si512(dots.low + r * kKeyTile),
-                         _mm512_slli_epi32(
-                             _mm512_load_si512(dots.high + r * kKeyTile), 8)),
+        _mm512_add_epi32(
+            _mm512_load_si512(dots.low + r * kKeyTile),
+            _mm512_slli_epi32(_mm512_load_si512(dots.high + r * kKeyTile), 8)),
         _mm512_set1_epi32(-128 * panel.sums[first + r]));
     Store(scores + r * stride,
           _mm512_cvtepi32_ps(dot) * (keys * Set(panel.scales[first + r])));
@@ -112,8 +112,8 @@ void ScoresInt8Tiles(const QueryPanel& panel, int64_t d, const uint8_t* keys,
 }  // namespace
 
 const AttentionKernels kAttentionKernelsAmx = {
-    kBlockRows, QuantizeKey, QuantizeQueryBytes, ScoresInt8Tiles,
-    SoftmaxStep, Join,       AddValuesInt8,      AddValuesF32,
+    kBlockRows,  QuantizeKey, QuantizeQueryBytes, ScoresInt8Tiles,
+    SoftmaxStep, Join,        AddValuesInt8,      AddValuesF32,
 };
 
 }  // namespace onegrid::cpu

@@ -175,8 +175,8 @@ struct F32Values {
   }
 };
 
-// Columns [i, i + kColumns) of kRows rows: sums [kRows][d] += the tokens' values
-// weighted by p [kRows][kPageKeys].
+// Columns [i, i + kColumns) of kRows rows: sums [kRows][d] += the tokens'
+// values weighted by p [kRows][kPageKeys].
 template <int kRows, typename Values>
 inline void AddColumns(const float* p, Values values, int64_t column,
                        int64_t tokens, int64_t d, float* sums) {

@@ -14,6 +14,8 @@ const AttentionKernels& AttentionKernelsFor(kernels::Isa isa) {
       return kAttentionKernelsAmx;
     case kernels::Isa::kAvx512Vnni:
       return kAttentionKernelsAvx512;
+    case kernels::Isa::kAvxVnni:
+      return kAttentionKernelsAvxVnni;
     case kernels::Isa::kAvx2:
       return kAttentionKernelsAvx2;
     case kernels::Isa::kReference:

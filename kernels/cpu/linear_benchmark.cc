@@ -145,6 +145,7 @@ void HeadAllThreads(Benchmark* b) {
 
 constexpr kernels::Isa kAmx = kernels::Isa::kAmx;
 constexpr kernels::Isa kAvx512 = kernels::Isa::kAvx512Vnni;
+constexpr kernels::Isa kAvxVnni = kernels::Isa::kAvxVnni;
 constexpr kernels::Isa kAvx2 = kernels::Isa::kAvx2;
 
 BENCHMARK_CAPTURE(Int2, amx, kAmx)->Apply(OneThread);
@@ -156,6 +157,7 @@ BENCHMARK_CAPTURE(Int4Wide, amx, kAmx)->Apply(OneThread);
 BENCHMARK_CAPTURE(Int4Wide, avx512, kAvx512)->Apply(OneThread);
 BENCHMARK_CAPTURE(Int4, avx512, kAvx512)->Apply(OneThread);
 BENCHMARK_CAPTURE(Int4, avx512, kAvx512)->Apply(AllThreads);
+BENCHMARK_CAPTURE(Int4, avx2_vnni, kAvxVnni)->Apply(OneThread);
 BENCHMARK_CAPTURE(Int4, avx2, kAvx2)->Apply(OneThread);
 BENCHMARK_CAPTURE(Int4, avx2, kAvx2)->Apply(AllThreads);
 BENCHMARK_CAPTURE(Int4F32, avx512, kAvx512)->Apply(OneThread);

@@ -113,6 +113,7 @@ struct FloatKernels {
 
 extern const LinearKernels kLinearKernelsPortable;
 extern const LinearKernels kLinearKernelsAvx2;
+extern const LinearKernels kLinearKernelsAvxVnni;
 extern const LinearKernels kLinearKernelsAvx512;
 extern const LinearKernels kLinearKernelsAmx;
 extern const FloatKernels kFloatKernelsPortable;

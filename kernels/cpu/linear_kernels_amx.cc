@@ -141,9 +141,7 @@ struct Slot<int8_t, kSlot> {
     TileDotSigned<kSlot, 4 + kSlot, 6 + kSlot>();
   }
   void Store() { TileStore<kSlot>(sums, 64); }
-  __m512i Row(int m) const {
-    return _mm512_load_si512(sums + m * kTileRows);
-  }
+  __m512i Row(int m) const { return _mm512_load_si512(sums + m * kTileRows); }
 };
 
 // High bytes count 256 times. 32 bits hold the sum: 32 * 128 * 32767 < 2^28.
@@ -203,8 +201,8 @@ void Rows(const ActivationPanel& panel, const WeightBlock& block, int64_t first,
   Even even;
   Odd odd;
   constexpr int64_t kPanelGroup = kRows * Even::kBytes;
-  const int8_t* codes = CodesOf(panel, static_cast<const Code*>(nullptr)) +
-                        first * kPanelGroup;
+  const int8_t* codes =
+      CodesOf(panel, static_cast<const Code*>(nullptr)) + first * kPanelGroup;
   const float* scales = panel.scales + first * kRows;
   __m512 total[kRows];
 #pragma GCC unroll 16

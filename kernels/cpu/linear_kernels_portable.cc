@@ -203,6 +203,8 @@ const LinearKernels& LinearKernelsFor(kernels::Isa isa, int64_t rows) {
       return rows < kAmxRows ? kLinearKernelsAvx512 : kLinearKernelsAmx;
     case kernels::Isa::kAvx512Vnni:
       return kLinearKernelsAvx512;
+    case kernels::Isa::kAvxVnni:
+      return kLinearKernelsAvxVnni;
     case kernels::Isa::kAvx2:
       return kLinearKernelsAvx2;
     case kernels::Isa::kReference:
@@ -217,6 +219,7 @@ const FloatKernels& FloatKernelsFor(kernels::Isa isa) {
     case kernels::Isa::kAmx:
     case kernels::Isa::kAvx512Vnni:
       return kFloatKernelsAvx512;
+    case kernels::Isa::kAvxVnni:
     case kernels::Isa::kAvx2:
       return kFloatKernelsAvx2;
     case kernels::Isa::kReference:

@@ -50,6 +50,8 @@ const PeakKernels& PeakKernelsFor(kernels::Isa isa) {
       return kPeakKernelsAmx;
     case kernels::Isa::kAvx512Vnni:
       return kPeakKernelsAvx512;
+    case kernels::Isa::kAvxVnni:
+      return kPeakKernelsAvxVnni;
     case kernels::Isa::kAvx2:
       return kPeakKernelsAvx2;
     case kernels::Isa::kReference:

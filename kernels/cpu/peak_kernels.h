@@ -18,6 +18,7 @@ struct PeakKernels {
 
 extern const PeakKernels kPeakKernelsPortable;
 extern const PeakKernels kPeakKernelsAvx2;
+extern const PeakKernels kPeakKernelsAvxVnni;
 extern const PeakKernels kPeakKernelsAvx512;
 extern const PeakKernels kPeakKernelsAmx;
 

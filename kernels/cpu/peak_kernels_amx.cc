@@ -1,5 +1,5 @@
-// Run on AMX only: include nothing that defines inline functions that the linker
-// could pick for other files.
+// Run on AMX only: include nothing that defines inline functions that the
+// linker could pick for other files.
 #include "kernels/cpu/amx_tiles.h"
 #include "kernels/cpu/peak_kernels.h"
 
@@ -25,6 +25,6 @@ void Int8Dots(int64_t rounds) {
 
 }  // namespace
 
-const PeakKernels kPeakKernelsAmx = {Int8Dots, 4 * 2 * kRows * kRows * kBytes};
+const PeakKernels kPeakKernelsAmx = {Int8Dots, 4 * 2 * kRows* kRows* kBytes};
 
 }  // namespace onegrid::cpu

@@ -47,6 +47,15 @@ inline void ToInt16(F x, int16_t* p) {
 // once.
 inline constexpr bool kSwapQueryCodes = false;
 
+// sum + the products of 16 bits of a and b, two and two.
+inline __m256i AddPairs(__m256i sum, __m256i a, __m256i b) {
+#ifdef __AVXVNNI__
+  return _mm256_dpwssd_avx_epi32(sum, a, b);
+#else
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+#endif
+}
+
 // Queries [first, first + kBlock) and 8 of the 16 keys, as unsigned bytes. Sums
 // of these may wrap; less the offset they are right again.
 template <int kBlock>
@@ -67,8 +76,8 @@ inline void BlockDots(const int16_t* codes, const int32_t* sums, int64_t d,
       int64_t quad;
       __builtin_memcpy(&quad, codes + r * d + i, sizeof(quad));
       const __m256i q = _mm256_set1_epi64x(quad);
-      sum[r][0] = _mm256_add_epi32(sum[r][0], _mm256_madd_epi16(q, first));
-      sum[r][1] = _mm256_add_epi32(sum[r][1], _mm256_madd_epi16(q, second));
+      sum[r][0] = AddPairs(sum[r][0], q, first);
+      sum[r][1] = AddPairs(sum[r][1], q, second);
     }
   }
 #pragma GCC unroll 6

@@ -13,6 +13,7 @@ const VectorKernels& VectorKernelsFor(kernels::Isa isa) {
     case kernels::Isa::kAmx:
     case kernels::Isa::kAvx512Vnni:
       return kVectorKernelsAvx512;
+    case kernels::Isa::kAvxVnni:
     case kernels::Isa::kAvx2:
       return kVectorKernelsAvx2;
     case kernels::Isa::kReference:

@@ -43,7 +43,8 @@ ABSL_FLAG(std::string, activations, "int8",
 ABSL_FLAG(std::string, kv_cache, "int8",
           "Precision of keys and values: int8 or f32.");
 ABSL_FLAG(std::string, isa, "auto",
-          "Instruction set: auto, amx_int8, avx512_vnni, avx2 or reference.");
+          "Instruction set: auto, amx_int8, avx512_vnni, avx2_vnni, avx2 or "
+          "reference.");
 ABSL_FLAG(int, threads, 0,
           "Threads to compute with; 0 takes all this process may use.");
 ABSL_FLAG(bool, limits, true,

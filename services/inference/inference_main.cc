@@ -27,7 +27,8 @@ ABSL_FLAG(std::string, activations, "int8",
 ABSL_FLAG(std::string, kv_cache, "int8",
           "Precision of keys and values: int8 or f32.");
 ABSL_FLAG(std::string, isa, "auto",
-          "Instruction set: auto, amx_int8, avx512_vnni, avx2 or reference.");
+          "Instruction set: auto, amx_int8, avx512_vnni, avx2_vnni, avx2 or "
+          "reference.");
 ABSL_FLAG(bool, allow_degraded, false,
           "If the asked-for instruction set is missing, use the best one "
           "there is and say so in GetServerInfo, instead of not starting.");

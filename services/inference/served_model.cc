@@ -38,8 +38,9 @@ absl::StatusOr<kernels::Isa> ParseIsa(absl::string_view value) {
   for (const kernels::Isa isa : kernels::kAllIsas) {
     if (value == kernels::IsaName(isa)) return isa;
   }
-  return InvalidFlag("isa", value,
-                     "auto, amx_int8, avx512_vnni, avx2 or reference");
+  return InvalidFlag(
+      "isa", value,
+      "auto, amx_int8, avx512_vnni, avx2_vnni, avx2 or reference");
 }
 
 // "int4_g32"; "bf16" of what is on no grid.

@@ -1,0 +1,433 @@
+#ifndef KERNELS_CPU_LINEAR_KERNELS_AVX2_INL_H_
+#define KERNELS_CPU_LINEAR_KERNELS_AVX2_INL_H_
+
+// The linear kernels on vectors of 8 floats, compiled for AVX2, FMA and F16C,
+// and once more with AVX-VNNI besides, which multiplies and adds in one step.
+// Everything is local to the including file.
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "kernels/cpu/linear_kernels.h"
+
+namespace onegrid::cpu {
+namespace {
+
+// Activation rows handled together: 4 x 8 outputs use 8 of 16 registers for
+// sums, the rest for weights and temporaries. So do 2 x 16: one or two rows
+// take both halves of a tile at once, so that it is read in one sweep.
+constexpr int kBlockRows = 4;
+constexpr int kSweepRows = 2;
+// How far ahead of a sweep memory is fetched.
+constexpr int64_t kFetchBytes = 2048;
+
+inline __m256 Abs(__m256 x) {
+  return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
+}
+
+inline float MaxLane(__m256 x) {
+  __m128 m = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+  m = _mm_max_ss(m, _mm_movehdup_ps(m));
+  return _mm_cvtss_f32(m);
+}
+
+inline int32_t SumLanes(__m256i x) {
+  __m128i s =
+      _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
+  return _mm_cvtsi128_si32(s);
+}
+
+void QuantizeRow(const float* x, int64_t groups, int row, int rows,
+                 int8_t* codes, float* scales, int32_t* offsets) {
+  for (int64_t g = 0; g < groups; ++g) {
+    __m256 in[4];
+    __m256 largest = _mm256_setzero_ps();
+    for (int i = 0; i < 4; ++i) {
+      in[i] = _mm256_loadu_ps(x + g * kLinearGroup + 8 * i);
+      largest = _mm256_max_ps(largest, Abs(in[i]));
+    }
+    const float amax = MaxLane(largest);
+    const __m256 inverse =
+        _mm256_set1_ps(amax > kSmallestAmax ? 127.0f / amax : 0.0f);
+    __m256i q[4];
+    for (int i = 0; i < 4; ++i) {
+      q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(in[i], inverse));
+    }
+    const int64_t at = g * rows + row;
+    // The packs work within 128-bit halves; the permutation restores order.
+    const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]),
+                                              _mm256_packs_epi32(q[2], q[3]));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes + at * kLinearGroup),
+                        _mm256_permutevar8x32_epi32(
+                            packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+    scales[at] = amax / 127.0f;
+    offsets[at] = -8 * SumLanes(_mm256_add_epi32(_mm256_add_epi32(q[0], q[1]),
+                                                 _mm256_add_epi32(q[2], q[3])));
+  }
+}
+
+void QuantizeRowWide(const float* x, int64_t groups, int row, int rows,
+                     int16_t* codes, float* scales, int32_t* offsets) {
+  // 0 2 1 3 of each four numbers of 16 bits.
+  const __m256i order =
+      _mm256_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15, 0,
+                       1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15);
+  for (int64_t g = 0; g < groups; ++g) {
+    __m256 in[4];
+    __m256 largest = _mm256_setzero_ps();
+    for (int i = 0; i < 4; ++i) {
+      in[i] = _mm256_loadu_ps(x + g * kLinearGroup + 8 * i);
+      largest = _mm256_max_ps(largest, Abs(in[i]));
+    }
+    const float amax = MaxLane(largest);
+    const __m256 inverse =
+        _mm256_set1_ps(amax > kSmallestAmax ? 32767.0f / amax : 0.0f);
+    const int64_t at = g * rows + row;
+    __m256i sum = _mm256_setzero_si256();
+    for (int i = 0; i < 4; i += 2) {
+      const __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(in[i], inverse));
+      const __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(in[i + 1], inverse));
+      sum = _mm256_add_epi32(sum, _mm256_add_epi32(a, b));
+      // The pack works within 128-bit halves; the permutation restores order.
+      const __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b),
+                                                      _MM_SHUFFLE(3, 1, 2, 0));
+      _mm256_storeu_si256(
+          reinterpret_cast<__m256i*>(codes + at * kLinearGroup + 8 * i),
+          _mm256_shuffle_epi8(packed, order));
+    }
+    scales[at] = amax / 32767.0f;
+    offsets[at] = -8 * SumLanes(sum);
+  }
+}
+
+// Four consecutive activation codes, or two of 16 bits, in every 32-bit lane.
+inline __m256i Quad(const int8_t* codes) {
+  int32_t quad;
+  __builtin_memcpy(&quad, codes, sizeof(quad));
+  return _mm256_set1_epi32(quad);
+}
+
+inline __m256i Pair(const int16_t* codes) {
+  int32_t pair;
+  __builtin_memcpy(&pair, codes, sizeof(pair));
+  return _mm256_set1_epi32(pair);
+}
+
+// dot[m] += weights of 16 bits times columns i and i + 1, as they lie, of rows
+// m.
+template <int kRows>
+inline void AddPairs(__m256i weights, const int16_t* codes, int i,
+                     __m256i* dot) {
+#pragma GCC unroll 4
+  for (int m = 0; m < kRows; ++m) {
+    const __m256i pair = Pair(codes + m * kLinearGroup + i);
+#ifdef __AVXVNNI__
+    dot[m] = _mm256_dpwssd_avx_epi32(dot[m], weights, pair);
+#else
+    dot[m] = _mm256_add_epi32(dot[m], _mm256_madd_epi16(weights, pair));
+#endif
+  }
+}
+
+inline __m256i LoadBytes(const uint8_t* p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+
+inline __m256 HalfScales(const uint8_t* scales) {
+  return _mm256_cvtph_ps(
+      _mm_loadu_si128(reinterpret_cast<const __m128i*>(scales)));
+}
+
+template <int kRows>
+inline void AddGroup(const __m256i* dot, const uint8_t* weight_scales,
+                     const float* scales, __m256* total) {
+  const __m256 weight = HalfScales(weight_scales);
+#pragma GCC unroll 4
+  for (int m = 0; m < kRows; ++m) {
+    total[m] =
+        _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(dot[m]), weight),
+                        _mm256_set1_ps(scales[m]), total[m]);
+  }
+}
+
+// Each format: dot[m] = the dot products of group g of rows m of activations,
+// `codes`, with 8 rows of weights, whose place begins at `place`, a half of a
+// tile's lines.
+
+struct Int2Format {
+  static constexpr int kBits = 2;
+  // The bias is 1 here: an eighth of that of int4.
+  static int32_t Offset(int32_t offset) { return offset / 8; }
+  static constexpr int64_t kPlaceBytes = kInt2GroupBytes;
+  static constexpr int kPlaceGroups = 2;
+
+  // A sum of 16 products is at most 16 * 3 * 127.
+  template <int kRows>
+  static void Dot(const int8_t* codes, const int32_t* offsets, int64_t g,
+                  const uint8_t* place, __m256i* dot) {
+    const __m256i low_bits = _mm256_set1_epi8(3);
+    const uint8_t* lines = place + 128 * (g % 2);
+    __m256i pairs[kRows];
+#pragma GCC unroll 4
+    for (int m = 0; m < kRows; ++m) pairs[m] = _mm256_setzero_si256();
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; ++j) {
+      const __m256i four = LoadBytes(lines + 64 * j);
+#pragma GCC unroll 4
+      for (int f = 0; f < 4; ++f) {
+        const __m256i weights =
+            _mm256_and_si256(_mm256_srli_epi16(four, 2 * f), low_bits);
+#pragma GCC unroll 4
+        for (int m = 0; m < kRows; ++m) {
+          const int8_t* row = codes + m * kLinearGroup + 16 * j + 4 * f;
+          pairs[m] = _mm256_add_epi16(pairs[m],
+                                      _mm256_maddubs_epi16(weights, Quad(row)));
+        }
+      }
+    }
+#pragma GCC unroll 4
+    for (int m = 0; m < kRows; ++m) {
+      dot[m] =
+          _mm256_add_epi32(_mm256_madd_epi16(pairs[m], _mm256_set1_epi16(1)),
+                           _mm256_set1_epi32(Offset(offsets[m])));
+    }
+  }
+};
+
+struct Int4Format {
+  static constexpr int kBits = 4;
+  static int32_t Offset(int32_t offset) { return offset; }
+  static constexpr int64_t kPlaceBytes = kInt4GroupBytes;
+  static constexpr int kPlaceGroups = 1;
+
+  // A sum of 16 products stays within 16 bits: 16 * 15 * 127 = 30,480.
+  template <int kRows>
+  static void Dot(const int8_t* codes, const int32_t* offsets, int64_t,
+                  const uint8_t* place, __m256i* dot) {
+    const __m256i low_bits = _mm256_set1_epi8(15);
+    __m256i pairs[kRows];
+#pragma GCC unroll 4
+    for (int m = 0; m < kRows; ++m) pairs[m] = _mm256_setzero_si256();
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const __m256i both = LoadBytes(place + 64 * j);
+      const __m256i low = _mm256_and_si256(both, low_bits);
+      const __m256i high =
+          _mm256_and_si256(_mm256_srli_epi16(both, 4), low_bits);
+#pragma GCC unroll 4
+      for (int m = 0; m < kRows; ++m) {
+        const int8_t* row = codes + m * kLinearGroup + 8 * j;
+        pairs[m] =
+            _mm256_add_epi16(pairs[m], _mm256_maddubs_epi16(low, Quad(row)));
+        pairs[m] = _mm256_add_epi16(pairs[m],
+                                    _mm256_maddubs_epi16(high, Quad(row + 4)));
+      }
+    }
+#pragma GCC unroll 4
+    for (int m = 0; m < kRows; ++m) {
+      dot[m] =
+          _mm256_add_epi32(_mm256_madd_epi16(pairs[m], _mm256_set1_epi16(1)),
+                           _mm256_set1_epi32(offsets[m]));
+    }
+  }
+};
+
+struct Int8Format {
+  static constexpr int kBits = 8;
+  // The bias is 128 here: 16 times that of int4.
+  static int32_t Offset(int32_t offset) { return 16 * offset; }
+  static constexpr int64_t kPlaceBytes = kInt8GroupBytes;
+  static constexpr int kPlaceGroups = 1;
+
+  // Codes are made signed again and multiplied as |w| * (a * sign(w)): a pair
+  // is at most 2 * 128 * 127 = 32,512, which 16 bits hold.
+  template <int kRows>
+  static void Dot(const int8_t* codes, const int32_t*, int64_t,
+                  const uint8_t* place, __m256i* dot) {
+    const __m256i bias = _mm256_set1_epi8(-128);
+#pragma GCC unroll 4
+    for (int m = 0; m < kRows; ++m) dot[m] = _mm256_setzero_si256();
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) {
+      const __m256i weights = _mm256_xor_si256(LoadBytes(place + 64 * j), bias);
+      const __m256i magnitude = _mm256_abs_epi8(weights);
+#pragma GCC unroll 4
+      for (int m = 0; m < kRows; ++m) {
+        const __m256i a =
+            _mm256_sign_epi8(Quad(codes + m * kLinearGroup + 4 * j), weights);
+        dot[m] = _mm256_add_epi32(
+            dot[m], _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, a),
+                                      _mm256_set1_epi16(1)));
+      }
+    }
+  }
+};
+
+#ifdef __AVXVNNI__
+// In any format: a line holds in each byte 8 / kBits codes, four columns apart.
+template <typename Format, int kRows>
+inline void GroupDots(const int8_t* codes, const int32_t* offsets, int64_t g,
+                      const uint8_t* place, __m256i* dot) {
+  constexpr int kBits = Format::kBits, kFields = 8 / kBits;
+  constexpr int kLines = kLinearGroup / (4 * kFields);
+  const __m256i mask = _mm256_set1_epi8(static_cast<char>((1 << kBits) - 1));
+  const uint8_t* lines = place + 64 * kLines * (g % Format::kPlaceGroups);
+#pragma GCC unroll 4
+  for (int m = 0; m < kRows; ++m) {
+    dot[m] = _mm256_set1_epi32(Format::Offset(offsets[m]));
+  }
+#pragma GCC unroll 8
+  for (int j = 0; j < kLines; ++j) {
+    const __m256i line = LoadBytes(lines + 64 * j);
+#pragma GCC unroll 4
+    for (int f = 0; f < kFields; ++f) {
+      const __m256i weights =
+          _mm256_and_si256(_mm256_srli_epi16(line, kBits * f), mask);
+#pragma GCC unroll 4
+      for (int m = 0; m < kRows; ++m) {
+        dot[m] = _mm256_dpbusd_avx_epi32(
+            dot[m], weights,
+            Quad(codes + m * kLinearGroup + 4 * (kFields * j + f)));
+      }
+    }
+  }
+}
+#else
+template <typename Format, int kRows>
+inline void GroupDots(const int8_t* codes, const int32_t* offsets, int64_t g,
+                      const uint8_t* place, __m256i* dot) {
+  Format::template Dot<kRows>(codes, offsets, g, place, dot);
+}
+#endif
+
+// The same of codes of 16 bits, in any format: a line holds in each byte 8 /
+// kBits codes, four columns apart. 32 bits hold the sum: 32 * 255 * 32767 <
+// 2^29.
+template <typename Format, int kRows>
+inline void GroupDots(const int16_t* codes, const int32_t* offsets, int64_t g,
+                      const uint8_t* place, __m256i* dot) {
+  constexpr int kBits = Format::kBits, kFields = 8 / kBits;
+  constexpr int kLines = kLinearGroup / (4 * kFields);
+  const __m256i mask = _mm256_set1_epi16((1 << kBits) - 1);
+  const uint8_t* lines = place + 64 * kLines * (g % Format::kPlaceGroups);
+#pragma GCC unroll 4
+  for (int m = 0; m < kRows; ++m) {
+    dot[m] = _mm256_set1_epi32(Format::Offset(offsets[m]));
+  }
+#pragma GCC unroll 8
+  for (int j = 0; j < kLines; ++j) {
+    const __m256i line = LoadBytes(lines + 64 * j);
+#pragma GCC unroll 4
+    for (int f = 0; f < kFields; ++f) {
+      const int column = 4 * (kFields * j + f);
+      const __m256i high = _mm256_srli_epi16(line, kBits * f + 8);
+      AddPairs<kRows>(
+          _mm256_and_si256(_mm256_srli_epi16(line, kBits * f), mask), codes,
+          column, dot);
+      // Above the last field there is nothing to mask.
+      AddPairs<kRows>(f == kFields - 1 ? high : _mm256_and_si256(high, mask),
+                      codes, column + 2, dot);
+    }
+  }
+}
+
+inline const int8_t* CodesOf(const ActivationPanel& panel, const int8_t*) {
+  return panel.codes;
+}
+inline const int16_t* CodesOf(const ActivationPanel& panel, const int16_t*) {
+  return panel.wide_codes;
+}
+
+// Rows [first, first + kRows) of the panel against kHalves x 8 weight rows,
+// from half `half` of the tile on.
+template <typename Format, typename Code, int kRows, int kHalves>
+void Rows(const ActivationPanel& panel, int first, const uint8_t* tile,
+          int half, float* out, int64_t out_stride) {
+  __m256 total[kHalves][kRows];
+#pragma GCC unroll 2
+  for (int h = 0; h < kHalves; ++h) {
+#pragma GCC unroll 4
+    for (int m = 0; m < kRows; ++m) total[h][m] = _mm256_setzero_ps();
+  }
+  const Code* codes = CodesOf(panel, static_cast<const Code*>(nullptr));
+  const uint8_t* place = tile;
+  for (int64_t g = 0; g < panel.groups; ++g) {
+    const int64_t at = g * panel.rows + first;
+    if (kHalves == 2 && g % Format::kPlaceGroups == 0) {
+#pragma GCC unroll 9
+      for (int64_t line = 0; line < Format::kPlaceBytes; line += 64) {
+        _mm_prefetch(place + kFetchBytes + line, _MM_HINT_T0);
+      }
+    }
+#pragma GCC unroll 2
+    for (int h = 0; h < kHalves; ++h) {
+      __m256i dot[kRows];
+      GroupDots<Format, kRows>(codes + at * kLinearGroup, panel.offsets + at, g,
+                               place + 32 * (half + h), dot);
+      AddGroup<kRows>(dot, place + Format::kPlaceBytes - 32 + 16 * (half + h),
+                      panel.scales + at, total[h]);
+    }
+    if ((g + 1) % Format::kPlaceGroups == 0) place += Format::kPlaceBytes;
+  }
+#pragma GCC unroll 2
+  for (int h = 0; h < kHalves; ++h) {
+#pragma GCC unroll 4
+    for (int m = 0; m < kRows; ++m) {
+      _mm256_storeu_ps(out + m * out_stride + 8 * h, total[h][m]);
+    }
+  }
+}
+
+template <typename Format, typename Code>
+void PanelRows(const ActivationPanel& panel, const uint8_t* tile, float* out,
+               int64_t out_stride) {
+  using RowsFunction = void (*)(const ActivationPanel&, int, const uint8_t*,
+                                int, float*, int64_t);
+  static constexpr RowsFunction kSweep[kSweepRows] = {Rows<Format, Code, 1, 2>,
+                                                      Rows<Format, Code, 2, 2>};
+  static constexpr RowsFunction kHalf[kBlockRows] = {
+      Rows<Format, Code, 1, 1>, Rows<Format, Code, 2, 1>,
+      Rows<Format, Code, 3, 1>, Rows<Format, Code, 4, 1>};
+  if (panel.rows <= kSweepRows) {
+    return kSweep[panel.rows - 1](panel, 0, tile, 0, out, out_stride);
+  }
+  for (int first = 0; first < panel.rows; first += kBlockRows) {
+    const int left = panel.rows - first;
+    const int rows = left < kBlockRows ? left : kBlockRows;
+    for (int half = 0; half < 2; ++half) {
+      kHalf[rows - 1](panel, first, tile, half,
+                      out + first * out_stride + 8 * half, out_stride);
+    }
+  }
+}
+
+template <typename Format, typename Code>
+void Tile(const ActivationPanel* panels, int64_t count, const uint8_t* tile,
+          float* out, int64_t out_stride) {
+  for (int64_t p = 0; p < count; ++p) {
+    PanelRows<Format, Code>(panels[p], tile, out, out_stride);
+    out += panels[p].rows * out_stride;
+  }
+}
+
+inline constexpr LinearKernels kLocalLinearKernels = {
+    kPanelRows,
+    WideOrder::k0213,
+    QuantizeRow,
+    QuantizeRowWide,
+    Tile<Int2Format, int8_t>,
+    Tile<Int4Format, int8_t>,
+    Tile<Int8Format, int8_t>,
+    Tile<Int2Format, int16_t>,
+    Tile<Int4Format, int16_t>,
+    Tile<Int8Format, int16_t>,
+};
+
+}  // namespace
+}  // namespace onegrid::cpu
+
+#endif  // KERNELS_CPU_LINEAR_KERNELS_AVX2_INL_H_
