@@ -21,6 +21,8 @@ constexpr int64_t kBlockGroups = 32;
 // Bytes of one decoded group: line j holds for each of 16 weight rows the
 // signed codes of k = 4j .. 4j + 3.
 constexpr int64_t kGroupBytes = 8 * 64;
+// How far ahead of the decoding memory is fetched.
+constexpr int64_t kFetchBytes = 4096;
 // Bytes of one row's codes in a group, of 8 and of 16 bits.
 constexpr int64_t kRowBytes = 32;
 constexpr int64_t kWideRowBytes = 2 * kRowBytes;
@@ -115,6 +117,12 @@ void DecodeBlock(const uint8_t* tile, int64_t first, int64_t count,
     const int64_t g = first + i;
     const uint8_t* place =
         tile + g / Format::kPlaceGroups * Format::kPlaceBytes;
+    if (g % Format::kPlaceGroups == 0) {
+#pragma GCC unroll 9
+      for (int64_t line = 0; line < Format::kPlaceBytes; line += 64) {
+        _mm_prefetch(place + kFetchBytes + line, _MM_HINT_T0);
+      }
+    }
     Format::Decode(place, g, block->codes + i * kGroupBytes);
     const auto* scales = reinterpret_cast<const __m256i*>(
         place + Format::kPlaceBytes - 2 * kTileRows);

@@ -28,6 +28,9 @@ void QuantizeRowWide(const float* x, int64_t groups, int row, int rows,
   }
 }
 
+// How far ahead of a sweep over a tile memory is fetched.
+constexpr int64_t kFetchBytes = 4096;
+
 // Four consecutive activation codes, or two of 16 bits, in every 32-bit lane.
 inline __m512i Quad(const int8_t* codes) {
   int32_t quad;
@@ -206,7 +209,12 @@ void Rows(const ActivationPanel& panel, const uint8_t* tile, float* out,
   const Code* codes = CodesOf(panel, static_cast<const Code*>(nullptr));
   const uint8_t* place = tile;
   for (int64_t g = 0; g < panel.groups; ++g) {
-    _mm_prefetch(place + 4 * Format::kPlaceBytes, _MM_HINT_T0);
+    if (g % Format::kPlaceGroups == 0) {
+#pragma GCC unroll 9
+      for (int64_t line = 0; line < Format::kPlaceBytes; line += 64) {
+        _mm_prefetch(place + kFetchBytes + line, _MM_HINT_T0);
+      }
+    }
     __m512i dot[kRows];
 #pragma GCC unroll 12
     for (int m = 0; m < kRows; ++m) {
