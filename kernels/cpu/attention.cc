@@ -1,5 +1,7 @@
 #include "kernels/cpu/attention.h"
 
+#include <xmmintrin.h>
+
 #include <algorithm>
 #include <cstring>
 #include <type_traits>
@@ -20,6 +22,8 @@ constexpr float kLowestScore = -3.0e38f;
 // key of the sequence, and the parts are joined in order. So a token's result
 // does not depend on the threads or on the tokens that are computed with it.
 constexpr int64_t kPartPages = 4;
+// Blocks of so few rows wait for memory rather than compute.
+constexpr int kFetchRows = 8;
 
 // Up to a kernel's block_rows (query, head) rows of one item that read one
 // key/value head, and the keys they see. Row r is query r / group, head r %
@@ -243,6 +247,17 @@ class Attention {
     }
   }
 
+  // Asks for the values of a page before its keys are read, where few rows do so
+  // little with them that the memory would wait.
+  void FetchValues(const Block& block, int64_t page, int64_t first,
+                   int64_t last) const {
+    if (block.rows > kFetchRows) return;
+    const auto* v = ItemOf(block).cache->Values(page, block.kv_head);
+    const auto* at = reinterpret_cast<const char*>(v + first * d_);
+    const auto* end = reinterpret_cast<const char*>(v + last * d_);
+    for (; at < end; at += 64) _mm_prefetch(at, _MM_HINT_T0);
+  }
+
   void RunPart(const Block& block, const Part& part, Queries* queries,
                Partial* state) const {
     std::fill_n(state->max, block.rows, kLowestScore);
@@ -255,6 +270,7 @@ class Attention {
       const int64_t start = page * kPageTokens;
       const int64_t first = std::max<int64_t>(0, first_key - start);
       const int64_t last = std::min(kPageTokens, end_key - start);
+      FetchValues(block, page, first, last);
       Scores(block, queries, page, first, last, scores);
       for (int r = 0; r < block.rows; ++r) {
         const int64_t position = Position(block, r);
