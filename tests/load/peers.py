@@ -154,11 +154,21 @@ def table_value(said, column, where):
 
 
 def best_settings(program, case):
-    """Those of the fastest of one run each."""
+    """Those of the fastest of one run each. A program may fail with some of them
+    and still be compared with the others; if it fails with all, that is an error."""
     tries = program.settings(case)
     if len(tries) == 1:
         return tries[0]
-    return max(tries, key=lambda settings: program.speed(case, settings)[0])
+    speeds, errors = {}, []
+    for i, settings in enumerate(tries):
+        try:
+            speeds[i] = program.speed(case, settings)[0]
+        except RuntimeError as error:
+            errors.append(error)
+            log(f"{case.name}: {program.name} {' '.join(settings)} failed: {error}")
+    if not speeds:
+        raise errors[-1]
+    return tries[max(speeds, key=speeds.get)]
 
 
 def compare(programs, case, repetitions):
