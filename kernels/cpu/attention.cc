@@ -247,8 +247,8 @@ class Attention {
     }
   }
 
-  // Asks for the values of a page before its keys are read, where few rows do so
-  // little with them that the memory would wait.
+  // Asks for the values of a page before its keys are read, where few rows do
+  // so little with them that the memory would wait.
   void FetchValues(const Block& block, int64_t page, int64_t first,
                    int64_t last) const {
     if (block.rows > kFetchRows) return;
