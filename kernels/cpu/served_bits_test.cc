@@ -115,7 +115,8 @@ TEST_P(ServedBits, Rope) {
 }
 
 TEST_P(ServedBits, Linears) {
-  constexpr int64_t kN = 33, kK = 704;
+  // More than the 32 groups that AMX takes at a time.
+  constexpr int64_t kN = 33, kK = 1088;
   for (const quant::Grid* grid :
        {&quant::kInt2G64, &quant::kInt4G32, &quant::kInt8G32}) {
     const auto w = RandomMatrix(*grid, kN, kK);
@@ -123,7 +124,7 @@ TEST_P(ServedBits, Linears) {
         quant::BlockType(*grid), *quant::PackBlocks(w), kN, kK, pool_);
     ASSERT_TRUE(packed.ok()) << packed.status();
     for (const CodeBits bits : {CodeBits::k8, CodeBits::k16}) {
-      for (const int64_t m : {1, 2, 5, 12, 31}) {
+      for (const int64_t m : {1, 2, 5, 12, 31, 45}) {
         const auto x = RandomFloats(m * kK, 4);
         QuantizedActivations quantized;
         QuantizeActivations(x, m, kK, bits, &quantized, pool_, GetParam());
