@@ -14,8 +14,10 @@ namespace onegrid::cpu {
 inline constexpr int kKeyTile = 16;
 // Most query rows that one block of attention works on.
 inline constexpr int kMaxBlockQueryRows = 24;
-// The largest head.
-inline constexpr int kLargestHead = 512;
+// Tokens of one page of keys and values.
+inline constexpr int64_t kPageTokens = 64;
+// The largest head that attention takes.
+inline constexpr int64_t kMaxHeadDim = 512;
 
 // Some queries in 16 bits: codes [rows][head_dim], in each row in an order that
 // belongs to the instruction set, sums [rows] of the codes, scales [rows].
@@ -39,9 +41,9 @@ struct AttentionKernels {
   void (*scores_int8)(const QueryPanel& panel, int64_t d, const uint8_t* keys,
                       const float* key_scales, int first_tile, int end_tile,
                       float* scores, int64_t stride);
-  // One page of a row's online softmax. Scores [0, 64) become exp(score - max)
-  // inside [begin, end) and 0 outside. *max and *sum are updated; what was
-  // summed before must be multiplied by the result.
+  // One page of a row's online softmax. Scores [0, kPageTokens) become
+  // exp(score - max) inside [begin, end) and 0 outside. *max and *sum are
+  // updated; what was summed before must be multiplied by the result.
   float (*softmax_step)(float* scores, int64_t begin, int64_t end, float* max,
                         float* sum);
   // Joins the softmax state of later keys to that of earlier ones (*max, *sum,
@@ -49,7 +51,7 @@ struct AttentionKernels {
   // - the common one).
   void (*join)(float later_max, float later_sum, const float* later_values,
                int64_t d, float* max, float* sum, float* values);
-  // sums[r * d + i] += sum over t < tokens of p[r * 64 + t] * v[t][i].
+  // sums[r * d + i] += sum over t < tokens of p[r * kPageTokens + t] * v[t][i].
   void (*add_values_int8)(const float* p, int rows, const int8_t* v,
                           const float* v_scales, int64_t tokens, int64_t d,
                           float* sums);

@@ -15,7 +15,7 @@ static_assert(kBlockRows <= kMaxBlockQueryRows);
 // Codes of a query as their d low bytes, then their high ones.
 void QuantizeQueryBytes(const float* x, int64_t d, float factor, int r,
                         const QueryPanel& panel) {
-  alignas(64) int16_t codes[kLargestHead];
+  alignas(64) int16_t codes[kMaxHeadDim];
   QuantizeQueryCodes(x, d, factor, r, panel, codes);
   auto* bytes = reinterpret_cast<int8_t*>(panel.codes + r * d);
   for (int64_t i = 0; i < d; i += 32) {

@@ -14,8 +14,6 @@ namespace {
 
 // Query rows of a block, but for AMX.
 inline constexpr int kBlockQueryRows = 12;
-// Keys of a page.
-inline constexpr int64_t kPageKeys = 64;
 // Below this a row becomes zero: 127 / amax would leave the range of a float.
 inline constexpr float kSmallestRow = 1e-30f;
 // Lower than any score.
@@ -103,24 +101,24 @@ inline float ExpOf(float x) {
 float SoftmaxStep(float* scores, int64_t begin, int64_t end, float* max,
                   float* sum) {
   if (begin >= end) {
-    for (int64_t t = 0; t < kPageKeys; ++t) scores[t] = 0;
+    for (int64_t t = 0; t < kPageTokens; ++t) scores[t] = 0;
     return 1.0f;
   }
   for (int64_t t = 0; t < begin; ++t) scores[t] = kLowestScore;
-  for (int64_t t = end; t < kPageKeys; ++t) scores[t] = kLowestScore;
+  for (int64_t t = end; t < kPageTokens; ++t) scores[t] = kLowestScore;
   F largest = Set(*max);
-  for (int64_t t = 0; t < kPageKeys; t += kLanes) {
+  for (int64_t t = 0; t < kPageTokens; t += kLanes) {
     largest = Max(largest, Load(scores + t));
   }
   const float new_max = MaxLane(largest);
-  for (int64_t t = 0; t < kPageKeys; t += kLanes) {
+  for (int64_t t = 0; t < kPageTokens; t += kLanes) {
     Store(scores + t, Exp(Load(scores + t) - Set(new_max)));
   }
   // Exp has a smallest result; what is masked must count nothing at all.
   for (int64_t t = 0; t < begin; ++t) scores[t] = 0;
-  for (int64_t t = end; t < kPageKeys; ++t) scores[t] = 0;
+  for (int64_t t = end; t < kPageTokens; ++t) scores[t] = 0;
   Sums total;
-  for (int64_t t = 0; t < kPageKeys; t += kSumLanes) {
+  for (int64_t t = 0; t < kPageTokens; t += kSumLanes) {
     for (F& part : total.parts) {
       part += Load(scores + t + (&part - total.parts) * kLanes);
     }
@@ -176,7 +174,7 @@ struct F32Values {
 };
 
 // Columns [i, i + kColumns) of kRows rows: sums [kRows][d] += the tokens'
-// values weighted by p [kRows][kPageKeys].
+// values weighted by p [kRows][kPageTokens].
 template <int kRows, typename Values>
 inline void AddColumns(const float* p, Values values, int64_t column,
                        int64_t tokens, int64_t d, float* sums) {
@@ -190,7 +188,7 @@ inline void AddColumns(const float* p, Values values, int64_t column,
     const Pair v = values.At(t, column);
 #pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r) {
-      const F weight = Set(p[r * kPageKeys + t]);
+      const F weight = Set(p[r * kPageTokens + t]);
       left[r] = Fma(weight, v.left, left[r]);
       right[r] = Fma(weight, v.right, right[r]);
     }
@@ -208,14 +206,14 @@ inline void AddRows(const float* p, int rows, Values values, int64_t column,
                     int64_t tokens, int64_t d, float* sums) {
   int r = 0;
   for (; r + kValueRows <= rows; r += kValueRows) {
-    AddColumns<kValueRows>(p + r * kPageKeys, values, column, tokens, d,
+    AddColumns<kValueRows>(p + r * kPageTokens, values, column, tokens, d,
                            sums + r * d);
   }
   for (; r + 4 <= rows; r += 4) {
-    AddColumns<4>(p + r * kPageKeys, values, column, tokens, d, sums + r * d);
+    AddColumns<4>(p + r * kPageTokens, values, column, tokens, d, sums + r * d);
   }
   for (; r < rows; ++r) {
-    AddColumns<1>(p + r * kPageKeys, values, column, tokens, d, sums + r * d);
+    AddColumns<1>(p + r * kPageTokens, values, column, tokens, d, sums + r * d);
   }
 }
 
@@ -229,7 +227,7 @@ void AddValuesInt8(const float* p, int rows, const int8_t* v,
       AddRows(p, rows, values, i, tokens, d, sums + i);
       continue;
     }
-    alignas(64) float floats[kPageKeys * kColumns];
+    alignas(64) float floats[kPageTokens * kColumns];
     for (int64_t t = 0; t < tokens; ++t) {
       const Pair pair = values.At(t, i);
       Store(floats + t * kColumns, pair.left);

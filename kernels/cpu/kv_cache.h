@@ -11,11 +11,6 @@
 
 namespace onegrid::cpu {
 
-// Tokens of one page of keys and values.
-inline constexpr int64_t kPageTokens = 64;
-// The largest head that attention takes.
-inline constexpr int64_t kMaxHeadDim = kLargestHead;
-
 struct KvLayout {
   int64_t head_dim;  // A power of two, 32 to kMaxHeadDim.
   int64_t kv_heads;

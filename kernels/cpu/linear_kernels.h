@@ -45,6 +45,28 @@ inline constexpr int64_t kInt4GroupBytes = 4 * 64 + 32;
 inline constexpr int64_t kInt8GroupBytes = 8 * 64 + 32;
 inline constexpr int64_t kBf16GroupBytes = 32 * kTileRows * 2;
 
+// The same for the kernels of any of them: a line holds in each byte 8 / kBits
+// codes, four columns apart, each plus kBias; kPlaceGroups groups of 32 share a
+// place of kPlaceBytes, which ends with their scales.
+struct Int2Layout {
+  static constexpr int kBits = 2;
+  static constexpr int kBias = 1;
+  static constexpr int kPlaceGroups = 2;
+  static constexpr int64_t kPlaceBytes = kInt2GroupBytes;
+};
+struct Int4Layout {
+  static constexpr int kBits = 4;
+  static constexpr int kBias = 8;
+  static constexpr int kPlaceGroups = 1;
+  static constexpr int64_t kPlaceBytes = kInt4GroupBytes;
+};
+struct Int8Layout {
+  static constexpr int kBits = 8;
+  static constexpr int kBias = 128;
+  static constexpr int kPlaceGroups = 1;
+  static constexpr int64_t kPlaceBytes = kInt8GroupBytes;
+};
+
 // How 32 codes of 16 bits lie: in the order 0 2 1 3 of each four, or their low
 // bytes and then their high ones.
 // The first because weights' codes, bytes of a 32-bit lane, become numbers of

@@ -1,5 +1,5 @@
-// Compiled for AVX-512, run on AMX: include nothing that defines
-// inline functions outside the intrinsics, and keep everything else file-local.
+// Compiled for AVX-512, run on AMX: include nothing that defines inline
+// functions outside the intrinsics, and keep everything else file-local.
 #include <immintrin.h>
 
 #include "kernels/cpu/amx_tiles.h"
@@ -53,56 +53,26 @@ void QuantizeRowWide(const float* x, int64_t groups, int row, int rows,
   }
 }
 
-// Each format: group g of a tile's codes, signed, as kGroupBytes says; `place`
-// is where the group lies.
-
-struct Int2Format {
-  static constexpr int64_t kPlaceBytes = kInt2GroupBytes;
-  static constexpr int kPlaceGroups = 2;
-
-  static void Decode(const uint8_t* place, int64_t g, int8_t* to) {
-    const __m512i low_bits = _mm512_set1_epi8(3), one = _mm512_set1_epi8(1);
-    const uint8_t* lines = place + 128 * (g % 2);
-    for (int j = 0; j < 2; ++j) {
-      const __m512i four = _mm512_loadu_si512(lines + 64 * j);
-      for (int f = 0; f < 4; ++f) {
-        const __m512i codes =
-            _mm512_and_si512(_mm512_srli_epi16(four, 2 * f), low_bits);
-        _mm512_store_si512(to + 64 * (4 * j + f), _mm512_sub_epi8(codes, one));
-      }
+// Group g of a tile's codes, signed, as kGroupBytes says; `place` is where the
+// group lies.
+template <typename Format>
+void Decode(const uint8_t* place, int64_t g, int8_t* to) {
+  constexpr int kBits = Format::kBits, kFields = 8 / kBits;
+  constexpr int kLines = kLinearGroup / (4 * kFields);
+  const __m512i mask = _mm512_set1_epi8(static_cast<char>((1 << kBits) - 1));
+  const __m512i bias = _mm512_set1_epi8(static_cast<char>(Format::kBias));
+  const uint8_t* lines = place + 64 * kLines * (g % Format::kPlaceGroups);
+#pragma GCC unroll 8
+  for (int j = 0; j < kLines; ++j) {
+    const __m512i line = _mm512_loadu_si512(lines + 64 * j);
+#pragma GCC unroll 4
+    for (int f = 0; f < kFields; ++f) {
+      const __m512i field = f == 0 ? line : _mm512_srli_epi16(line, kBits * f);
+      _mm512_store_si512(to + 64 * (kFields * j + f),
+                         _mm512_sub_epi8(_mm512_and_si512(field, mask), bias));
     }
   }
-};
-
-struct Int4Format {
-  static constexpr int64_t kPlaceBytes = kInt4GroupBytes;
-  static constexpr int kPlaceGroups = 1;
-
-  static void Decode(const uint8_t* place, int64_t, int8_t* to) {
-    const __m512i low_bits = _mm512_set1_epi8(15), eight = _mm512_set1_epi8(8);
-    for (int j = 0; j < 4; ++j) {
-      const __m512i pair = _mm512_loadu_si512(place + 64 * j);
-      const __m512i low = _mm512_and_si512(pair, low_bits);
-      const __m512i high =
-          _mm512_and_si512(_mm512_srli_epi16(pair, 4), low_bits);
-      _mm512_store_si512(to + 128 * j, _mm512_sub_epi8(low, eight));
-      _mm512_store_si512(to + 128 * j + 64, _mm512_sub_epi8(high, eight));
-    }
-  }
-};
-
-struct Int8Format {
-  static constexpr int64_t kPlaceBytes = kInt8GroupBytes;
-  static constexpr int kPlaceGroups = 1;
-
-  static void Decode(const uint8_t* place, int64_t, int8_t* to) {
-    const __m512i bias = _mm512_set1_epi8(-128);
-    for (int j = 0; j < 8; ++j) {
-      const __m512i codes = _mm512_loadu_si512(place + 64 * j);
-      _mm512_store_si512(to + 64 * j, _mm512_xor_si512(codes, bias));
-    }
-  }
-};
+}
 
 // Groups [first, first + count) of a tile: codes decoded, scales in floats.
 struct WeightBlock {
@@ -123,7 +93,7 @@ void DecodeBlock(const uint8_t* tile, int64_t first, int64_t count,
         _mm_prefetch(place + kFetchBytes + line, _MM_HINT_T0);
       }
     }
-    Format::Decode(place, g, block->codes + i * kGroupBytes);
+    Decode<Format>(place, g, block->codes + i * kGroupBytes);
     const auto* scales = reinterpret_cast<const __m256i*>(
         place + Format::kPlaceBytes - 2 * kTileRows);
     _mm512_store_ps(block->scales + i * kTileRows,
@@ -280,12 +250,12 @@ const LinearKernels kLinearKernelsAmx = {
     WideOrder::kBytePlanes,
     QuantizeRow,
     QuantizeRowWide,
-    Tile<Int2Format, int8_t>,
-    Tile<Int4Format, int8_t>,
-    Tile<Int8Format, int8_t>,
-    Tile<Int2Format, int16_t>,
-    Tile<Int4Format, int16_t>,
-    Tile<Int8Format, int16_t>,
+    Tile<Int2Layout, int8_t>,
+    Tile<Int4Layout, int8_t>,
+    Tile<Int8Layout, int8_t>,
+    Tile<Int2Layout, int16_t>,
+    Tile<Int4Layout, int16_t>,
+    Tile<Int8Layout, int16_t>,
 };
 
 }  // namespace onegrid::cpu

@@ -154,17 +154,17 @@ inline void AddGroup(const __m256i* dot, const uint8_t* weight_scales,
   }
 }
 
+// What the bias of a format's codes adds to a dot product, negated.
+template <typename Format>
+inline int32_t OffsetOf(int32_t offset) {
+  return offset / 8 * Format::kBias;
+}
+
 // Each format: dot[m] = the dot products of group g of rows m of activations,
 // `codes`, with 8 rows of weights, whose place begins at `place`, a half of a
 // tile's lines.
 
-struct Int2Format {
-  static constexpr int kBits = 2;
-  // The bias is 1 here: an eighth of that of int4.
-  static int32_t Offset(int32_t offset) { return offset / 8; }
-  static constexpr int64_t kPlaceBytes = kInt2GroupBytes;
-  static constexpr int kPlaceGroups = 2;
-
+struct Int2Format : Int2Layout {
   // A sum of 16 products is at most 16 * 3 * 127.
   template <int kRows>
   static void Dot(const int8_t* codes, const int32_t* offsets, int64_t g,
@@ -193,17 +193,12 @@ struct Int2Format {
     for (int m = 0; m < kRows; ++m) {
       dot[m] =
           _mm256_add_epi32(_mm256_madd_epi16(pairs[m], _mm256_set1_epi16(1)),
-                           _mm256_set1_epi32(Offset(offsets[m])));
+                           _mm256_set1_epi32(OffsetOf<Int2Layout>(offsets[m])));
     }
   }
 };
 
-struct Int4Format {
-  static constexpr int kBits = 4;
-  static int32_t Offset(int32_t offset) { return offset; }
-  static constexpr int64_t kPlaceBytes = kInt4GroupBytes;
-  static constexpr int kPlaceGroups = 1;
-
+struct Int4Format : Int4Layout {
   // A sum of 16 products stays within 16 bits: 16 * 15 * 127 = 30,480.
   template <int kRows>
   static void Dot(const int8_t* codes, const int32_t* offsets, int64_t,
@@ -236,13 +231,7 @@ struct Int4Format {
   }
 };
 
-struct Int8Format {
-  static constexpr int kBits = 8;
-  // The bias is 128 here: 16 times that of int4.
-  static int32_t Offset(int32_t offset) { return 16 * offset; }
-  static constexpr int64_t kPlaceBytes = kInt8GroupBytes;
-  static constexpr int kPlaceGroups = 1;
-
+struct Int8Format : Int8Layout {
   // Codes are made signed again and multiplied as |w| * (a * sign(w)): a pair
   // is at most 2 * 128 * 127 = 32,512, which 16 bits hold.
   template <int kRows>
@@ -278,7 +267,7 @@ inline void GroupDots(const int8_t* codes, const int32_t* offsets, int64_t g,
   const uint8_t* lines = place + 64 * kLines * (g % Format::kPlaceGroups);
 #pragma GCC unroll 4
   for (int m = 0; m < kRows; ++m) {
-    dot[m] = _mm256_set1_epi32(Format::Offset(offsets[m]));
+    dot[m] = _mm256_set1_epi32(OffsetOf<Format>(offsets[m]));
   }
 #pragma GCC unroll 8
   for (int j = 0; j < kLines; ++j) {
@@ -316,7 +305,7 @@ inline void GroupDots(const int16_t* codes, const int32_t* offsets, int64_t g,
   const uint8_t* lines = place + 64 * kLines * (g % Format::kPlaceGroups);
 #pragma GCC unroll 4
   for (int m = 0; m < kRows; ++m) {
-    dot[m] = _mm256_set1_epi32(Format::Offset(offsets[m]));
+    dot[m] = _mm256_set1_epi32(OffsetOf<Format>(offsets[m]));
   }
 #pragma GCC unroll 8
   for (int j = 0; j < kLines; ++j) {

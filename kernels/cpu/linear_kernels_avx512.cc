@@ -77,98 +77,33 @@ inline void Store(const __m512* total, float* out, int64_t out_stride) {
   }
 }
 
-// Each format: dot[m], which begins as the offset of row m, += the dot products
-// of group g of activations `codes` with 16 rows of weights in `place`.
-
-struct Int2Format {
-  static constexpr int kBits = 2;
-  static constexpr int64_t kPlaceBytes = kInt2GroupBytes;
-  static constexpr int kPlaceGroups = 2;
-
-  // The bias is 1 here: an eighth of that of int4.
-  static int32_t Offset(int32_t offset) { return offset / 8; }
-
-  template <int kRows>
-  static void AddDots(const int8_t* codes, int64_t g, const uint8_t* place,
-                      __m512i* dot) {
-    const __m512i low_bits = _mm512_set1_epi8(3);
-    const uint8_t* lines = place + 128 * (g % 2);
-#pragma GCC unroll 2
-    for (int j = 0; j < 2; ++j) {
-      const __m512i four = _mm512_loadu_si512(lines + 64 * j);
-#pragma GCC unroll 4
-      for (int f = 0; f < 4; ++f) {
-        const __m512i weights =
-            _mm512_and_si512(_mm512_srli_epi16(four, 2 * f), low_bits);
-#pragma GCC unroll 12
-        for (int m = 0; m < kRows; ++m) {
-          dot[m] = _mm512_dpbusd_epi32(
-              dot[m], weights, Quad(codes + m * kLinearGroup + 16 * j + 4 * f));
-        }
-      }
-    }
-  }
-};
-
-struct Int4Format {
-  static constexpr int kBits = 4;
-  static constexpr int64_t kPlaceBytes = kInt4GroupBytes;
-  static constexpr int kPlaceGroups = 1;
-
-  static int32_t Offset(int32_t offset) { return offset; }
-
-  template <int kRows>
-  static void AddDots(const int8_t* codes, int64_t, const uint8_t* place,
-                      __m512i* dot) {
-    const __m512i low_bits = _mm512_set1_epi8(15);
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) {
-      const __m512i pair = _mm512_loadu_si512(place + 64 * j);
-      const __m512i low = _mm512_and_si512(pair, low_bits);
-      const __m512i high =
-          _mm512_and_si512(_mm512_srli_epi16(pair, 4), low_bits);
-#pragma GCC unroll 12
-      for (int m = 0; m < kRows; ++m) {
-        const int8_t* row = codes + m * kLinearGroup + 8 * j;
-        dot[m] = _mm512_dpbusd_epi32(dot[m], low, Quad(row));
-        dot[m] = _mm512_dpbusd_epi32(dot[m], high, Quad(row + 4));
-      }
-    }
-  }
-};
-
-struct Int8Format {
-  static constexpr int kBits = 8;
-  static constexpr int64_t kPlaceBytes = kInt8GroupBytes;
-  static constexpr int kPlaceGroups = 1;
-
-  // The bias is 128 here: 16 times that of int4.
-  static int32_t Offset(int32_t offset) { return 16 * offset; }
-
-  template <int kRows>
-  static void AddDots(const int8_t* codes, int64_t, const uint8_t* place,
-                      __m512i* dot) {
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; ++j) {
-      const __m512i weights = _mm512_loadu_si512(place + 64 * j);
-#pragma GCC unroll 12
-      for (int m = 0; m < kRows; ++m) {
-        dot[m] = _mm512_dpbusd_epi32(dot[m], weights,
-                                     Quad(codes + m * kLinearGroup + 4 * j));
-      }
-    }
-  }
-};
-
+// dot[m], which begins as the offset of row m, += the dot products of group g
+// of activations `codes` with 16 rows of weights in `place`.
 template <typename Format, int kRows>
 inline void AddGroupDots(const int8_t* codes, int64_t g, const uint8_t* place,
                          __m512i* dot) {
-  Format::template AddDots<kRows>(codes, g, place, dot);
+  constexpr int kBits = Format::kBits, kFields = 8 / kBits;
+  constexpr int kLines = kLinearGroup / (4 * kFields);
+  const __m512i mask = _mm512_set1_epi8(static_cast<char>((1 << kBits) - 1));
+  const uint8_t* lines = place + 64 * kLines * (g % Format::kPlaceGroups);
+#pragma GCC unroll 8
+  for (int j = 0; j < kLines; ++j) {
+    const __m512i line = _mm512_loadu_si512(lines + 64 * j);
+#pragma GCC unroll 4
+    for (int f = 0; f < kFields; ++f) {
+      const __m512i field = f == 0 ? line : _mm512_srli_epi16(line, kBits * f);
+      const __m512i weights = _mm512_and_si512(field, mask);
+#pragma GCC unroll 12
+      for (int m = 0; m < kRows; ++m) {
+        dot[m] = _mm512_dpbusd_epi32(
+            dot[m], weights,
+            Quad(codes + m * kLinearGroup + 4 * (kFields * j + f)));
+      }
+    }
+  }
 }
 
-// The same of codes of 16 bits, in any format: a line holds in each byte 8 /
-// kBits codes, four columns apart. 32 bits hold the sum: 32 * 255 * 32767 <
-// 2^29.
+// The same of codes of 16 bits. 32 bits hold the sum: 32 * 255 * 32767 < 2^29.
 template <typename Format, int kRows>
 inline void AddGroupDots(const int16_t* codes, int64_t g, const uint8_t* place,
                          __m512i* dot) {
@@ -200,6 +135,12 @@ inline const int16_t* CodesOf(const ActivationPanel& panel, const int16_t*) {
   return panel.wide_codes;
 }
 
+// What the bias of a format's codes adds to a dot product, negated.
+template <typename Format>
+inline int32_t OffsetOf(int32_t offset) {
+  return offset / 8 * Format::kBias;
+}
+
 template <typename Format, typename Code, int kRows>
 void Rows(const ActivationPanel& panel, const uint8_t* tile, float* out,
           int64_t out_stride) {
@@ -218,7 +159,8 @@ void Rows(const ActivationPanel& panel, const uint8_t* tile, float* out,
     __m512i dot[kRows];
 #pragma GCC unroll 12
     for (int m = 0; m < kRows; ++m) {
-      dot[m] = _mm512_set1_epi32(Format::Offset(panel.offsets[g * kRows + m]));
+      dot[m] =
+          _mm512_set1_epi32(OffsetOf<Format>(panel.offsets[g * kRows + m]));
     }
     AddGroupDots<Format, kRows>(codes, g, place, dot);
     AddGroup<kRows>(dot, place + Format::kPlaceBytes - 32,
@@ -252,12 +194,12 @@ const LinearKernels kLinearKernelsAvx512 = {
     WideOrder::k0213,
     QuantizeRow,
     QuantizeRowWide,
-    Tile<Int2Format, int8_t>,
-    Tile<Int4Format, int8_t>,
-    Tile<Int8Format, int8_t>,
-    Tile<Int2Format, int16_t>,
-    Tile<Int4Format, int16_t>,
-    Tile<Int8Format, int16_t>,
+    Tile<Int2Layout, int8_t>,
+    Tile<Int4Layout, int8_t>,
+    Tile<Int8Layout, int8_t>,
+    Tile<Int2Layout, int16_t>,
+    Tile<Int4Layout, int16_t>,
+    Tile<Int8Layout, int16_t>,
 };
 
 }  // namespace onegrid::cpu

@@ -10,45 +10,27 @@
 namespace onegrid::cpu {
 namespace {
 
-// Where group g of a tile lies, and what it holds.
-struct Int2Format {
-  static constexpr int64_t kBytes = kInt2GroupBytes;
-  static const uint8_t* Place(const uint8_t* tile, int64_t g) {
-    return tile + g / 2 * kBytes;
-  }
-  static int Code(const uint8_t* place, int64_t g, int row, int k) {
-    k += static_cast<int>(g % 2) * kLinearGroup;
-    const uint8_t four = place[64 * (k / 16) + 4 * row + k % 4];
-    return ((four >> (k / 4 % 4 * 2)) & 3) - 1;
-  }
-};
+// Where group g of a tile lies.
+template <typename Format>
+const uint8_t* PlaceOf(const uint8_t* tile, int64_t g) {
+  return tile + g / Format::kPlaceGroups * Format::kPlaceBytes;
+}
 
-struct Int4Format {
-  static constexpr int64_t kBytes = kInt4GroupBytes;
-  static const uint8_t* Place(const uint8_t* tile, int64_t g) {
-    return tile + g * kBytes;
-  }
-  static int Code(const uint8_t* place, int64_t, int row, int k) {
-    const uint8_t pair = place[64 * (k / 8) + 4 * row + k % 4];
-    return (k % 8 < 4 ? pair & 15 : pair >> 4) - 8;
-  }
-};
-
-struct Int8Format {
-  static constexpr int64_t kBytes = kInt8GroupBytes;
-  static const uint8_t* Place(const uint8_t* tile, int64_t g) {
-    return tile + g * kBytes;
-  }
-  static int Code(const uint8_t* place, int64_t, int row, int k) {
-    return place[64 * (k / 4) + 4 * row + k % 4] - 128;
-  }
-};
+// Element k of group g of row `row`.
+template <typename Format>
+int CodeIn(const uint8_t* place, int64_t g, int row, int k) {
+  constexpr int kBits = Format::kBits, kFields = 8 / kBits;
+  k += static_cast<int>(g % Format::kPlaceGroups) * kLinearGroup;
+  const uint8_t byte = place[64 * (k / (4 * kFields)) + 4 * row + k % 4];
+  const int field = k / 4 % kFields;
+  return ((byte >> (kBits * field)) & ((1 << kBits) - 1)) - Format::kBias;
+}
 
 // Of row `row` in a place of the format: the scales are its end.
 template <typename Format>
 float ScaleIn(const uint8_t* place, int row) {
   uint16_t bits;
-  std::memcpy(&bits, place + Format::kBytes - 2 * kTileRows + 2 * row,
+  std::memcpy(&bits, place + Format::kPlaceBytes - 2 * kTileRows + 2 * row,
               sizeof(bits));
   return kernels::F16ToFloat(bits);
 }
@@ -109,11 +91,11 @@ void PanelRows(const ActivationPanel& panel, const uint8_t* tile, float* out,
     // Of 16 bits, so that compilers multiply and add pairs in one instruction.
     int16_t weights[kTileRows][kLinearGroup];
     float weight_scales[kTileRows];
-    const uint8_t* place = Format::Place(tile, g);
+    const uint8_t* place = PlaceOf<Format>(tile, g);
     for (int r = 0; r < kTileRows; ++r) {
       weight_scales[r] = ScaleIn<Format>(place, r);
       for (int k = 0; k < kLinearGroup; ++k) {
-        weights[r][k] = static_cast<int16_t>(Format::Code(place, g, r, k));
+        weights[r][k] = static_cast<int16_t>(CodeIn<Format>(place, g, r, k));
       }
     }
     for (int m = 0; m < panel.rows; ++m) {
@@ -145,11 +127,11 @@ void Tile(const ActivationPanel* panels, int64_t count, const uint8_t* tile,
 template <typename Format>
 void Expand(const uint8_t* tile, int64_t groups, float* w) {
   for (int64_t g = 0; g < groups; ++g) {
-    const uint8_t* place = Format::Place(tile, g);
+    const uint8_t* place = PlaceOf<Format>(tile, g);
     for (int k = 0; k < kLinearGroup; ++k) {
       for (int r = 0; r < kTileRows; ++r) {
         w[(g * kLinearGroup + k) * kTileRows + r] =
-            static_cast<float>(Format::Code(place, g, r, k)) *
+            static_cast<float>(CodeIn<Format>(place, g, r, k)) *
             ScaleIn<Format>(place, r);
       }
     }
@@ -184,14 +166,14 @@ void F32Tile(const float* x, int64_t x_stride, int64_t rows, const float* w,
 
 const LinearKernels kLinearKernelsPortable = {
     kPanelRows,       WideOrder::k0213, QuantizeRow,      QuantizeRowWide,
-    Tile<Int2Format>, Tile<Int4Format>, Tile<Int8Format>, Tile<Int2Format>,
-    Tile<Int4Format>, Tile<Int8Format>,
+    Tile<Int2Layout>, Tile<Int4Layout>, Tile<Int8Layout>, Tile<Int2Layout>,
+    Tile<Int4Layout>, Tile<Int8Layout>,
 };
 
 const FloatKernels kFloatKernelsPortable = {
-    Expand<Int2Format>,
-    Expand<Int4Format>,
-    Expand<Int8Format>,
+    Expand<Int2Layout>,
+    Expand<Int4Layout>,
+    Expand<Int8Layout>,
     Bf16Expand,
     F32Tile,
 };
