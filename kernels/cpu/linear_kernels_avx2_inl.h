@@ -157,7 +157,12 @@ inline void AddGroup(const __m256i* dot, const uint8_t* weight_scales,
 // What the bias of a format's codes adds to a dot product, negated.
 template <typename Format>
 inline int32_t OffsetOf(int32_t offset) {
-  return offset / 8 * Format::kBias;
+  constexpr int kInt4Bias = Int4Layout::kBias;  // Which the panel's are of.
+  if constexpr (Format::kBias < kInt4Bias) {
+    return offset / (kInt4Bias / Format::kBias);
+  } else {
+    return offset * (Format::kBias / kInt4Bias);
+  }
 }
 
 // Each format: dot[m] = the dot products of group g of rows m of activations,

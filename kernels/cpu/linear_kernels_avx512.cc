@@ -138,7 +138,12 @@ inline const int16_t* CodesOf(const ActivationPanel& panel, const int16_t*) {
 // What the bias of a format's codes adds to a dot product, negated.
 template <typename Format>
 inline int32_t OffsetOf(int32_t offset) {
-  return offset / 8 * Format::kBias;
+  constexpr int kInt4Bias = Int4Layout::kBias;  // Which the panel's are of.
+  if constexpr (Format::kBias < kInt4Bias) {
+    return offset / (kInt4Bias / Format::kBias);
+  } else {
+    return offset * (Format::kBias / kInt4Bias);
+  }
 }
 
 template <typename Format, typename Code, int kRows>
