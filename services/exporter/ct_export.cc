@@ -84,7 +84,7 @@ std::string QuantizationConfig(const GridModel& model) {
   return config.dump();
 }
 
-std::string GenerationConfig(const model::Gemma3Config& config) {
+std::string GenerationConfig(const model::GemmaConfig& config) {
   const nlohmann::ordered_json json = {{"bos_token_id", config.bos_token_id},
                                        {"eos_token_id", config.eos_token_id},
                                        {"pad_token_id", config.pad_token_id},

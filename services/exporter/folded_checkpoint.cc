@@ -29,11 +29,11 @@ absl::Status FoldedCheckpoint::Corrupt(absl::string_view tensor,
 }
 
 absl::StatusOr<std::unique_ptr<FoldedCheckpoint>> FoldedCheckpoint::Open(
-    const std::string& path, const model::Gemma3Config& config) {
+    const std::string& path, const model::GemmaConfig& config) {
   auto folded = std::unique_ptr<FoldedCheckpoint>(new FoldedCheckpoint);
   ASSIGN_OR_RETURN(folded->file_, model::SafetensorsFile::Open(path));
   RETURN_IF_ERROR(folded->ReadGrids(config));
-  for (const model::LinearSpec& spec : model::Gemma3Linears(config)) {
+  for (const model::LinearSpec& spec : model::GemmaLinears(config)) {
     folded->grids_.emplace(spec.gguf_name, &quant::kInt4G32);
     RETURN_IF_ERROR(folded->CheckMatrix(spec.gguf_name, spec.out, spec.in));
   }
@@ -47,16 +47,16 @@ absl::StatusOr<std::unique_ptr<FoldedCheckpoint>> FoldedCheckpoint::Open(
     RETURN_IF_ERROR(
         folded->CheckMatrix(embedding, config.vocab_size, config.hidden));
   }
-  for (const model::NormSpec& spec : model::Gemma3Norms(config)) {
+  for (const model::NormSpec& spec : model::GemmaNorms(config)) {
     RETURN_IF_ERROR(folded->CheckNorm(spec.gguf_name, spec.size));
   }
   RETURN_IF_ERROR(folded->CheckNothingElse(config));
   return folded;
 }
 
-absl::Status FoldedCheckpoint::ReadGrids(const model::Gemma3Config& config) {
+absl::Status FoldedCheckpoint::ReadGrids(const model::GemmaConfig& config) {
   std::set<std::string> matrices = {model::kGgufEmbedding};
-  for (const model::LinearSpec& spec : model::Gemma3Linears(config)) {
+  for (const model::LinearSpec& spec : model::GemmaLinears(config)) {
     matrices.insert(spec.gguf_name);
   }
   const auto found = file_->metadata().find(kGrids);
@@ -126,13 +126,13 @@ absl::Status FoldedCheckpoint::CheckNorm(const std::string& name,
 
 // By now grids_ has every matrix.
 absl::Status FoldedCheckpoint::CheckNothingElse(
-    const model::Gemma3Config& config) const {
+    const model::GemmaConfig& config) const {
   std::set<std::string> tensors;
   for (const auto& [name, grid] : grids_) {
     tensors.insert(CodesOf(name));
     tensors.insert(ScalesOf(name));
   }
-  for (const model::NormSpec& spec : model::Gemma3Norms(config)) {
+  for (const model::NormSpec& spec : model::GemmaNorms(config)) {
     tensors.insert(spec.gguf_name);
   }
   for (const std::string& name : file_->names()) {

@@ -12,7 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "kernels/quant/grid.h"
-#include "services/model/gemma3_config.h"
+#include "services/model/gemma_config.h"
 #include "services/model/safetensors.h"
 
 namespace onegrid::exporter {
@@ -30,7 +30,7 @@ class FoldedCheckpoint {
   // tensor: one is missing, unexpected or has the wrong type or shape, a grid
   // is unknown or its groups do not fit, a norm is not finite.
   static absl::StatusOr<std::unique_ptr<FoldedCheckpoint>> Open(
-      const std::string& path, const model::Gemma3Config& config);
+      const std::string& path, const model::GemmaConfig& config);
 
   const std::string& path() const { return file_->path(); }
   bool has_embedding() const { return has_embedding_; }
@@ -45,12 +45,12 @@ class FoldedCheckpoint {
 
  private:
   FoldedCheckpoint() = default;
-  absl::Status ReadGrids(const model::Gemma3Config& config);
+  absl::Status ReadGrids(const model::GemmaConfig& config);
   absl::Status CheckMatrix(const std::string& name, int64_t rows, int64_t cols);
   absl::Status CheckNorm(const std::string& name, int64_t size);
   absl::Status CheckEntry(const std::string& name, const std::string& dtype,
                           const std::vector<int64_t>& shape);
-  absl::Status CheckNothingElse(const model::Gemma3Config& config) const;
+  absl::Status CheckNothingElse(const model::GemmaConfig& config) const;
   absl::Status Corrupt(absl::string_view tensor, absl::string_view what) const;
 
   std::unique_ptr<model::SafetensorsFile> file_;

@@ -55,7 +55,7 @@ absl::StatusOr<std::unique_ptr<GridModel>> GridModel::Open(
   auto grid = std::unique_ptr<GridModel>(new GridModel);
   ASSIGN_OR_RETURN(grid->base_, GgufFile::Open(base_path));
   ASSIGN_OR_RETURN(grid->config_, model::ConfigFromGguf(*grid->base_));
-  grid->linears_ = model::Gemma3Linears(grid->config_);
+  grid->linears_ = model::GemmaLinears(grid->config_);
   RETURN_IF_ERROR(grid->CheckBase());
   if (folded_path.empty()) return grid;
   ASSIGN_OR_RETURN(grid->folded_,
@@ -73,7 +73,7 @@ absl::Status GridModel::CheckBase() {
     RETURN_IF_ERROR(CheckMatrixType(*base_, spec.gguf_name));
   }
   RETURN_IF_ERROR(CheckMatrixType(*base_, model::kGgufEmbedding));
-  for (const model::NormSpec& spec : model::Gemma3Norms(config_)) {
+  for (const model::NormSpec& spec : model::GemmaNorms(config_)) {
     const GgufFile::Tensor* tensor = base_->Find(spec.gguf_name);
     if (tensor->type != GgmlType::kF32) {
       return NotOnGrid(*base_, spec.gguf_name, "F32");

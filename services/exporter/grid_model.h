@@ -13,7 +13,7 @@
 #include "absl/types/span.h"
 #include "kernels/quant/grid.h"
 #include "services/exporter/folded_checkpoint.h"
-#include "services/model/gemma3_config.h"
+#include "services/model/gemma_config.h"
 #include "services/model/gguf_reader.h"
 #include "services/model/tensor_names.h"
 
@@ -40,7 +40,7 @@ class GridModel {
       const std::string& base_path, const std::string& folded_path);
 
   const model::GgufFile& base() const { return *base_; }
-  const model::Gemma3Config& config() const { return config_; }
+  const model::GemmaConfig& config() const { return config_; }
   const std::vector<model::LinearSpec>& linears() const { return linears_; }
   const std::vector<GridNorm>& norms() const { return norms_; }
   // The linear or norm with this GGUF name, or null.
@@ -66,7 +66,7 @@ class GridModel {
 
   std::unique_ptr<model::GgufFile> base_;
   std::unique_ptr<FoldedCheckpoint> folded_;  // may be null
-  model::Gemma3Config config_;
+  model::GemmaConfig config_;
   std::vector<model::LinearSpec> linears_;
   std::vector<GridNorm> norms_;
 };

@@ -82,9 +82,9 @@ absl::StatusOr<std::vector<float>> NormValues(const HfCheckpoint& checkpoint,
 
 absl::Status AddTensors(const HfCheckpoint& checkpoint,
                         const ImportOptions& options, BaseBuilder& builder) {
-  const model::Gemma3Config& config = checkpoint.config();
-  const auto linears = model::Gemma3Linears(config);
-  const auto norms = model::Gemma3Norms(config);
+  const model::GemmaConfig& config = checkpoint.config();
+  const auto linears = model::GemmaLinears(config);
+  const auto norms = model::GemmaNorms(config);
   const auto total = static_cast<int64_t>(1 + linears.size() + norms.size());
   int64_t done = 0;
   const auto report = [&]() -> absl::Status {
@@ -123,7 +123,7 @@ absl::StatusOr<v1::ImportReport> ImportHfFolder(const std::string& source,
   ASSIGN_OR_RETURN(const std::unique_ptr<HfCheckpoint> checkpoint,
                    HfCheckpoint::Open(source));
   ASSIGN_OR_RETURN(Tokenizer tokenizer, TokenizerOf(*checkpoint, options));
-  Metadata metadata = model::Gemma3Metadata(checkpoint->config());
+  Metadata metadata = model::GemmaMetadata(checkpoint->config());
   metadata.merge(BaseFileType());
   metadata.merge(std::move(tokenizer.metadata));
   BaseBuilder builder;

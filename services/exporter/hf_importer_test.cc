@@ -19,7 +19,7 @@
 #include "services/common/files.h"
 #include "services/exporter/importer.h"
 #include "services/exporter/test_model.h"
-#include "services/model/gemma3_config.h"
+#include "services/model/gemma_config.h"
 #include "services/model/gguf_reader.h"
 #include "services/model/hf_tokenizer.h"
 #include "services/model/safetensors.h"
@@ -114,9 +114,9 @@ struct Folder {
   }
 };
 
-void AddLinears(const GgufFile& file, const model::Gemma3Config& config,
+void AddLinears(const GgufFile& file, const model::GemmaConfig& config,
                 bool on_lattice, Folder& folder) {
-  for (const model::LinearSpec& spec : model::Gemma3Linears(config)) {
+  for (const model::LinearSpec& spec : model::GemmaLinears(config)) {
     std::vector<float> w = *model::DequantizeTensor(*file.Find(spec.gguf_name));
     if (on_lattice) {
       const auto matrix =
@@ -139,7 +139,7 @@ Folder MakeFolder(bool on_lattice = true) {
   folder.files = *model::HfTokenizerFiles(**file);
   folder.files["config.json"] = *model::HfConfigJson(*config, "bfloat16", "");
   AddLinears(**file, *config, on_lattice, folder);
-  for (const model::NormSpec& spec : model::Gemma3Norms(*config)) {
+  for (const model::NormSpec& spec : model::GemmaNorms(*config)) {
     std::vector<float> w =
         *model::DequantizeTensor(*(*file)->Find(spec.gguf_name));
     if (spec.gguf_name == "output_norm.weight") folder.output_norm = w;

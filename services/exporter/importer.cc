@@ -10,7 +10,7 @@
 #include "services/exporter/base_builder.h"
 #include "services/exporter/copy_metadata.h"
 #include "services/exporter/grid_encode.h"
-#include "services/model/gemma3_config.h"
+#include "services/model/gemma_config.h"
 #include "services/model/gguf_reader.h"
 #include "services/model/tensor_names.h"
 #include "services/model/tensor_ops.h"
@@ -32,13 +32,13 @@ absl::Status TensorError(const GgufFile::Tensor& tensor,
 
 class Importer {
  public:
-  Importer(const GgufFile& file, const model::Gemma3Config& config,
+  Importer(const GgufFile& file, const model::GemmaConfig& config,
            const ImportOptions& options)
       : file_(file), options_(options) {
-    for (const model::LinearSpec& spec : model::Gemma3Linears(config)) {
+    for (const model::LinearSpec& spec : model::GemmaLinears(config)) {
       linears_.insert(spec.gguf_name);
     }
-    for (const model::NormSpec& spec : model::Gemma3Norms(config)) {
+    for (const model::NormSpec& spec : model::GemmaNorms(config)) {
       norms_.insert(spec.gguf_name);
     }
   }
@@ -105,7 +105,7 @@ absl::StatusOr<v1::ImportReport> ImportGguf(const std::string& source,
                                             const ImportOptions& options) {
   ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file,
                    GgufFile::Open(source));
-  ASSIGN_OR_RETURN(const model::Gemma3Config config,
+  ASSIGN_OR_RETURN(const model::GemmaConfig config,
                    model::ConfigFromGguf(*file));
   return Importer(*file, config, options).Run(out);
 }

@@ -9,7 +9,7 @@
 
 #include "services/common/error_info.h"
 #include "services/finetuner/calibration.h"
-#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/gemma_model.h"
 #include "services/finetuner/grid_tensor.h"
 
 namespace onegrid::finetuner {
@@ -62,7 +62,7 @@ absl::StatusOr<at::Tensor> SearchScales(
 // Mean over the query heads that read one key/value head, for each of them:
 // [heads * head_dim] -> the same.
 at::Tensor ShareOverHeads(const at::Tensor& x,
-                          const model::Gemma3Config& config) {
+                          const model::GemmaConfig& config) {
   const int64_t sharing = config.heads / config.kv_heads;
   return x.view({config.kv_heads, sharing, config.head_dim})
       .mean(1, /*keepdim=*/true)
@@ -72,7 +72,7 @@ at::Tensor ShareOverHeads(const at::Tensor& x,
 
 // Of scales that are the same for the sharing heads, one per value row:
 // [heads * head_dim] -> [kv_heads * head_dim].
-at::Tensor OfValueRows(const at::Tensor& t, const model::Gemma3Config& config) {
+at::Tensor OfValueRows(const at::Tensor& t, const model::GemmaConfig& config) {
   return t
       .view({config.kv_heads, config.heads / config.kv_heads, config.head_dim})
       .select(1, 0)
@@ -95,7 +95,7 @@ absl::Status ScaleGroup(int64_t layer, LinearGroup group,
       absl::MakeSpan(checkpoint->linears).subspan(first, kLinearsPerLayer);
   const auto begin = static_cast<size_t>(span.begin);
   const auto count = static_cast<size_t>(span.end - span.begin);
-  const model::Gemma3Config& config = checkpoint->config;
+  const model::GemmaConfig& config = checkpoint->config;
   const at::Tensor magnitude =
       group == LinearGroup::kOutput
           ? ShareOverHeads(statistics.magnitude, config)
@@ -132,7 +132,7 @@ absl::StatusOr<FloatCheckpoint> ScaleChannels(
     absl::Span<const PackedSequence> calibration,
     const LayerProgress& progress) {
   const c10::NoGradGuard no_grad;
-  const Gemma3Model model(
+  const GemmaModel model(
       MakeSharedWeights(checkpoint, LongestSegment(calibration)),
       checkpoint.linears, at::kFloat);
   CalibrationPass pass(model, calibration);

@@ -32,7 +32,7 @@ int64_t LongestSegment(absl::Span<const PackedSequence> sequences) {
   return longest;
 }
 
-CalibrationPass::CalibrationPass(const Gemma3Model& model,
+CalibrationPass::CalibrationPass(const GemmaModel& model,
                                  absl::Span<const PackedSequence> sequences)
     : model_(model) {
   const c10::NoGradGuard no_grad;

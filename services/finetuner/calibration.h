@@ -11,7 +11,7 @@
 
 #include "absl/types/span.h"
 #include "services/finetuner/attention.h"
-#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/gemma_model.h"
 #include "services/finetuner/grid_checkpoint.h"
 #include "services/finetuner/packing.h"
 
@@ -34,7 +34,7 @@ using LayerStatistics = std::array<InputStatistics, kGroupsPerLayer>;
 // each sequence. Not thread-safe.
 class CalibrationPass {
  public:
-  CalibrationPass(const Gemma3Model& model,
+  CalibrationPass(const GemmaModel& model,
                   absl::Span<const PackedSequence> sequences);
 
   // Runs layer `layer`, the next one, without going on to the one behind it.
@@ -51,7 +51,7 @@ class CalibrationPass {
  private:
   LayerStatistics Run(int64_t layer, bool observe, bool advance);
 
-  const Gemma3Model& model_;
+  const GemmaModel& model_;
   std::vector<AttentionLayout> layouts_;
   std::vector<at::Tensor> streams_;
 };

@@ -19,7 +19,7 @@
 #include "absl/strings/str_format.h"
 #include "services/common/error_info.h"
 #include "services/finetuner/example_reader.h"
-#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/gemma_model.h"
 #include "services/finetuner/grid_checkpoint.h"
 #include "services/finetuner/lora_adapter.h"
 #include "services/finetuner/objectives.h"
@@ -94,7 +94,7 @@ absl::Status Dump() {
                   static_cast<int64_t>(examples[i].tokens.size()), &sequence);
     completion_starts.push_back(examples[i].labels.front().begin);
   }
-  const Gemma3Model model(
+  const GemmaModel model(
       MakeSharedWeights(checkpoint, sequence.size()), checkpoint.linears,
       absl::GetFlag(FLAGS_precision) == "bf16" ? at::kBFloat16 : at::kFloat);
   LoraOptions options;

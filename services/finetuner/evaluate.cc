@@ -17,7 +17,7 @@ struct Totals {
   int64_t correct = 0;
 };
 
-void ScoreSequence(const Gemma3Model& model, const ForwardOptions& options,
+void ScoreSequence(const GemmaModel& model, const ForwardOptions& options,
                    const PackedSequence& sequence, Totals* totals) {
   const AttentionLayout layout = MakeAttentionLayout(sequence);
   const Labels labels = LabelsOf(sequence);
@@ -41,7 +41,7 @@ void ScoreSequence(const Gemma3Model& model, const ForwardOptions& options,
 }  // namespace
 
 absl::StatusOr<EvaluationResult> Evaluate(
-    const Gemma3Model& model, const ForwardOptions& options,
+    const GemmaModel& model, const ForwardOptions& options,
     absl::Span<const TokenizedExample> examples, int64_t sequence_tokens,
     const EvaluateProgress& progress) {
   const c10::NoGradGuard no_grad;

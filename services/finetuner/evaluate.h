@@ -6,7 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/gemma_model.h"
 #include "services/finetuner/packing.h"
 #include "services/finetuner/tuning_options.h"
 
@@ -20,7 +20,7 @@ using EvaluateProgress = std::function<bool(int64_t done, int64_t total)>;
 // exactly when greedy decoding would reproduce the completion.
 // Cancelled when `progress` says so.
 absl::StatusOr<EvaluationResult> Evaluate(
-    const Gemma3Model& model, const ForwardOptions& options,
+    const GemmaModel& model, const ForwardOptions& options,
     absl::Span<const TokenizedExample> examples, int64_t sequence_tokens,
     const EvaluateProgress& progress);
 

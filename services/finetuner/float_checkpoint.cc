@@ -39,8 +39,8 @@ absl::StatusOr<FloatCheckpoint> LoadFloatCheckpoint(
     const model::GgufFile& file) {
   FloatCheckpoint checkpoint;
   ASSIGN_OR_RETURN(checkpoint.config, model::ConfigFromGguf(file));
-  const model::Gemma3Config& config = checkpoint.config;
-  checkpoint.specs = model::Gemma3Linears(config);
+  const model::GemmaConfig& config = checkpoint.config;
+  checkpoint.specs = model::GemmaLinears(config);
   for (const model::LinearSpec& spec : checkpoint.specs) {
     ASSIGN_OR_RETURN(at::Tensor matrix,
                      Matrix(file, spec.gguf_name, spec.out, spec.in));
@@ -49,7 +49,7 @@ absl::StatusOr<FloatCheckpoint> LoadFloatCheckpoint(
   ASSIGN_OR_RETURN(
       checkpoint.embedding,
       Matrix(file, model::kGgufEmbedding, config.vocab_size, config.hidden));
-  for (const model::NormSpec& spec : model::Gemma3Norms(config)) {
+  for (const model::NormSpec& spec : model::GemmaNorms(config)) {
     ASSIGN_OR_RETURN(std::vector<float> norm,
                      Values(file, spec.gguf_name, {spec.size}));
     checkpoint.norms.push_back(std::move(norm));

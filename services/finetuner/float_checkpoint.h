@@ -8,16 +8,16 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "services/model/gemma3_config.h"
+#include "services/model/gemma_config.h"
 #include "services/model/gguf_reader.h"
 #include "services/model/tensor_names.h"
 
 namespace onegrid::finetuner {
 
-// All values float32. Linears are in the order of Gemma3Linears, norms in that
-// of Gemma3Norms (GGUF values: they multiply plainly).
+// All values float32. Linears are in the order of GemmaLinears, norms in that
+// of GemmaNorms (GGUF values: they multiply plainly).
 struct FloatCheckpoint {
-  model::Gemma3Config config;
+  model::GemmaConfig config;
   std::vector<model::LinearSpec> specs;
   std::vector<at::Tensor> linears;  // [out, in], parallel to specs.
   at::Tensor embedding;             // [vocab, hidden], also the head.

@@ -20,7 +20,7 @@ struct Stream {
 
 // Advances every stream by one layer of the adapted model and returns the
 // X^T X of its four linear groups, [in, in] float32.
-std::vector<at::Tensor> AdvanceAndObserve(const Gemma3Model& model,
+std::vector<at::Tensor> AdvanceAndObserve(const GemmaModel& model,
                                           const LoraAdapter& adapter,
                                           int64_t layer,
                                           std::vector<Stream>* streams) {
@@ -68,7 +68,7 @@ double ShareOfCodesChanged(absl::Span<const quant::GridMatrix> before,
 }
 
 absl::StatusOr<FoldResult> Fold(const GridCheckpoint& checkpoint,
-                                const Gemma3Model& model,
+                                const GemmaModel& model,
                                 const LoraAdapter& adapter,
                                 absl::Span<const PackedSequence> calibration,
                                 const FoldProgress& progress) {

@@ -11,7 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "kernels/quant/grid.h"
-#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/gemma_model.h"
 #include "services/finetuner/grid_checkpoint.h"
 #include "services/finetuner/lora_adapter.h"
 #include "services/finetuner/packing.h"
@@ -42,7 +42,7 @@ using FoldProgress = std::function<bool(int64_t layers_done)>;
 // compute type. Linears without an adapter keep their codes. Cancelled when
 // `progress` says so.
 absl::StatusOr<FoldResult> Fold(const GridCheckpoint& checkpoint,
-                                const Gemma3Model& model,
+                                const GemmaModel& model,
                                 const LoraAdapter& adapter,
                                 absl::Span<const PackedSequence> calibration,
                                 const FoldProgress& progress);

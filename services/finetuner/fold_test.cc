@@ -68,8 +68,8 @@ TEST(GptqTest, InputsThatNeverFireAreTolerated) {
 TEST(FoldTest, KeepsScalesAndWritesEveryLinear) {
   at::set_num_threads(1);
   const GridCheckpoint checkpoint = MakeTinyCheckpoint(1);
-  const Gemma3Model model(MakeSharedWeights(checkpoint, 64), checkpoint.linears,
-                          at::kFloat);
+  const GemmaModel model(MakeSharedWeights(checkpoint, 64), checkpoint.linears,
+                         at::kFloat);
   LoraOptions options;
   options.rank = 4;
   options.targets = {"q_proj", "up_proj"};
@@ -107,8 +107,8 @@ TEST(FoldTest, KeepsScalesAndWritesEveryLinear) {
 
 TEST(FoldTest, StopsWhenAsked) {
   const GridCheckpoint checkpoint = MakeTinyCheckpoint(1);
-  const Gemma3Model model(MakeSharedWeights(checkpoint, 64), checkpoint.linears,
-                          at::kFloat);
+  const GemmaModel model(MakeSharedWeights(checkpoint, 64), checkpoint.linears,
+                         at::kFloat);
   LoraAdapter adapter = *LoraAdapter::Create(checkpoint.specs, {}, 5);
   adapter.Refresh(at::kFloat);
   const std::vector<TokenizedExample> examples = MakeTinyExamples(4, 20, 2);

@@ -25,7 +25,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/error_info.h"
 #include "services/finetuner/example_reader.h"
-#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/gemma_model.h"
 #include "services/finetuner/grid_checkpoint.h"
 #include "services/finetuner/grid_parameters.h"
 #include "services/finetuner/head_loss.h"
@@ -362,7 +362,7 @@ class Check {
   const GridCheckpoint& checkpoint_;
   const PackedSequence sequence_;
   const std::shared_ptr<const SharedWeights> shared_;
-  Gemma3Model model_;
+  GemmaModel model_;
   const Labels labels_;
   const AttentionLayout layout_;
   at::Generator random_;

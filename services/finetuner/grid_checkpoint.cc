@@ -57,7 +57,7 @@ absl::StatusOr<quant::GridMatrix> LoadMatrix(const GgufFile& file,
 absl::StatusOr<GridCheckpoint> LoadGridCheckpoint(const GgufFile& file) {
   GridCheckpoint checkpoint;
   ASSIGN_OR_RETURN(checkpoint.config, model::ConfigFromGguf(file));
-  checkpoint.specs = model::Gemma3Linears(checkpoint.config);
+  checkpoint.specs = model::GemmaLinears(checkpoint.config);
   for (const model::LinearSpec& spec : checkpoint.specs) {
     ASSIGN_OR_RETURN(quant::GridMatrix matrix,
                      LoadMatrix(file, spec.gguf_name));
@@ -65,7 +65,7 @@ absl::StatusOr<GridCheckpoint> LoadGridCheckpoint(const GgufFile& file) {
   }
   ASSIGN_OR_RETURN(checkpoint.embedding,
                    LoadMatrix(file, model::kGgufEmbedding));
-  for (const model::NormSpec& spec : model::Gemma3Norms(checkpoint.config)) {
+  for (const model::NormSpec& spec : model::GemmaNorms(checkpoint.config)) {
     ASSIGN_OR_RETURN(const GgufFile::Tensor* tensor,
                      Find(file, spec.gguf_name));
     if (tensor->type != GgmlType::kF32) return NotOnGrid(file, *tensor, "F32");

@@ -8,17 +8,17 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/quant/grid.h"
-#include "services/model/gemma3_config.h"
+#include "services/model/gemma_config.h"
 #include "services/model/gguf_reader.h"
 #include "services/model/tensor_names.h"
 
 namespace onegrid::finetuner {
 
-// The codes and scales of a model. Linears are in the order of Gemma3Linears,
-// seven to a layer; norms in the order of Gemma3Norms, GGUF values (they
+// The codes and scales of a model. Linears are in the order of GemmaLinears,
+// seven to a layer; norms in the order of GemmaNorms, GGUF values (they
 // multiply plainly).
 struct GridCheckpoint {
-  model::Gemma3Config config;
+  model::GemmaConfig config;
   std::vector<model::LinearSpec> specs;
   std::vector<quant::GridMatrix> linears;  // Parallel to specs.
   quant::GridMatrix embedding;             // [vocab, hidden], also the head.

@@ -68,7 +68,7 @@ class GridCheckpointTest : public testing::Test {
     }
     expected_.embedding = OnGrid(expected_.embedding, quant::kInt4G32);
     tensors_[kEmbedding] = Store(expected_.embedding);
-    const auto norms = model::Gemma3Norms(expected_.config);
+    const auto norms = model::GemmaNorms(expected_.config);
     for (size_t i = 0; i < norms.size(); ++i) {
       tensors_[norms[i].gguf_name] = {
           GgmlType::kF32, {norms[i].size}, BytesOf(expected_.norms[i])};
@@ -76,7 +76,7 @@ class GridCheckpointTest : public testing::Test {
   }
 
   absl::StatusOr<GridCheckpoint> Load() {
-    const model::Gemma3Config& c = expected_.config;
+    const model::GemmaConfig& c = expected_.config;
     model::GgufWriter writer;
     writer.Set("general.architecture", std::string("gemma3"));
     const std::pair<const char*, int64_t> sizes[] = {

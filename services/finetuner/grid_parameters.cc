@@ -230,7 +230,7 @@ std::vector<quant::GridMatrix> GridParameters::AllQuantized() const {
   return all;
 }
 
-void GridParameters::WriteTo(Gemma3Model* model) const {
+void GridParameters::WriteTo(GemmaModel* model) const {
   for (size_t i = 0; i < linears_.size(); ++i) {
     const auto linear = static_cast<int64_t>(i);
     const quant::GridMatrix& first = first_[i];

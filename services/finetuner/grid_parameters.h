@@ -22,7 +22,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "kernels/quant/grid.h"
-#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/gemma_model.h"
 #include "services/finetuner/grid_linear.h"
 #include "services/finetuner/tunable.h"
 #include "services/model/tensor_names.h"
@@ -66,7 +66,7 @@ class GridParameters : public WeightGradientSink {
   std::string Describe() const;
 
   // Writes the dequantized linears into `model`.
-  void WriteTo(Gemma3Model* model) const;
+  void WriteTo(GemmaModel* model) const;
 
   // Codes and scales of one linear as the forward pass has them.
   quant::GridMatrix Quantized(int64_t linear) const;

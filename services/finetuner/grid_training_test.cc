@@ -15,7 +15,7 @@
 #include "gtest/gtest.h"
 #include "kernels/quant/grid.h"
 #include "services/common/error_info.h"
-#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/gemma_model.h"
 #include "services/finetuner/grid_parameters.h"
 #include "services/finetuner/grid_rows.h"
 #include "services/finetuner/head_loss.h"
@@ -59,7 +59,7 @@ class GridTrainingTest : public testing::Test {
 
   const GridCheckpoint checkpoint_;
   const std::shared_ptr<const SharedWeights> shared_;
-  Gemma3Model model_;
+  GemmaModel model_;
   const std::vector<TokenizedExample> examples_;
   const PackedSequence sequence_;
   StageOptions options_;
@@ -329,7 +329,7 @@ TEST_F(GridTrainingTest, TopTokensLeaveTheRestAsOneToken) {
 }
 
 TEST_F(GridTrainingTest, EachModeLearnsAndResumesBitForBit) {
-  const Gemma3Model teacher_model(shared_, checkpoint_.linears, at::kFloat);
+  const GemmaModel teacher_model(shared_, checkpoint_.linears, at::kFloat);
   const auto teacher = MakeModelTeacher(teacher_model, nullptr);
   Objective objective;
   objective.teacher = teacher.get();
@@ -373,7 +373,7 @@ TEST_F(GridTrainingTest, EachModeLearnsAndResumesBitForBit) {
 }
 
 TEST_F(GridTrainingTest, CachedTeacherSaysWhatTheModelSays) {
-  const Gemma3Model teacher_model(shared_, checkpoint_.linears, at::kFloat);
+  const GemmaModel teacher_model(shared_, checkpoint_.linears, at::kFloat);
   const auto cached =
       MakeCachedTeacher(teacher_model, nullptr, examples_, kTokens, 96,
                         [](int64_t, int64_t) { return true; });

@@ -14,7 +14,7 @@
 #include "services/common/error_info.h"
 #include "services/finetuner/attention.h"
 #include "services/finetuner/evaluate.h"
-#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/gemma_model.h"
 #include "services/finetuner/head_loss.h"
 #include "services/finetuner/objectives.h"
 #include "services/finetuner/row_ops.h"
@@ -56,7 +56,7 @@ class LearnTest : public testing::Test {
   }
 
   const GridCheckpoint checkpoint_;
-  const Gemma3Model model_;
+  const GemmaModel model_;
   const std::vector<TokenizedExample> examples_;
   LoraOptions lora_;
   StageOptions options_;

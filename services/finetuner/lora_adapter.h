@@ -25,7 +25,7 @@ namespace onegrid::finetuner {
 
 // One targeted linear. Tensors are views of the flat vectors.
 struct LoraLinearParameters {
-  int64_t linear = 0;      // Index in Gemma3Linears.
+  int64_t linear = 0;      // Index in GemmaLinears.
   int64_t out_offset = 0;  // First output within its group.
   double scale = 0;
   at::Tensor a;  // [rank, in]

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/gemma_model.h"
 #include "services/finetuner/objectives.h"
 #include "services/finetuner/tiny_model.h"
 
@@ -86,8 +86,8 @@ TEST_F(LoraAdapterTest, SpansGiveBItsLearningRate) {
 }
 
 TEST_F(LoraAdapterTest, GradientsMatchFiniteDifferences) {
-  const Gemma3Model model(MakeSharedWeights(checkpoint_, 64),
-                          checkpoint_.linears, at::kFloat);
+  const GemmaModel model(MakeSharedWeights(checkpoint_, 64),
+                         checkpoint_.linears, at::kFloat);
   LoraAdapter adapter = MakeAdapter();
   const std::vector<TokenizedExample> examples = MakeTinyExamples(3, 10, 2);
   const PackedSequence sequence = Pack(examples, {0, 1, 2}, 64)[0];

@@ -12,14 +12,14 @@ namespace onegrid::finetuner {
 namespace {
 
 std::vector<model::LinearSpec> Linears() {
-  model::Gemma3Config config;
+  model::GemmaConfig config;
   config.layers = 2;
   config.hidden = 8;
   config.ff = 12;
   config.heads = 4;
   config.kv_heads = 2;
   config.head_dim = 2;
-  return model::Gemma3Linears(config);
+  return model::GemmaLinears(config);
 }
 
 int64_t Targets(const std::vector<LoraShape>& shapes) {

@@ -19,7 +19,7 @@ Head RowsOf(const at::Tensor& embedding, const at::Tensor& ids,
 
 // Marks the teacher's favourites at the labels of one example; returns their
 // number.
-int64_t MarkTop(const Gemma3Model& teacher, const TokenizedExample& example,
+int64_t MarkTop(const GemmaModel& teacher, const TokenizedExample& example,
                 int64_t top, std::vector<bool>* wanted) {
   PackedSequence sequence;
   AppendSegment(example, 0, std::numeric_limits<int64_t>::max(), &sequence);
@@ -59,7 +59,7 @@ std::vector<int32_t> LossVocabulary::Local(
 }
 
 absl::StatusOr<LossVocabulary> ChooseLossVocabulary(
-    const Gemma3Model& teacher, const at::Tensor& student_embedding,
+    const GemmaModel& teacher, const at::Tensor& student_embedding,
     absl::Span<const TokenizedExample> examples, int64_t top,
     int64_t sample_labels, uint64_t seed,
     const std::function<bool(int64_t done, int64_t total)>& progress) {

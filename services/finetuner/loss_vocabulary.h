@@ -17,7 +17,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/gemma_model.h"
 #include "services/finetuner/head_loss.h"
 #include "services/finetuner/packing.h"
 
@@ -47,7 +47,7 @@ class LossVocabulary {
 // likely at each of up to `sample_labels` labels of examples drawn with `seed`.
 // Cancelled when `progress`, called after each example, returns false.
 absl::StatusOr<LossVocabulary> ChooseLossVocabulary(
-    const Gemma3Model& teacher, const at::Tensor& student_embedding,
+    const GemmaModel& teacher, const at::Tensor& student_embedding,
     absl::Span<const TokenizedExample> examples, int64_t top,
     int64_t sample_labels, uint64_t seed,
     const std::function<bool(int64_t done, int64_t total)>& progress);

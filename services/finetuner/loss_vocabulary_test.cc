@@ -50,7 +50,7 @@ class LossVocabularyTest : public testing::Test {
   LossSums Expected(const at::Tensor& ids) {
     const AttentionLayout layout = MakeAttentionLayout(sequence_);
     const Labels labels = LabelsOf(sequence_);
-    const auto log_p = [&](const Gemma3Model& model) {
+    const auto log_p = [&](const GemmaModel& model) {
       const at::Tensor hidden =
           model.FinalHidden(model.Forward(sequence_, layout, {}), labels.rows);
       return at::log_softmax(
@@ -71,8 +71,8 @@ class LossVocabularyTest : public testing::Test {
 
   const GridCheckpoint checkpoint_, teacher_checkpoint_;
   const std::shared_ptr<const SharedWeights> shared_;
-  Gemma3Model model_;
-  const Gemma3Model teacher_model_;
+  GemmaModel model_;
+  const GemmaModel teacher_model_;
   const std::unique_ptr<Teacher> teacher_;
   const std::vector<TokenizedExample> examples_;
   const PackedSequence sequence_;

@@ -9,7 +9,7 @@
 #include "gtest/gtest.h"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
-#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/gemma_model.h"
 #include "services/finetuner/lora_adapter.h"
 #include "services/finetuner/tensor_file.h"
 #include "services/finetuner/tiny_model.h"

@@ -6,10 +6,10 @@
 namespace onegrid::finetuner {
 
 absl::StatusOr<ModelGrids> GridsOf(const model::QuantPlan& plan,
-                                   const model::Gemma3Config& config) {
+                                   const model::GemmaConfig& config) {
   RETURN_IF_ERROR(model::CheckPlan(plan, config));
   ModelGrids grids;
-  for (const model::LinearSpec& spec : model::Gemma3Linears(config)) {
+  for (const model::LinearSpec& spec : model::GemmaLinears(config)) {
     ASSIGN_OR_RETURN(const quant::Grid* grid, plan.GridFor(spec.gguf_name));
     grids.linears.push_back(grid);
   }

@@ -6,19 +6,19 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/quant/grid.h"
-#include "services/model/gemma3_config.h"
+#include "services/model/gemma_config.h"
 #include "services/model/quant_plan.h"
 
 namespace onegrid::finetuner {
 
 struct ModelGrids {
-  std::vector<const quant::Grid*> linears;  // Parallel to Gemma3Linears.
+  std::vector<const quant::Grid*> linears;  // Parallel to GemmaLinears.
   const quant::Grid* embedding = nullptr;
 };
 
 // Errors of model::CheckPlan.
 absl::StatusOr<ModelGrids> GridsOf(const model::QuantPlan& plan,
-                                   const model::Gemma3Config& config);
+                                   const model::GemmaConfig& config);
 
 }  // namespace onegrid::finetuner
 

@@ -7,7 +7,7 @@
 namespace onegrid::finetuner {
 namespace {
 
-LossSums Backward(const Gemma3Model& model, const ForwardOptions& options,
+LossSums Backward(const GemmaModel& model, const ForwardOptions& options,
                   const Objective& objective, const PackedSequence& sequence,
                   int64_t label_count) {
   const Labels labels = LabelsOf(sequence);

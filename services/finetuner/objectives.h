@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/gemma_model.h"
 #include "services/finetuner/grid_parameters.h"
 #include "services/finetuner/head_loss.h"
 #include "services/finetuner/lora_adapter.h"
@@ -32,7 +32,7 @@ struct Objective {
 // The adapter's A and B. All must outlive the tunable.
 class AdapterTunable : public Tunable {
  public:
-  AdapterTunable(const Gemma3Model& model, LoraAdapter* adapter,
+  AdapterTunable(const GemmaModel& model, LoraAdapter* adapter,
                  const Objective& objective)
       : model_(model), adapter_(adapter), objective_(objective) {}
 
@@ -47,7 +47,7 @@ class AdapterTunable : public Tunable {
   std::string Fingerprint() const override;
 
  private:
-  const Gemma3Model& model_;
+  const GemmaModel& model_;
   LoraAdapter* const adapter_;
   const Objective objective_;
 };
@@ -56,7 +56,7 @@ class AdapterTunable : public Tunable {
 // with what they make. All must outlive the tunable.
 class GridTunable : public Tunable {
  public:
-  GridTunable(Gemma3Model* model, GridParameters* parameters,
+  GridTunable(GemmaModel* model, GridParameters* parameters,
               const Objective& objective)
       : model_(model), parameters_(parameters), objective_(objective) {}
 
@@ -75,7 +75,7 @@ class GridTunable : public Tunable {
   std::string Fingerprint() const override;
 
  private:
-  Gemma3Model* const model_;
+  GemmaModel* const model_;
   GridParameters* const parameters_;
   const Objective objective_;
 };

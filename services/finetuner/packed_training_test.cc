@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/gemma_model.h"
 #include "services/finetuner/lora_adapter.h"
 #include "services/finetuner/objectives.h"
 #include "services/finetuner/tiny_model.h"
@@ -109,7 +109,7 @@ class PackedTrainingTest : public testing::Test {
   }
 
   const GridCheckpoint checkpoint_;
-  const Gemma3Model model_;
+  const GemmaModel model_;
   const std::vector<TokenizedExample> examples_;
   std::optional<LoraAdapter> adapter_;
 };

@@ -29,7 +29,7 @@ absl::StatusOr<std::vector<TensorCosts>> Measure(
 }
 
 absl::StatusOr<model::QuantPlan> ReadPlan(absl::string_view spec,
-                                          const model::Gemma3Config& config) {
+                                          const model::GemmaConfig& config) {
   if (absl::StrContains(spec, ':')) return model::QuantPlan::Parse(spec);
   return model::QuantPlan::Preset(spec, config);
 }

@@ -30,7 +30,7 @@ std::vector<std::vector<int32_t>> ProbeSequences(
   return sequences;
 }
 
-Predict PredictInFloat(const Gemma3Model& model) {
+Predict PredictInFloat(const GemmaModel& model) {
   return [&model](absl::Span<const int32_t> sequence, int64_t top) {
     PackedSequence packed;
     AppendSegment({{sequence.begin(), sequence.end()}, {}}, 0,

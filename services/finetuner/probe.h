@@ -16,7 +16,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
-#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/gemma_model.h"
 #include "services/finetuner/head_loss.h"
 #include "services/finetuner/packing.h"
 #include "services/finetuner/served_model.h"
@@ -41,7 +41,7 @@ using Predict =
     std::function<TopLogprobs(absl::Span<const int32_t> sequence, int64_t top)>;
 // By the float32 forward, and by the arithmetic that is served. The model must
 // outlive the result.
-Predict PredictInFloat(const Gemma3Model& model);
+Predict PredictInFloat(const GemmaModel& model);
 Predict PredictAsServed(const ServedModel& model);
 
 // Runs the sequences and writes the file. `progress` is called after each

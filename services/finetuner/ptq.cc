@@ -9,7 +9,7 @@
 #include "services/common/error_info.h"
 #include "services/finetuner/calibration.h"
 #include "services/finetuner/folded_file.h"
-#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/gemma_model.h"
 #include "services/finetuner/gptq.h"
 #include "services/finetuner/grid_tensor.h"
 #include "services/finetuner/scale_fit.h"
@@ -44,8 +44,8 @@ absl::StatusOr<std::vector<quant::GridMatrix>> RoundLinearsWithFeedback(
     const FloatCheckpoint& checkpoint, const ModelGrids& grids,
     absl::Span<const PackedSequence> calibration,
     const LayerProgress& progress) {
-  Gemma3Model model(MakeSharedWeights(checkpoint, LongestSegment(calibration)),
-                    checkpoint.linears, at::kFloat);
+  GemmaModel model(MakeSharedWeights(checkpoint, LongestSegment(calibration)),
+                   checkpoint.linears, at::kFloat);
   CalibrationPass pass(model, calibration);
   std::vector<quant::GridMatrix> linears;
   for (int64_t layer = 0; layer < checkpoint.config.layers; ++layer) {
@@ -141,7 +141,7 @@ absl::Status SaveQuantized(const FloatCheckpoint& source,
     matrices.push_back({source.specs[i].gguf_name, &quantized.linears[i]});
   }
   matrices.push_back({model::kGgufEmbedding, &quantized.embedding});
-  const std::vector<model::NormSpec> specs = model::Gemma3Norms(source.config);
+  const std::vector<model::NormSpec> specs = model::GemmaNorms(source.config);
   std::vector<NamedNorm> norms;
   for (size_t i = 0; i < specs.size(); ++i) {
     if (quantized.norms[i] == source.norms[i]) continue;

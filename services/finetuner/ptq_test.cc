@@ -11,7 +11,7 @@
 #include "services/common/error_info.h"
 #include "services/finetuner/awq.h"
 #include "services/finetuner/calibration.h"
-#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/gemma_model.h"
 #include "services/finetuner/tensor_file.h"
 #include "services/finetuner/text_scores.h"
 #include "services/finetuner/tiny_model.h"
@@ -39,7 +39,7 @@ FloatCheckpoint MakeFloatCheckpoint() {
     }
     checkpoint.linears.push_back(w);
   }
-  const std::vector<model::NormSpec> norms = model::Gemma3Norms(tiny.config);
+  const std::vector<model::NormSpec> norms = model::GemmaNorms(tiny.config);
   for (size_t n = 0; n < norms.size(); ++n) {
     if (!absl::EndsWith(norms[n].gguf_name, ".attn_norm.weight") &&
         !absl::EndsWith(norms[n].gguf_name, ".ffn_norm.weight")) {
@@ -68,10 +68,10 @@ double KlAfter(const FloatCheckpoint& checkpoint, const ModelGrids& grids,
   const auto quantized = Quantize(checkpoint, grids, method, text, GoOn);
   EXPECT_TRUE(quantized.ok()) << quantized.status();
   const FloatCheckpoint values = Dequantize(checkpoint, *quantized);
-  const Gemma3Model teacher(MakeSharedWeights(checkpoint, 64),
-                            checkpoint.linears, at::kFloat);
-  const Gemma3Model student(MakeSharedWeights(values, 64), values.linears,
-                            at::kFloat);
+  const GemmaModel teacher(MakeSharedWeights(checkpoint, 64),
+                           checkpoint.linears, at::kFloat);
+  const GemmaModel student(MakeSharedWeights(values, 64), values.linears,
+                           at::kFloat);
   return CompareOnText(teacher, student, text, GoOn)->kl;
 }
 
@@ -92,10 +92,10 @@ TEST(AwqTest, ScalingChangesWeightsButNotTheFunction) {
   for (size_t i = 0; i < checkpoint.linears.size(); ++i) {
     EXPECT_FALSE(at::equal(scaled->linears[i], checkpoint.linears[i])) << i;
   }
-  const Gemma3Model before(MakeSharedWeights(checkpoint, 64),
-                           checkpoint.linears, at::kFloat);
-  const Gemma3Model after(MakeSharedWeights(*scaled, 64), scaled->linears,
+  const GemmaModel before(MakeSharedWeights(checkpoint, 64), checkpoint.linears,
                           at::kFloat);
+  const GemmaModel after(MakeSharedWeights(*scaled, 64), scaled->linears,
+                         at::kFloat);
   const AttentionLayout layout = MakeAttentionLayout(text[0]);
   const at::Tensor x = before.Forward(text[0], layout, {});
   const at::Tensor y = after.Forward(text[0], layout, {});

@@ -27,7 +27,7 @@
 #include "services/finetuner/calibration.h"
 #include "services/finetuner/example_reader.h"
 #include "services/finetuner/float_checkpoint.h"
-#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/gemma_model.h"
 #include "services/finetuner/merge_adapter.h"
 #include "services/finetuner/model_grids.h"
 #include "services/finetuner/plan_choice.h"
@@ -201,10 +201,10 @@ absl::Status Run::Evaluate() {
   } else {
     values = Dequantize(checkpoint_, quantized_);
   }
-  const Gemma3Model teacher(MakeSharedWeights(checkpoint_, longest),
-                            checkpoint_.linears, at::kFloat);
-  const Gemma3Model student(MakeSharedWeights(values, longest), values.linears,
-                            at::kFloat);
+  const GemmaModel teacher(MakeSharedWeights(checkpoint_, longest),
+                           checkpoint_.linears, at::kFloat);
+  const GemmaModel student(MakeSharedWeights(values, longest), values.linears,
+                           at::kFloat);
   ASSIGN_OR_RETURN(
       const TextScores scores,
       CompareOnText(teacher, student, heldout_, Progress("evaluate")));

@@ -83,8 +83,8 @@ absl::StatusOr<RunData> LoadRunData(const TuningInputs& inputs,
   return data;
 }
 
-absl::StatusOr<std::unique_ptr<Gemma3Model>> LoadFloatModel(
-    const std::string& path, const model::Gemma3Config& config, int64_t longest,
+absl::StatusOr<std::unique_ptr<GemmaModel>> LoadFloatModel(
+    const std::string& path, const model::GemmaConfig& config, int64_t longest,
     at::ScalarType compute_type) {
   ASSIGN_OR_RETURN(const auto file, model::GgufFile::Open(path));
   ASSIGN_OR_RETURN(const FloatCheckpoint checkpoint,
@@ -97,8 +97,8 @@ absl::StatusOr<std::unique_ptr<Gemma3Model>> LoadFloatModel(
         {{"found", absl::StrCat(checkpoint.config.vocab_size)},
          {"expected", absl::StrCat(config.vocab_size)}});
   }
-  return std::make_unique<Gemma3Model>(MakeSharedWeights(checkpoint, longest),
-                                       checkpoint.linears, compute_type);
+  return std::make_unique<GemmaModel>(MakeSharedWeights(checkpoint, longest),
+                                      checkpoint.linears, compute_type);
 }
 
 }  // namespace onegrid::finetuner

@@ -10,7 +10,7 @@
 
 #include "absl/status/status.h"
 #include "services/finetuner/data_report.h"
-#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/gemma_model.h"
 #include "services/finetuner/grid_checkpoint.h"
 #include "services/finetuner/packing.h"
 #include "services/finetuner/tuning_options.h"
@@ -43,8 +43,8 @@ absl::StatusOr<RunData> LoadRunData(const TuningInputs& inputs,
 // A checkpoint's float weights as a model of `compute_type`; keeps the shared
 // weights alive. InvalidArgument (TEACHER_MISMATCH): another vocabulary than
 // `config`'s.
-absl::StatusOr<std::unique_ptr<Gemma3Model>> LoadFloatModel(
-    const std::string& path, const model::Gemma3Config& config, int64_t longest,
+absl::StatusOr<std::unique_ptr<GemmaModel>> LoadFloatModel(
+    const std::string& path, const model::GemmaConfig& config, int64_t longest,
     at::ScalarType compute_type);
 
 }  // namespace onegrid::finetuner

@@ -13,7 +13,7 @@
 #include "services/common/log.h"
 #include "services/finetuner/evaluate.h"
 #include "services/finetuner/fold.h"
-#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/gemma_model.h"
 #include "services/finetuner/grid_checkpoint.h"
 #include "services/finetuner/probe.h"
 #include "services/finetuner/served_model.h"
@@ -39,11 +39,11 @@ class Results {
         folder_(folder),
         progress_(progress) {}
 
-  absl::Status Evaluate(const Gemma3Model& model, const LoraAdapter* adapter,
+  absl::Status Evaluate(const GemmaModel& model, const LoraAdapter* adapter,
                         const std::string& label,
                         EvaluationResult* result) const;
   // Writes the probes of `model`, which has the linears `tuned`.
-  absl::Status Probe(const Gemma3Model& model,
+  absl::Status Probe(const GemmaModel& model,
                      absl::Span<const quant::GridMatrix> tuned,
                      TuningOutputs* outputs) const;
   std::string Path(const std::string& name) const {
@@ -58,7 +58,7 @@ class Results {
   const ResultProgress& progress_;
 };
 
-absl::Status Results::Evaluate(const Gemma3Model& model,
+absl::Status Results::Evaluate(const GemmaModel& model,
                                const LoraAdapter* adapter,
                                const std::string& label,
                                EvaluationResult* result) const {
@@ -80,7 +80,7 @@ absl::Status Results::Evaluate(const Gemma3Model& model,
   return absl::OkStatus();
 }
 
-absl::Status Results::Probe(const Gemma3Model& model,
+absl::Status Results::Probe(const GemmaModel& model,
                             absl::Span<const quant::GridMatrix> tuned,
                             TuningOutputs* outputs) const {
   if (inputs_.probe_text.empty()) return absl::OkStatus();
@@ -117,7 +117,7 @@ absl::Status WriteResults(const TuningInputs& inputs,
                           TuningOutputs* outputs) {
   const Results results(inputs, options, data, folder, progress);
   const GridCheckpoint& base = data.checkpoint;
-  Gemma3Model exact(data.shared, base.linears, at::kFloat);
+  GemmaModel exact(data.shared, base.linears, at::kFloat);
   if (adapter != nullptr) {
     adapter->Refresh(at::kFloat);
     RETURN_IF_ERROR(

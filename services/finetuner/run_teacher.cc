@@ -40,7 +40,7 @@ absl::Status CheckTeacher(const TuningInputs& inputs,
        {"range", "0 without a teacher"}});
 }
 
-absl::Status RunTeacher::Read(const Gemma3Model& model,
+absl::Status RunTeacher::Read(const GemmaModel& model,
                               const LoraAdapter* adapter,
                               const TuningOptions& options, const RunData& data,
                               const TeachProgress& progress) {
@@ -79,7 +79,7 @@ absl::StatusOr<RunTeacher> RunTeacher::Named(const TuningInputs& inputs,
   return result;
 }
 
-absl::StatusOr<RunTeacher> RunTeacher::Adapted(const Gemma3Model& model,
+absl::StatusOr<RunTeacher> RunTeacher::Adapted(const GemmaModel& model,
                                                const LoraAdapter& adapter,
                                                const TuningOptions& options,
                                                const RunData& data,

@@ -11,7 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/gemma_model.h"
 #include "services/finetuner/loss_vocabulary.h"
 #include "services/finetuner/objectives.h"
 #include "services/finetuner/run_data.h"
@@ -42,7 +42,7 @@ class RunTeacher {
 
   // Of the polish: `model` with its adapter, which must outlive the teacher;
   // none if options' kl is 0. Cancelled.
-  static absl::StatusOr<RunTeacher> Adapted(const Gemma3Model& model,
+  static absl::StatusOr<RunTeacher> Adapted(const GemmaModel& model,
                                             const LoraAdapter& adapter,
                                             const TuningOptions& options,
                                             const RunData& data,
@@ -53,11 +53,11 @@ class RunTeacher {
   Objective StageObjective(const TuningOptions& options, bool as_served) const;
 
  private:
-  absl::Status Read(const Gemma3Model& model, const LoraAdapter* adapter,
+  absl::Status Read(const GemmaModel& model, const LoraAdapter* adapter,
                     const TuningOptions& options, const RunData& data,
                     const TeachProgress& progress);
 
-  std::unique_ptr<Gemma3Model> model_;  // Of Named.
+  std::unique_ptr<GemmaModel> model_;  // Of Named.
   std::unique_ptr<Teacher> teacher_;
   std::unique_ptr<LossVocabulary> vocabulary_;  // Null: all tokens.
 };

@@ -12,7 +12,7 @@
 #include "services/common/error_info.h"
 #include "services/finetuner/attention.h"
 #include "services/finetuner/calibration.h"
-#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/gemma_model.h"
 #include "services/finetuner/gptq.h"
 #include "services/finetuner/grid_tensor.h"
 #include "services/finetuner/head_kl.h"
@@ -34,7 +34,7 @@ struct Examined {
 
 // Final hidden states of all labelled positions. `streams` are the inputs of
 // layer `layer`.
-at::Tensor RunFrom(const Gemma3Model& model, int64_t layer,
+at::Tensor RunFrom(const GemmaModel& model, int64_t layer,
                    std::vector<at::Tensor> streams,
                    const std::vector<AttentionLayout>& layouts,
                    const std::vector<Labels>& labels) {
@@ -50,7 +50,7 @@ at::Tensor RunFrom(const Gemma3Model& model, int64_t layer,
   return at::cat(hidden);
 }
 
-absl::StatusOr<Examined> Examine(const Gemma3Model& model,
+absl::StatusOr<Examined> Examine(const GemmaModel& model,
                                  const CalibrationPass& start,
                                  absl::Span<const PackedSequence> text) {
   Examined examined;
@@ -110,7 +110,7 @@ class Measurement {
 
   const FloatCheckpoint& checkpoint_;
   const SensitivityOptions& options_;
-  Gemma3Model model_;
+  GemmaModel model_;
   CalibrationPass calibration_;
   CalibrationPass text_;  // Inputs of the layer that is measured.
   Examined examined_;
@@ -153,8 +153,8 @@ absl::StatusOr<TensorCosts> Measurement::Embedding(
                      EncodeTensor(checkpoint_.embedding, *grid));
     FloatCheckpoint changed = checkpoint_;
     changed.embedding = DequantizeTensor(matrix);
-    const Gemma3Model model(MakeSharedWeights(changed, LongestSegment(text)),
-                            changed.linears, at::kFloat);
+    const GemmaModel model(MakeSharedWeights(changed, LongestSegment(text)),
+                           changed.linears, at::kFloat);
     const CalibrationPass start(model, text);
     const double kl = Kl(
         RunFrom(model, 0, start.streams(), start.layouts(), examined_.labels),

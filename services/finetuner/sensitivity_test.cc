@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "services/common/error_info.h"
-#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/gemma_model.h"
 #include "services/finetuner/plan_choice.h"
 #include "services/finetuner/ptq.h"
 #include "services/finetuner/text_scores.h"
@@ -79,10 +79,10 @@ TEST(SensitivityTest, EqualsAFullRunWithOneMatrixRounded) {
       *model::QuantPlan::Preset("int4", checkpoint.config), checkpoint.config);
   const auto quantized = Quantize(checkpoint, grids, PtqMethod::kRtn, {}, GoOn);
   const FloatCheckpoint values = Dequantize(checkpoint, *quantized);
-  const Gemma3Model teacher(MakeSharedWeights(checkpoint, 64),
-                            checkpoint.linears, at::kFloat);
-  Gemma3Model student(MakeSharedWeights(checkpoint, 64), checkpoint.linears,
-                      at::kFloat);
+  const GemmaModel teacher(MakeSharedWeights(checkpoint, 64),
+                           checkpoint.linears, at::kFloat);
+  GemmaModel student(MakeSharedWeights(checkpoint, 64), checkpoint.linears,
+                     at::kFloat);
   for (const size_t linear : {size_t{2}, size_t{11}}) {
     student.SetLinear(static_cast<int64_t>(linear), values.linears[linear]);
     const double kl = CompareOnText(teacher, student, text, GoOn)->kl;

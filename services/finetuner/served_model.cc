@@ -121,7 +121,7 @@ void ServedModel::NormAndRotate(int64_t layer, int64_t heads, size_t norm,
 
 std::vector<float> ServedModel::Attention(int64_t layer,
                                           const Stream& stream) const {
-  const model::Gemma3Config& c = config();
+  const model::GemmaConfig& c = config();
   const int64_t m = stream.tokens, d = c.head_dim;
   const std::vector<float> normed =
       Norm(stream.x, NormOf(layer, kAttentionInput));
@@ -166,7 +166,7 @@ std::vector<float> ServedModel::FeedForward(int64_t layer,
 }
 
 std::vector<float> ServedModel::Hidden(absl::Span<const int32_t> tokens) const {
-  const model::Gemma3Config& c = config();
+  const model::GemmaConfig& c = config();
   const auto m = static_cast<int64_t>(tokens.size());
   Stream stream{m,
                 {m, c.head_dim, c.rope_theta_global, c.rope_scaling_factor},

@@ -36,7 +36,7 @@ class ServedModel {
   // Logits [rows, vocab] of rows of Hidden.
   void Logits(absl::Span<const float> hidden, float* logits) const;
 
-  const model::Gemma3Config& config() const { return checkpoint_.config; }
+  const model::GemmaConfig& config() const { return checkpoint_.config; }
 
  private:
   // One sequence on its way through the layers.

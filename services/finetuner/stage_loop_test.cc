@@ -7,7 +7,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/gemma_model.h"
 #include "services/finetuner/grid_parameters.h"
 #include "services/finetuner/objectives.h"
 #include "services/finetuner/tiny_model.h"
@@ -53,7 +53,7 @@ class StageLoopTest : public testing::Test {
   }
 
   const GridCheckpoint checkpoint_;
-  Gemma3Model model_;
+  GemmaModel model_;
   const std::vector<TokenizedExample> examples_;
   GridParameters parameters_;
   GridTunable tunable_;

@@ -10,7 +10,7 @@ namespace {
 
 class ModelTeacher : public Teacher {
  public:
-  ModelTeacher(const Gemma3Model& model, const LoraAdapter* adapter)
+  ModelTeacher(const GemmaModel& model, const LoraAdapter* adapter)
       : model_(model) {
     options_.adapter = adapter;
   }
@@ -27,7 +27,7 @@ class ModelTeacher : public Teacher {
   }
 
  private:
-  const Gemma3Model& model_;
+  const GemmaModel& model_;
   ForwardOptions options_;
 };
 
@@ -72,13 +72,13 @@ void KeepByExample(const PackedSequence& sequence, const Labels& labels,
 
 }  // namespace
 
-std::unique_ptr<Teacher> MakeModelTeacher(const Gemma3Model& model,
+std::unique_ptr<Teacher> MakeModelTeacher(const GemmaModel& model,
                                           const LoraAdapter* adapter) {
   return std::make_unique<ModelTeacher>(model, adapter);
 }
 
 absl::StatusOr<std::unique_ptr<Teacher>> MakeCachedTeacher(
-    const Gemma3Model& model, const LoraAdapter* adapter,
+    const GemmaModel& model, const LoraAdapter* adapter,
     absl::Span<const TokenizedExample> examples, int64_t sequence_tokens,
     int64_t top,
     const std::function<bool(int64_t done, int64_t total)>& progress) {

@@ -9,7 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/gemma_model.h"
 #include "services/finetuner/head_loss.h"
 #include "services/finetuner/packing.h"
 
@@ -27,7 +27,7 @@ class Teacher {
 
 // Runs a model, with its adapter if any, on every sequence it is asked about.
 // Both must outlive the teacher.
-std::unique_ptr<Teacher> MakeModelTeacher(const Gemma3Model& model,
+std::unique_ptr<Teacher> MakeModelTeacher(const GemmaModel& model,
                                           const LoraAdapter* adapter);
 
 // Asks `teacher` once about every example and keeps its `top` most likely
@@ -36,7 +36,7 @@ std::unique_ptr<Teacher> MakeModelTeacher(const Gemma3Model& model,
 // the same sequence_tokens. Cancelled when `progress`, called after each
 // sequence, returns false.
 absl::StatusOr<std::unique_ptr<Teacher>> MakeCachedTeacher(
-    const Gemma3Model& model, const LoraAdapter* adapter,
+    const GemmaModel& model, const LoraAdapter* adapter,
     absl::Span<const TokenizedExample> examples, int64_t sequence_tokens,
     int64_t top,
     const std::function<bool(int64_t done, int64_t total)>& progress);

@@ -19,7 +19,7 @@ absl::Status Stopped() {
   return absl::CancelledError("the measurement was cancelled");
 }
 
-at::Tensor LabelledHidden(const Gemma3Model& model,
+at::Tensor LabelledHidden(const GemmaModel& model,
                           const PackedSequence& sequence,
                           const AttentionLayout& layout, const Labels& labels) {
   return model.FinalHidden(model.Forward(sequence, layout, {}), labels.rows);
@@ -28,7 +28,7 @@ at::Tensor LabelledHidden(const Gemma3Model& model,
 }  // namespace
 
 absl::StatusOr<TextScores> CompareOnText(
-    const Gemma3Model& teacher, const Gemma3Model& student,
+    const GemmaModel& teacher, const GemmaModel& student,
     absl::Span<const PackedSequence> sequences, const ScoreProgress& progress) {
   const c10::NoGradGuard no_grad;
   HeadComparison sums;
@@ -61,7 +61,7 @@ absl::StatusOr<TextScores> CompareOnText(
   return scores;
 }
 
-absl::StatusOr<double> MeanNats(const Gemma3Model& model,
+absl::StatusOr<double> MeanNats(const GemmaModel& model,
                                 absl::Span<const PackedSequence> sequences,
                                 const ScoreProgress& progress) {
   const c10::NoGradGuard no_grad;

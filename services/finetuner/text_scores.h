@@ -8,7 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/gemma_model.h"
 #include "services/finetuner/packing.h"
 
 namespace onegrid::finetuner {
@@ -30,11 +30,11 @@ using ScoreProgress = std::function<bool(int64_t done, int64_t total)>;
 // Runs both models over the sequences. They must share the vocabulary.
 // Cancelled when `progress` says so. InvalidArgument (EMPTY_TEXT): no label.
 absl::StatusOr<TextScores> CompareOnText(
-    const Gemma3Model& teacher, const Gemma3Model& student,
+    const GemmaModel& teacher, const GemmaModel& student,
     absl::Span<const PackedSequence> sequences, const ScoreProgress& progress);
 
 // Mean nats per labelled token of one model. Errors as above.
-absl::StatusOr<double> MeanNats(const Gemma3Model& model,
+absl::StatusOr<double> MeanNats(const GemmaModel& model,
                                 absl::Span<const PackedSequence> sequences,
                                 const ScoreProgress& progress);
 

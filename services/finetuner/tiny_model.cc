@@ -6,7 +6,7 @@ namespace onegrid::finetuner {
 
 GridCheckpoint MakeTinyCheckpoint(uint64_t seed) {
   GridCheckpoint checkpoint;
-  model::Gemma3Config& config = checkpoint.config;
+  model::GemmaConfig& config = checkpoint.config;
   config.vocab_size = kTinyVocab;
   config.hidden = 64;
   config.ff = 96;
@@ -23,7 +23,7 @@ GridCheckpoint MakeTinyCheckpoint(uint64_t seed) {
     return static_cast<int8_t>(static_cast<int>(random() % (2 * range + 1)) -
                                range);
   };
-  checkpoint.specs = model::Gemma3Linears(config);
+  checkpoint.specs = model::GemmaLinears(config);
   for (const model::LinearSpec& spec : checkpoint.specs) {
     quant::GridMatrix matrix;
     matrix.rows = spec.out;
@@ -44,7 +44,7 @@ GridCheckpoint MakeTinyCheckpoint(uint64_t seed) {
   checkpoint.embedding.scales.assign(
       static_cast<size_t>(config.vocab_size * config.hidden / quant::kGroup),
       0x1p-9f);
-  for (const model::NormSpec& spec : model::Gemma3Norms(config)) {
+  for (const model::NormSpec& spec : model::GemmaNorms(config)) {
     std::vector<float> norm;
     for (int64_t i = 0; i < spec.size; ++i) {
       norm.push_back(1.0f + 0.02f * static_cast<float>(code(10)));

@@ -20,7 +20,7 @@
 #include "services/common/thread_count.h"
 #include "services/finetuner/evaluate.h"
 #include "services/finetuner/fold.h"
-#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/gemma_model.h"
 #include "services/finetuner/grid_parameters.h"
 #include "services/finetuner/lora_adapter.h"
 #include "services/finetuner/objectives.h"
@@ -83,7 +83,7 @@ class Run {
                             const Objective& objective,
                             const StageOptions& stage_options);
   absl::Status RunTrainer(const std::string& name, Trainer* trainer,
-                          const Gemma3Model& model,
+                          const GemmaModel& model,
                           const ForwardOptions& scoring);
   TeachProgress TeachReport();
   absl::Status Finish();
@@ -107,7 +107,7 @@ class Run {
   TuningHost* const host_;
   RunData data_;
   std::optional<TensorFile> resume_;
-  std::unique_ptr<Gemma3Model> learn_model_;
+  std::unique_ptr<GemmaModel> learn_model_;
   std::optional<LoraAdapter> adapter_;
   std::string metrics_jsonl_;
   StageSpeed speed_;  // Of all stages so far.
@@ -158,7 +158,7 @@ TeachProgress Run::TeachReport() {
 }
 
 absl::Status Run::RunTrainer(const std::string& name, Trainer* trainer,
-                             const Gemma3Model& model,
+                             const GemmaModel& model,
                              const ForwardOptions& scoring) {
   if (ResumesAt(name)) {
     RETURN_IF_ERROR(trainer->Load(*resume_, inputs_.resume_from));
@@ -226,7 +226,7 @@ absl::Status Run::LearnSteps() {
 }
 
 absl::Status Run::Learn() {
-  learn_model_ = std::make_unique<Gemma3Model>(
+  learn_model_ = std::make_unique<GemmaModel>(
       data_.shared, data_.checkpoint.linears, ComputeType(options_.precision));
   ASSIGN_OR_RETURN(
       adapter_, LoraAdapter::Create(data_.checkpoint.specs,
@@ -273,7 +273,7 @@ absl::Status Run::RunGridStage(const std::string& name,
                                GridParameters parameters,
                                const Objective& objective,
                                const StageOptions& stage_options) {
-  Gemma3Model student(data_.shared, tuned_, ComputeType(options_.precision));
+  GemmaModel student(data_.shared, tuned_, ComputeType(options_.precision));
   GridTunable tunable(&student, &parameters, objective);
   Trainer trainer(&tunable, data_.train, stage_options);
   ForwardOptions scoring;

@@ -14,7 +14,7 @@ using Clock = std::chrono::steady_clock;
 using Kind = BenchCase::Kind;
 
 // Elements of all linears: the body, without the head.
-double BodyElements(const Gemma3Weights& weights) {
+double BodyElements(const GemmaWeights& weights) {
   double sum = 0;
   for (const LayerWeights& layer : weights.layers) {
     for (const cpu::PackedLinear* linear :
@@ -27,7 +27,7 @@ double BodyElements(const Gemma3Weights& weights) {
 }
 
 // Multiplications and additions of attention for one query at `position`.
-double AttentionOps(const model::Gemma3Config& c, int64_t position) {
+double AttentionOps(const model::GemmaConfig& c, int64_t position) {
   double keys = 0;
   for (int64_t layer = 0; layer < c.layers; ++layer) {
     keys += static_cast<double>(
@@ -146,7 +146,7 @@ std::string BenchCaseName(const BenchCase& bench) {
 }
 
 BenchCost CostOf(const BenchCase& bench, const Engine& engine,
-                 const Gemma3Weights& weights) {
+                 const GemmaWeights& weights) {
   const double head = static_cast<double>(weights.embedding.bytes());
   const double body = static_cast<double>(weights.bytes()) - head;
   const double head_ops = 2 * static_cast<double>(weights.embedding.elements());

@@ -9,7 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "services/inference/engine.h"
-#include "services/inference/gemma3_weights.h"
+#include "services/inference/gemma_weights.h"
 #include "services/inference/op_profile.h"
 
 namespace onegrid::inference {
@@ -39,7 +39,7 @@ struct BenchCost {
 
 // The cost of a token of `bench` if a step takes at most `step_tokens`.
 BenchCost CostOf(const BenchCase& bench, const Engine& engine,
-                 const Gemma3Weights& weights);
+                 const GemmaWeights& weights);
 
 // InvalidArgument: a case of nothing, or more sequences, tokens or context than
 // the engine has.

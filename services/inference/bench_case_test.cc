@@ -21,9 +21,9 @@ class BenchCaseTest : public testing::Test {
     ASSERT_TRUE(WriteTinyModel(path).ok());
     const auto file = model::GgufFile::Open(path);
     ASSERT_TRUE(file.ok()) << file.status();
-    auto weights = LoadGemma3Weights(**file, pool_);
+    auto weights = LoadGemmaWeights(**file, pool_);
     ASSERT_TRUE(weights.ok()) << weights.status();
-    weights_ = std::make_unique<Gemma3Weights>(*std::move(weights));
+    weights_ = std::make_unique<GemmaWeights>(*std::move(weights));
     EngineOptions options;
     options.max_sequences = 4;
     options.max_context = kTinyContext;
@@ -34,7 +34,7 @@ class BenchCaseTest : public testing::Test {
   }
 
   kernels::ThreadPool pool_{2};
-  std::unique_ptr<Gemma3Weights> weights_;
+  std::unique_ptr<GemmaWeights> weights_;
   std::unique_ptr<Engine> engine_;
 };
 

@@ -22,7 +22,7 @@
 #include "services/common/thread_count.h"
 #include "services/inference/bench_case.h"
 #include "services/inference/engine.h"
-#include "services/inference/gemma3_weights.h"
+#include "services/inference/gemma_weights.h"
 #include "services/inference/op_profile.h"
 #include "services/inference/served_model.h"
 #include "services/model/gguf_reader.h"
@@ -106,7 +106,7 @@ absl::StatusOr<std::vector<BenchCase>> CasesFromFlags() {
 
 // Just large enough for the cases, and one sequence more.
 absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(
-    const Gemma3Weights& weights, const std::vector<BenchCase>& cases,
+    const GemmaWeights& weights, const std::vector<BenchCase>& cases,
     kernels::ThreadPool& pool) {
   ServedModelOptions served;
   served.activations = absl::GetFlag(FLAGS_activations);
@@ -167,7 +167,7 @@ class Bench {
 
   kernels::ThreadPool pool_;
   std::vector<BenchCase> cases_;
-  std::unique_ptr<Gemma3Weights> weights_;
+  std::unique_ptr<GemmaWeights> weights_;
   std::unique_ptr<Engine> engine_;
   cpu::MachineLimits limits_;
   json report_;
@@ -177,8 +177,8 @@ absl::Status Bench::Load() {
   const Clock::time_point start = Clock::now();
   ASSIGN_OR_RETURN(const auto file,
                    model::GgufFile::Open(absl::GetFlag(FLAGS_model)));
-  ASSIGN_OR_RETURN(Gemma3Weights weights, LoadGemma3Weights(*file, pool_));
-  weights_ = std::make_unique<Gemma3Weights>(std::move(weights));
+  ASSIGN_OR_RETURN(GemmaWeights weights, LoadGemmaWeights(*file, pool_));
+  weights_ = std::make_unique<GemmaWeights>(std::move(weights));
   ASSIGN_OR_RETURN(engine_, MakeEngine(*weights_, cases_, pool_));
   report_["load_seconds"] =
       std::chrono::duration<double>(Clock::now() - start).count();

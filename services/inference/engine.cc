@@ -28,7 +28,7 @@ constexpr cpu::CodeBits kOtherBits = cpu::CodeBits::k8;
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(
-    const Gemma3Weights& weights, const EngineOptions& options,
+    const GemmaWeights& weights, const EngineOptions& options,
     kernels::ThreadPool& pool) {
   if (options.max_sequences < 1 || options.max_context < 1) {
     return Invalid(absl::StrCat("max_sequences is ", options.max_sequences,
@@ -57,7 +57,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(
   return std::unique_ptr<Engine>(new Engine(weights, options, pool));
 }
 
-Engine::Engine(const Gemma3Weights& weights, const EngineOptions& options,
+Engine::Engine(const GemmaWeights& weights, const EngineOptions& options,
                kernels::ThreadPool& pool)
     : weights_(weights),
       options_(options),
@@ -69,7 +69,7 @@ Engine::Engine(const Gemma3Weights& weights, const EngineOptions& options,
                      weights.config.rope_scaling_factor),
       angles_local_(weights.config.head_dim, weights.config.rope_theta_local,
                     /*position_scale=*/1) {
-  const model::Gemma3Config& c = weights.config;
+  const model::GemmaConfig& c = weights.config;
   const size_t m = options.max_step_tokens;
   const auto floats = [](size_t n) { return kernels::AlignedBuffer<float>(n); };
   x_ = floats(m * c.hidden);
@@ -186,7 +186,7 @@ void Engine::Linear(Op op, const float* x, int64_t k, cpu::CodeBits bits,
 
 void Engine::PlaceQueriesAndKeys(int layer) {
   const OpScope scope(profile_, Op::kRope);
-  const model::Gemma3Config& c = config();
+  const model::GemmaConfig& c = config();
   const LayerWeights& w = weights_.layers[layer];
   const kernels::Isa isa = options_.numerics.isa;
   const float eps = static_cast<float>(c.rms_eps);
@@ -202,7 +202,7 @@ void Engine::PlaceQueriesAndKeys(int layer) {
 }
 
 void Engine::Attention(int layer) {
-  const model::Gemma3Config& c = config();
+  const model::GemmaConfig& c = config();
   const LayerWeights& w = weights_.layers[layer];
   Norm(x_.data(), w.attn_norm, normed_.data());
   Linear(Op::kQkv, normed_.data(), c.hidden, kQkvBits,
@@ -219,7 +219,7 @@ void Engine::Attention(int layer) {
 }
 
 void Engine::FeedForward(int layer) {
-  const model::Gemma3Config& c = config();
+  const model::GemmaConfig& c = config();
   const LayerWeights& w = weights_.layers[layer];
   Norm(x_.data(), w.ffn_norm, normed_.data());
   Linear(Op::kGateUp, normed_.data(), c.hidden, kOtherBits,
@@ -235,7 +235,7 @@ void Engine::FeedForward(int layer) {
 }
 
 void Engine::KeepOutputs(absl::Span<const Chunk> chunks) {
-  const model::Gemma3Config& c = config();
+  const model::GemmaConfig& c = config();
   // Wanted rows move to the front of x_, which the next step overwrites.
   output_rows_ = 0;
   int64_t row = 0;
@@ -256,7 +256,7 @@ void Engine::KeepOutputs(absl::Span<const Chunk> chunks) {
 
 absl::Span<float> Engine::Logits(int first, int count) {
   const OpScope scope(profile_, Op::kHead);
-  const model::Gemma3Config& c = config();
+  const model::GemmaConfig& c = config();
   input_.Set(outputs_.data() + int64_t{first} * c.hidden, count, c.hidden,
              kHeadBits);
   input_.Multiply(weights_.embedding, logits_.data());

@@ -14,12 +14,12 @@
 #include "kernels/base/aligned_buffer.h"
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/rope.h"
-#include "services/inference/gemma3_weights.h"
+#include "services/inference/gemma_weights.h"
 #include "services/inference/kv_cache.h"
 #include "services/inference/linear_input.h"
 #include "services/inference/numerics.h"
 #include "services/inference/op_profile.h"
-#include "services/model/gemma3_config.h"
+#include "services/model/gemma_config.h"
 
 namespace onegrid::inference {
 
@@ -50,7 +50,7 @@ class Engine {
   // `weights` and `pool` must outlive the engine.
   // InvalidArgument: a limit below 1 or a context beyond the model's.
   static absl::StatusOr<std::unique_ptr<Engine>> Create(
-      const Gemma3Weights& weights, const EngineOptions& options,
+      const GemmaWeights& weights, const EngineOptions& options,
       kernels::ThreadPool& pool);
 
   // Runs all chunks, at most one per slot, max_step_tokens in all. Output rows
@@ -79,7 +79,7 @@ class Engine {
   // nullptr: measures nothing.
   void set_profile(OpProfile* profile) { profile_ = profile; }
 
-  const model::Gemma3Config& config() const { return weights_.config; }
+  const model::GemmaConfig& config() const { return weights_.config; }
   const EngineOptions& options() const { return options_; }
   // The most bytes all caches together can take.
   int64_t kv_bytes_max() const {
@@ -91,7 +91,7 @@ class Engine {
   }
 
  private:
-  Engine(const Gemma3Weights& weights, const EngineOptions& options,
+  Engine(const GemmaWeights& weights, const EngineOptions& options,
          kernels::ThreadPool& pool);
 
   absl::Status Check(absl::Span<const Chunk> chunks) const;
@@ -114,7 +114,7 @@ class Engine {
   void PlaceQueriesAndKeys(int layer);
   void KeepOutputs(absl::Span<const Chunk> chunks);
 
-  const Gemma3Weights& weights_;
+  const GemmaWeights& weights_;
   const EngineOptions options_;
   kernels::ThreadPool& pool_;
   KvCache cache_;

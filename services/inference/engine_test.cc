@@ -40,10 +40,10 @@ class EngineTest : public testing::Test {
     pool_ = new kernels::ThreadPool(2);
     auto file = model::GgufFile::Open(*path_);
     ASSERT_TRUE(file.ok()) << file.status();
-    auto weights = LoadGemma3Weights(**file, *pool_);
+    auto weights = LoadGemmaWeights(**file, *pool_);
     ASSERT_TRUE(weights.ok()) << weights.status();
     file_ = std::move(*file).release();
-    weights_ = new Gemma3Weights(*std::move(weights));
+    weights_ = new GemmaWeights(*std::move(weights));
   }
 
   static std::unique_ptr<Engine> Make(Precision activations,
@@ -84,13 +84,13 @@ class EngineTest : public testing::Test {
   static std::string* path_;
   static kernels::ThreadPool* pool_;
   static model::GgufFile* file_;
-  static Gemma3Weights* weights_;
+  static GemmaWeights* weights_;
 };
 
 std::string* EngineTest::path_ = nullptr;
 kernels::ThreadPool* EngineTest::pool_ = nullptr;
 model::GgufFile* EngineTest::file_ = nullptr;
-Gemma3Weights* EngineTest::weights_ = nullptr;
+GemmaWeights* EngineTest::weights_ = nullptr;
 
 double MaxDifference(const Rows& a, const Rows& b) {
   EXPECT_EQ(a.size(), b.size());
@@ -106,7 +106,7 @@ double MaxDifference(const Rows& a, const Rows& b) {
 // The model in its plainest form, from the file's dequantized tensors.
 class Oracle {
  public:
-  Oracle(const model::GgufFile& file, const model::Gemma3Config& config)
+  Oracle(const model::GgufFile& file, const model::GemmaConfig& config)
       : file_(file), c_(config) {}
 
   Rows Run(const std::vector<int32_t>& tokens) {
@@ -188,7 +188,7 @@ class Oracle {
   }
 
   const model::GgufFile& file_;
-  const model::Gemma3Config& c_;
+  const model::GemmaConfig& c_;
   std::string prefix_;
 };
 
@@ -221,7 +221,7 @@ TEST_F(EngineTest, FloatModeOfEveryTypeEqualsTheNaiveForward) {
     ASSERT_TRUE(WriteTinyModel(path, tiny).ok());
     const auto file = model::GgufFile::Open(path);
     ASSERT_TRUE(file.ok()) << file.status();
-    const auto weights = LoadGemma3Weights(**file, *pool_);
+    const auto weights = LoadGemmaWeights(**file, *pool_);
     ASSERT_TRUE(weights.ok()) << weights.status();
     const std::vector<int32_t> tokens = Tokens(3 * kTinyWindow, 7);
     const Rows oracle = Oracle(**file, weights->config).Run(tokens);
@@ -239,7 +239,7 @@ TEST_F(EngineTest, Bf16WeightsTakeFloatsInEachMode) {
   const std::string path = testing::TempDir() + "/tiny_engine_bf16.gguf";
   ASSERT_TRUE(WriteTinyModel(path, Bf16TinyModel()).ok());
   const auto file = model::GgufFile::Open(path);
-  const auto weights = LoadGemma3Weights(**file, *pool_);
+  const auto weights = LoadGemmaWeights(**file, *pool_);
   ASSERT_TRUE(weights.ok()) << weights.status();
   const std::vector<int32_t> tokens = Tokens(40, 11);
   EngineOptions options;
@@ -261,7 +261,7 @@ TEST_F(EngineTest, Int8ActivationsCostTheSameOnMixedGrids) {
     const std::string path = testing::TempDir() + "/tiny_engine_cost.gguf";
     EXPECT_TRUE(WriteTinyModel(path, tiny).ok());
     const auto file = model::GgufFile::Open(path);
-    const auto weights = LoadGemma3Weights(**file, *pool_);
+    const auto weights = LoadGemmaWeights(**file, *pool_);
     const std::vector<int32_t> tokens = Tokens(40, 11);
     Rows rows[2];
     for (const Precision precision : {Precision::kF32, Precision::kInt8}) {

@@ -4,7 +4,7 @@
 
 namespace onegrid::inference {
 
-KvCache::KvCache(const model::Gemma3Config& config, const Numerics& numerics,
+KvCache::KvCache(const model::GemmaConfig& config, const Numerics& numerics,
                  int slots, int max_context, int max_rollback)
     : config_(config),
       numerics_(numerics),

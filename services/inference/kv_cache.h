@@ -10,7 +10,7 @@
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/kv_cache.h"
 #include "services/inference/numerics.h"
-#include "services/model/gemma3_config.h"
+#include "services/model/gemma_config.h"
 
 namespace onegrid::inference {
 
@@ -27,8 +27,8 @@ class KvCache {
  public:
   // Sequences of at most `max_context` tokens, of which Truncate takes back at
   // most `max_rollback`.
-  KvCache(const model::Gemma3Config& config, const Numerics& numerics,
-          int slots, int max_context, int max_rollback);
+  KvCache(const model::GemmaConfig& config, const Numerics& numerics, int slots,
+          int max_context, int max_rollback);
 
   int slots() const { return static_cast<int>(lengths_.size()); }
   // Tokens the slot's sequence holds.
@@ -78,7 +78,7 @@ class KvCache {
   // Bytes of one token in one layer.
   int64_t TokenBytes() const;
 
-  const model::Gemma3Config config_;
+  const model::GemmaConfig config_;
   const Numerics numerics_;
   const int max_context_;
   const int max_rollback_;

@@ -54,7 +54,7 @@ std::string TypeAndGrid(quant::GgmlType type) {
   return absl::StrCat(GridName(type), " (", quant::TraitsOf(type)->name, ")");
 }
 
-std::string WeightFormat(const Gemma3Weights& weights) {
+std::string WeightFormat(const GemmaWeights& weights) {
   std::vector<std::string> linears;
   for (const auto& [type, count] : weights.linear_types) {
     linears.push_back(absl::StrCat(count, " ", TypeAndGrid(type)));
@@ -86,7 +86,7 @@ std::string KernelName(const Numerics& numerics, quant::GgmlType type) {
 }
 
 // Which kernel runs which grid.
-std::string KernelPath(const Numerics& numerics, const Gemma3Weights& weights) {
+std::string KernelPath(const Numerics& numerics, const GemmaWeights& weights) {
   std::vector<std::string> paths;
   for (const auto& [type, count] : weights.linear_types) {
     paths.push_back(
@@ -100,7 +100,7 @@ std::string KernelPath(const Numerics& numerics, const Gemma3Weights& weights) {
 }
 
 v1::ServerInfo MakeInfo(const ServedModelOptions& options,
-                        const Numerics& numerics, const Gemma3Weights& weights,
+                        const Numerics& numerics, const GemmaWeights& weights,
                         const Engine& engine) {
   v1::ServerInfo info;
   info.set_architecture("gemma3");
@@ -189,9 +189,9 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
   ASSIGN_OR_RETURN(const std::string sha256, CheckDigest(options));
 
   std::unique_ptr<ServedModel> served(new ServedModel(options.threads.threads));
-  ASSIGN_OR_RETURN(Gemma3Weights weights,
-                   LoadGemma3Weights(*file, served->pool_));
-  served->weights_ = std::make_unique<Gemma3Weights>(std::move(weights));
+  ASSIGN_OR_RETURN(GemmaWeights weights,
+                   LoadGemmaWeights(*file, served->pool_));
+  served->weights_ = std::make_unique<GemmaWeights>(std::move(weights));
   ASSIGN_OR_RETURN(served->tokenizer_, model::Tokenizer::FromGguf(*file));
   if (served->tokenizer_->vocab_size() > served->weights_->config.vocab_size) {
     return common::MakeError(

@@ -11,7 +11,7 @@
 #include "kernels/base/thread_pool.h"
 #include "services/common/thread_count.h"
 #include "services/inference/engine.h"
-#include "services/inference/gemma3_weights.h"
+#include "services/inference/gemma_weights.h"
 #include "services/inference/generation_service.h"
 #include "services/inference/scheduler.h"
 #include "services/model/tokenizer.h"
@@ -48,7 +48,7 @@ absl::StatusOr<Drafting> ParseDrafting(absl::string_view value);
 class ServedModel {
  public:
   // DataLoss (DIGEST_MISMATCH): the file is not the artifact named. Errors of
-  // ChooseNumerics, model::GgufFile, model::Tokenizer, LoadGemma3Weights and
+  // ChooseNumerics, model::GgufFile, model::Tokenizer, LoadGemmaWeights and
   // Engine::Create.
   static absl::StatusOr<std::unique_ptr<ServedModel>> Load(
       const ServedModelOptions& options);
@@ -62,7 +62,7 @@ class ServedModel {
   // In order of construction; destroyed in reverse.
   kernels::ThreadPool pool_;
   std::unique_ptr<model::Tokenizer> tokenizer_;
-  std::unique_ptr<Gemma3Weights> weights_;
+  std::unique_ptr<GemmaWeights> weights_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<GenerationService> service_;

@@ -11,7 +11,7 @@
 #include "kernels/base/thread_pool.h"
 #include "kernels/quant/ggml_types.h"
 #include "services/inference/engine.h"
-#include "services/inference/gemma3_weights.h"
+#include "services/inference/gemma_weights.h"
 #include "services/inference/kv_cache.h"
 #include "services/inference/numerics.h"
 #include "services/inference/tiny_model.h"
@@ -33,7 +33,7 @@ TEST(ServingMemoryTest, EqualsWhatTheEngineHolds) {
     ASSERT_TRUE(WriteTinyModel(path, options).ok());
     const auto file = model::GgufFile::Open(path);
     ASSERT_TRUE(file.ok()) << file.status();
-    const auto weights = LoadGemma3Weights(**file, pool);
+    const auto weights = LoadGemmaWeights(**file, pool);
     ASSERT_TRUE(weights.ok()) << weights.status();
     ASSERT_TRUE(model::CheckServedShape(weights->config).ok());
 
@@ -42,7 +42,7 @@ TEST(ServingMemoryTest, EqualsWhatTheEngineHolds) {
       const model::GgufFile::Tensor& tensor = *(*file)->Find(name);
       bytes += model::PackedBytes(tensor.type, tensor.rows(), tensor.cols());
     };
-    for (const auto& spec : model::Gemma3Linears(weights->config)) {
+    for (const auto& spec : model::GemmaLinears(weights->config)) {
       add(spec.gguf_name);
     }
     add(model::kGgufEmbedding);

@@ -41,14 +41,14 @@ absl::Status AddScales(const GgufFile& file, const GgufFile::Tensor& tensor,
   return absl::OkStatus();
 }
 
-absl::Status AddTensors(const GgufFile& file, const Gemma3Config& config,
+absl::Status AddTensors(const GgufFile& file, const GemmaConfig& config,
                         ModelSummaryBuilder& builder) {
   std::set<std::string> matrices = {kGgufEmbedding};
-  for (const LinearSpec& spec : Gemma3Linears(config)) {
+  for (const LinearSpec& spec : GemmaLinears(config)) {
     matrices.insert(spec.gguf_name);
   }
   std::set<std::string> norms;
-  for (const NormSpec& spec : Gemma3Norms(config)) norms.insert(spec.gguf_name);
+  for (const NormSpec& spec : GemmaNorms(config)) norms.insert(spec.gguf_name);
   for (const GgufFile::Tensor& tensor : file.tensors()) {
     builder.AddTensor(quant::TraitsOf(tensor.type)->name,
                       tensor.rows() * tensor.cols(),
@@ -73,7 +73,7 @@ absl::Status AddTensors(const GgufFile& file, const Gemma3Config& config,
 absl::StatusOr<ModelSummary> SummaryOfGguf(const std::string& path,
                                            int64_t context_tokens) {
   ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, GgufFile::Open(path));
-  ASSIGN_OR_RETURN(const Gemma3Config config, ConfigFromGguf(*file));
+  ASSIGN_OR_RETURN(const GemmaConfig config, ConfigFromGguf(*file));
   ModelSummaryBuilder builder("GGUF", config);
   if (file->Has("tokenizer.ggml.model")) {
     ASSIGN_OR_RETURN(const Vocabulary vocabulary, VocabularyFromGguf(*file));

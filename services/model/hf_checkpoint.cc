@@ -73,11 +73,11 @@ absl::Status HfCheckpoint::CheckTensors() const {
   std::set<std::string> known = {kHfEmbedding};
   RETURN_IF_ERROR(
       CheckTensor(kHfEmbedding, {config_.vocab_size, config_.hidden}));
-  for (const LinearSpec& spec : Gemma3Linears(config_)) {
+  for (const LinearSpec& spec : GemmaLinears(config_)) {
     known.insert(WeightName(spec));
     RETURN_IF_ERROR(CheckTensor(WeightName(spec), {spec.out, spec.in}));
   }
-  for (const NormSpec& spec : Gemma3Norms(config_)) {
+  for (const NormSpec& spec : GemmaNorms(config_)) {
     known.insert(spec.hf_name);
     RETURN_IF_ERROR(CheckTensor(spec.hf_name, {spec.size}));
   }

@@ -8,7 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "services/model/gemma3_config.h"
+#include "services/model/gemma_config.h"
 #include "services/model/safetensors_folder.h"
 
 namespace onegrid::model {
@@ -30,7 +30,7 @@ class HfCheckpoint {
       const std::string& folder);
 
   const std::string& folder() const { return folder_; }
-  const Gemma3Config& config() const { return config_; }
+  const GemmaConfig& config() const { return config_; }
 
   // The values of a tensor by its Hugging Face name, with ".weight", as f32,
   // row-major (a copy). NotFound: no such tensor.
@@ -43,7 +43,7 @@ class HfCheckpoint {
                            const std::vector<int64_t>& shape) const;
 
   std::string folder_;
-  Gemma3Config config_;
+  GemmaConfig config_;
   std::unique_ptr<SafetensorsFolder> weights_;
 };
 

@@ -6,7 +6,7 @@
 #include "absl/status/statusor.h"
 #include "nlohmann/json.hpp"
 #include "services/common/error_info.h"
-#include "services/model/gemma3_config.h"
+#include "services/model/gemma_config.h"
 
 namespace onegrid::model {
 namespace {
@@ -28,7 +28,7 @@ double ShortestDecimal(double value) {
   return value;
 }
 
-Json RopeParameters(const Gemma3Config& c) {
+Json RopeParameters(const GemmaConfig& c) {
   Json full = {{"rope_type", "default"},
                {"rope_theta", ShortestDecimal(c.rope_theta_global)}};
   if (c.rope_scaling_factor != 1.0) {
@@ -43,7 +43,7 @@ Json RopeParameters(const Gemma3Config& c) {
 }  // namespace
 
 absl::StatusOr<std::string> HfConfigJson(
-    const Gemma3Config& config, const std::string& dtype,
+    const GemmaConfig& config, const std::string& dtype,
     const std::string& quantization_config_json) {
   std::vector<std::string> layer_types;
   for (int64_t i = 0; i < config.layers; ++i) {

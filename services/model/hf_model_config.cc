@@ -16,7 +16,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr char kArchitecture[] = "gemma3";
-// As in gemma3_config.cc: the bounds, and the model whose attention scale
+// As in gemma_config.cc: the bounds, and the model whose attention scale
 // differs.
 constexpr int64_t kWidthMax = 1 << 20;
 constexpr int64_t kLayersMax = 1024;
@@ -27,15 +27,15 @@ class ConfigReader {
   ConfigReader(const Json& json, const std::string& path)
       : json_(json), path_(path) {}
 
-  absl::StatusOr<Gemma3Config> Read();
+  absl::StatusOr<GemmaConfig> Read();
 
  private:
   absl::Status CheckVariant();
-  absl::Status ReadRope(Gemma3Config& config);
-  absl::Status ReadRopeParameters(const Json& rope, Gemma3Config& config);
-  absl::Status ReadScaling(const Json& scaling, Gemma3Config& config);
-  absl::Status ReadPattern(Gemma3Config& config);
-  absl::Status ReadTokenIds(Gemma3Config& config);
+  absl::Status ReadRope(GemmaConfig& config);
+  absl::Status ReadRopeParameters(const Json& rope, GemmaConfig& config);
+  absl::Status ReadScaling(const Json& scaling, GemmaConfig& config);
+  absl::Status ReadPattern(GemmaConfig& config);
+  absl::Status ReadTokenIds(GemmaConfig& config);
 
   // True if the key is there and not null.
   static bool Has(const Json& json, const char* key) {
@@ -109,7 +109,7 @@ absl::Status ConfigReader::CheckVariant() {
 }
 
 absl::Status ConfigReader::ReadScaling(const Json& scaling,
-                                       Gemma3Config& config) {
+                                       GemmaConfig& config) {
   const char* key = scaling.contains("rope_type") ? "rope_type" : "type";
   if (!scaling.is_object() || !Has(scaling, key)) {
     return CorruptFile(path_, "rope scaling without a type");
@@ -124,7 +124,7 @@ absl::Status ConfigReader::ReadScaling(const Json& scaling,
 }
 
 absl::Status ConfigReader::ReadRopeParameters(const Json& rope,
-                                              Gemma3Config& config) {
+                                              GemmaConfig& config) {
   for (const char* key : {"full_attention", "sliding_attention"}) {
     if (!rope.is_object() || !Has(rope, key) || !rope[key].is_object()) {
       return CorruptFile(path_,
@@ -141,7 +141,7 @@ absl::Status ConfigReader::ReadRopeParameters(const Json& rope,
   return Has(full, "rope_type") ? ReadScaling(full, config) : absl::OkStatus();
 }
 
-absl::Status ConfigReader::ReadRope(Gemma3Config& config) {
+absl::Status ConfigReader::ReadRope(GemmaConfig& config) {
   if (Has(json_, "rope_parameters")) {
     return ReadRopeParameters(json_["rope_parameters"], config);
   }
@@ -156,7 +156,7 @@ absl::Status ConfigReader::ReadRope(Gemma3Config& config) {
   return ReadScaling(json_["rope_scaling"], config);
 }
 
-absl::Status ConfigReader::ReadPattern(Gemma3Config& config) {
+absl::Status ConfigReader::ReadPattern(GemmaConfig& config) {
   if (!Has(json_, "layer_types")) {
     for (const char* key :
          {"sliding_window_pattern", "_sliding_window_pattern"}) {
@@ -188,7 +188,7 @@ absl::Status ConfigReader::ReadPattern(Gemma3Config& config) {
   return absl::OkStatus();
 }
 
-absl::Status ConfigReader::ReadTokenIds(Gemma3Config& config) {
+absl::Status ConfigReader::ReadTokenIds(GemmaConfig& config) {
   const std::pair<const char*, int32_t*> ids[] = {
       {"bos_token_id", &config.bos_token_id},
       {"eos_token_id", &config.eos_token_id},
@@ -209,9 +209,9 @@ absl::Status ConfigReader::ReadTokenIds(Gemma3Config& config) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<Gemma3Config> ConfigReader::Read() {
+absl::StatusOr<GemmaConfig> ConfigReader::Read() {
   RETURN_IF_ERROR(CheckVariant());
-  Gemma3Config config;
+  GemmaConfig config;
   const struct {
     const char* key;
     int64_t max;
@@ -256,14 +256,14 @@ absl::StatusOr<Gemma3Config> ConfigReader::Read() {
 
 }  // namespace
 
-absl::StatusOr<Gemma3Config> ConfigFromHfJson(absl::string_view text,
-                                              const std::string& path) {
+absl::StatusOr<GemmaConfig> ConfigFromHfJson(absl::string_view text,
+                                             const std::string& path) {
   const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) return CorruptFile(path, "not a JSON object");
   return ConfigReader(json, path).Read();
 }
 
-std::map<std::string, GgufValue> Gemma3Metadata(const Gemma3Config& config) {
+std::map<std::string, GgufValue> GemmaMetadata(const GemmaConfig& config) {
   std::map<std::string, GgufValue> metadata = {
       {"general.architecture", std::string(kArchitecture)},
       {"gemma3.attention.layer_norm_rms_epsilon",

@@ -6,7 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "services/model/gemma3_config.h"
+#include "services/model/gemma_config.h"
 #include "services/model/gguf_value.h"
 
 namespace onegrid::model {
@@ -19,12 +19,12 @@ namespace onegrid::model {
 // another type or out of range. Unimplemented (UNSUPPORTED_ARCHITECTURE):
 // another model, or a variant (soft caps, biases, an untied head) that the
 // trainer and the engine do not compute.
-absl::StatusOr<Gemma3Config> ConfigFromHfJson(absl::string_view json,
-                                              const std::string& path);
+absl::StatusOr<GemmaConfig> ConfigFromHfJson(absl::string_view json,
+                                             const std::string& path);
 
 // The general.architecture and gemma3.* metadata that ConfigFromGguf reads as
 // the same configuration (token ids are the tokenizer's).
-std::map<std::string, GgufValue> Gemma3Metadata(const Gemma3Config& config);
+std::map<std::string, GgufValue> GemmaMetadata(const GemmaConfig& config);
 
 }  // namespace onegrid::model
 

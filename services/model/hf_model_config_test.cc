@@ -20,8 +20,8 @@ using nlohmann::json;
 using ::testing::HasSubstr;
 
 // Numbers of a 4B-like model, none the default of its field.
-Gemma3Config Sample() {
-  Gemma3Config config;
+GemmaConfig Sample() {
+  GemmaConfig config;
   config.vocab_size = 272;
   config.hidden = 8;
   config.ff = 12;
@@ -44,7 +44,7 @@ json SampleJson() {
   return json::parse(*HfConfigJson(Sample(), "bfloat16", ""));
 }
 
-void ExpectSame(const Gemma3Config& a, const Gemma3Config& b) {
+void ExpectSame(const GemmaConfig& a, const GemmaConfig& b) {
   EXPECT_EQ(a.vocab_size, b.vocab_size);
   EXPECT_EQ(a.hidden, b.hidden);
   EXPECT_EQ(a.ff, b.ff);
@@ -87,7 +87,7 @@ TEST(HfModelConfigTest, ReadsTheOlderForm) {
 
 TEST(HfModelConfigTest, MetadataIsReadAsTheSameConfiguration) {
   GgufWriter writer = TinyGemma3();
-  for (const auto& [key, value] : Gemma3Metadata(Sample())) {
+  for (const auto& [key, value] : GemmaMetadata(Sample())) {
     writer.Set(key, value);
   }
   const std::string path = WriteTestFile("metadata.gguf", "");

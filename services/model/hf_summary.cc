@@ -89,7 +89,7 @@ class FolderReader {
         declared_(declared),
         builder_(builder) {}
 
-  absl::Status Read(const Gemma3Config& config);
+  absl::Status Read(const GemmaConfig& config);
 
  private:
   absl::Status AddMatrix(const std::string& module,
@@ -215,15 +215,15 @@ absl::Status FolderReader::AddMatrix(const std::string& module,
   return AddFloats(absl::StrCat(module, ".weight"), {out, in});
 }
 
-absl::Status FolderReader::Read(const Gemma3Config& config) {
+absl::Status FolderReader::Read(const GemmaConfig& config) {
   const std::string embedding(kHfEmbedding,
                               sizeof(kHfEmbedding) - sizeof(".weight"));
   RETURN_IF_ERROR(
       AddMatrix(embedding, kGgufEmbedding, config.vocab_size, config.hidden));
-  for (const LinearSpec& spec : Gemma3Linears(config)) {
+  for (const LinearSpec& spec : GemmaLinears(config)) {
     RETURN_IF_ERROR(AddMatrix(spec.hf_name, spec.gguf_name, spec.out, spec.in));
   }
-  for (const NormSpec& spec : Gemma3Norms(config)) {
+  for (const NormSpec& spec : GemmaNorms(config)) {
     RETURN_IF_ERROR(AddFloats(spec.hf_name, {spec.size}));
   }
   for (const auto& [name, file] : weights_.tensors()) {
@@ -261,7 +261,7 @@ absl::StatusOr<ModelSummary> SummaryOfFolder(const std::string& folder,
   }
   // Without the quantization, which is read above, it is the float model's.
   ASSIGN_OR_RETURN(
-      const Gemma3Config config,
+      const GemmaConfig config,
       ConfigFromHfJson(packed ? config_json.dump(-1, ' ', true) : text, path));
   ASSIGN_OR_RETURN(const auto weights, SafetensorsFolder::Open(folder));
   ModelSummaryBuilder builder(packed ? "compressed-tensors" : "safetensors",

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "services/model/gemma3_config.h"
+#include "services/model/gemma_config.h"
 #include "services/model/gguf_reader.h"
 #include "services/model/gguf_test_file.h"
 #include "services/model/gguf_writer.h"

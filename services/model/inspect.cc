@@ -22,7 +22,7 @@ std::string Megabytes(int64_t bytes) {
   return absl::StrFormat("%.1f MB", static_cast<double>(bytes) / 1e6);
 }
 
-int64_t GlobalLayers(const Gemma3Config& config) {
+int64_t GlobalLayers(const GemmaConfig& config) {
   int64_t count = 0;
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     count += config.IsGlobalLayer(layer) ? 1 : 0;
@@ -36,7 +36,7 @@ void Line(absl::string_view what, absl::string_view value, std::string* text) {
 }
 
 void ShapeLines(const ModelSummary& s, std::string* text) {
-  const Gemma3Config& c = s.config;
+  const GemmaConfig& c = s.config;
   const int64_t global = GlobalLayers(c);
   Line("format", s.format, text);
   Line("model",
@@ -114,7 +114,7 @@ std::string Text(const ModelSummary& s) {
 
 std::string Json(const ModelSummary& s) {
   using nlohmann::ordered_json;
-  const Gemma3Config& c = s.config;
+  const GemmaConfig& c = s.config;
   ordered_json json = {{"format", s.format},
                        {"family", "gemma3"},
                        {"size", s.size},

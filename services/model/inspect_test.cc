@@ -21,7 +21,7 @@
 #include "nlohmann/json.hpp"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
-#include "services/model/gemma3_config.h"
+#include "services/model/gemma_config.h"
 #include "services/model/gguf_reader.h"
 #include "services/model/gguf_test_file.h"
 #include "services/model/gguf_writer.h"
@@ -38,8 +38,8 @@ using quant::GgmlType;
 using quant::GridMatrix;
 using ::testing::HasSubstr;
 
-Gemma3Config TinyConfig() {
-  Gemma3Config config;
+GemmaConfig TinyConfig() {
+  GemmaConfig config;
   config.vocab_size = kTinyFirstNormal + 256;
   config.hidden = 64;
   config.ff = 96;
@@ -83,9 +83,9 @@ void AddBlocks(const std::string& name, const GridMatrix& matrix,
 
 // Q4_0 linears, F32 norms, the embedding Q8_0 or BF16.
 GgufWriter TinyOnGrids(GgmlType embedding = GgmlType::kQ8_0) {
-  const Gemma3Config config = TinyConfig();
+  const GemmaConfig config = TinyConfig();
   GgufWriter writer;
-  for (const auto& [key, value] : Gemma3Metadata(config)) {
+  for (const auto& [key, value] : GemmaMetadata(config)) {
     writer.Set(key, value);
   }
   for (auto& [key, value] : TinyTokenizerMetadata({})) writer.Set(key, value);
@@ -101,11 +101,11 @@ GgufWriter TinyOnGrids(GgmlType embedding = GgmlType::kQ8_0) {
               Matrix(quant::kInt8G32, config.vocab_size, config.hidden),
               writer);
   }
-  for (const LinearSpec& spec : Gemma3Linears(config)) {
+  for (const LinearSpec& spec : GemmaLinears(config)) {
     AddBlocks(spec.gguf_name, Matrix(quant::kInt4G32, spec.out, spec.in),
               writer);
   }
-  for (const NormSpec& spec : Gemma3Norms(config)) {
+  for (const NormSpec& spec : GemmaNorms(config)) {
     EXPECT_TRUE(writer
                     .AddTensor(spec.gguf_name, GgmlType::kF32, {spec.size},
                                BytesOf(std::vector<float>(spec.size, 1)))
@@ -240,7 +240,7 @@ class Folder {
   // The norms, the embedding and the linears: BF16, or packed 4-bit of group 32
   // but for the tensors in `skip`.
   void WriteWeights(bool packed, const std::string& skip = "") {
-    const Gemma3Config config = TinyConfig();
+    const GemmaConfig config = TinyConfig();
     SafetensorsWriter writer;
     const auto add = [&](const std::string& name, const std::string& dtype,
                          std::vector<int64_t> shape,
@@ -248,7 +248,7 @@ class Folder {
       if (name == skip) return;
       EXPECT_TRUE(writer.Add(name, dtype, shape, std::move(data)).ok());
     };
-    for (const LinearSpec& spec : Gemma3Linears(config)) {
+    for (const LinearSpec& spec : GemmaLinears(config)) {
       if (!packed) {
         add(spec.hf_name + ".weight", "BF16", {spec.out, spec.in},
             std::vector<uint8_t>(spec.out * spec.in * 2));
@@ -265,7 +265,7 @@ class Folder {
     }
     add(kHfEmbedding, "BF16", {config.vocab_size, config.hidden},
         std::vector<uint8_t>(config.vocab_size * config.hidden * 2));
-    for (const NormSpec& spec : Gemma3Norms(config)) {
+    for (const NormSpec& spec : GemmaNorms(config)) {
       add(spec.hf_name, "BF16", {spec.size},
           std::vector<uint8_t>(spec.size * 2));
     }

@@ -16,7 +16,7 @@ namespace onegrid::model {
 namespace {
 
 // The published sizes, told apart by depth and width.
-std::string SizeName(const Gemma3Config& config) {
+std::string SizeName(const GemmaConfig& config) {
   constexpr struct {
     const char* name;
     int64_t layers;
@@ -70,7 +70,7 @@ void ModelSummaryBuilder::SetChatTemplate(const std::string& jinja) {
 
 ModelSummary ModelSummaryBuilder::Finish(int64_t context_tokens,
                                          const std::string& packed_form) {
-  const Gemma3Config& config = summary_.config;
+  const GemmaConfig& config = summary_.config;
   summary_.size = SizeName(config);
   for (const auto& [name, sum] : types_) summary_.types.push_back(sum);
   for (const auto& [name, sum] : grids_) summary_.grids.push_back(sum);
@@ -80,7 +80,7 @@ ModelSummary ModelSummaryBuilder::Finish(int64_t context_tokens,
     summary_.not_served = std::string(served.message());
     return summary_;
   }
-  const std::vector<LinearSpec> linears = Gemma3Linears(config);
+  const std::vector<LinearSpec> linears = GemmaLinears(config);
   const bool all_served = served_types_.size() == linears.size() + 1;
   if (!packed_form.empty()) {
     summary_.served_form = packed_form;

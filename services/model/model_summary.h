@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "services/model/gemma3_config.h"
+#include "services/model/gemma_config.h"
 
 namespace onegrid::model {
 
@@ -28,7 +28,7 @@ struct GridSummary {
 // What a model's files hold.
 struct ModelSummary {
   std::string format;  // "GGUF", "safetensors" or "compressed-tensors"
-  Gemma3Config config;
+  GemmaConfig config;
   std::string size;  // "270M", "1B", ...; empty: none of the published ones
   int64_t tensors = 0;
   int64_t parameters = 0;

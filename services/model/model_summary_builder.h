@@ -18,7 +18,7 @@ namespace onegrid::model {
 // Adds up what SummaryOfGguf and SummaryOfFolder find.
 class ModelSummaryBuilder {
  public:
-  ModelSummaryBuilder(const std::string& format, const Gemma3Config& config) {
+  ModelSummaryBuilder(const std::string& format, const GemmaConfig& config) {
     summary_.format = format;
     summary_.config = config;
   }

@@ -120,10 +120,10 @@ absl::StatusOr<QuantPlan> ReadPlan(const YAML::Node& root) {
 // "attn_q.weight", ...: what follows "blk.N." in the names of linears.
 const std::set<std::string>& LinearSuffixes() {
   static const auto* suffixes = [] {
-    Gemma3Config one_layer;
+    GemmaConfig one_layer;
     one_layer.layers = 1;
     auto* names = new std::set<std::string>;
-    for (const LinearSpec& spec : Gemma3Linears(one_layer)) {
+    for (const LinearSpec& spec : GemmaLinears(one_layer)) {
       names->insert(spec.gguf_name.substr(sizeof("blk.0.") - 1));
     }
     return names;
@@ -152,9 +152,9 @@ struct Matrix {
   int64_t cols;
 };
 
-std::vector<Matrix> Matrices(const Gemma3Config& config) {
+std::vector<Matrix> Matrices(const GemmaConfig& config) {
   std::vector<Matrix> matrices;
-  for (const LinearSpec& spec : Gemma3Linears(config)) {
+  for (const LinearSpec& spec : GemmaLinears(config)) {
     matrices.push_back({spec.gguf_name, spec.out, spec.in});
   }
   matrices.push_back({kGgufEmbedding, config.vocab_size, config.hidden});
@@ -179,7 +179,7 @@ absl::StatusOr<QuantPlan> QuantPlan::Parse(absl::string_view text) {
 }
 
 absl::StatusOr<QuantPlan> QuantPlan::Preset(absl::string_view name,
-                                            const Gemma3Config& config) {
+                                            const GemmaConfig& config) {
   if (name == "int4") {
     return QuantPlan(quant::kInt4G32,
                      {Rule(kGgufEmbedding, quant::kInt8G32,
@@ -234,7 +234,7 @@ absl::StatusOr<const Grid*> QuantPlan::GridFor(
   return gguf_tensor_name == kGgufEmbedding ? &quant::kInt8G32 : default_;
 }
 
-absl::Status CheckPlan(const QuantPlan& plan, const Gemma3Config& config) {
+absl::Status CheckPlan(const QuantPlan& plan, const GemmaConfig& config) {
   const std::vector<Matrix> matrices = Matrices(config);
   for (const Matrix& matrix : matrices) {
     ASSIGN_OR_RETURN(const Grid* grid, plan.GridFor(matrix.name));
@@ -258,7 +258,7 @@ absl::Status CheckPlan(const QuantPlan& plan, const Gemma3Config& config) {
   return absl::OkStatus();
 }
 
-int64_t PlanBytes(const QuantPlan& plan, const Gemma3Config& config) {
+int64_t PlanBytes(const QuantPlan& plan, const GemmaConfig& config) {
   int64_t bytes = 0;
   for (const Matrix& matrix : Matrices(config)) {
     bytes += GridBytes(**plan.GridFor(matrix.name), matrix.rows, matrix.cols);

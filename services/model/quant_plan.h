@@ -10,7 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "kernels/quant/grid.h"
-#include "services/model/gemma3_config.h"
+#include "services/model/gemma_config.h"
 #include "services/model/name_pattern.h"
 
 namespace onegrid::model {
@@ -52,7 +52,7 @@ class QuantPlan {
   // group) nor the static activation scales.
   // InvalidArgument (INVALID_QUANT_PLAN): another name; the message lists them.
   static absl::StatusOr<QuantPlan> Preset(absl::string_view name,
-                                          const Gemma3Config& config);
+                                          const GemmaConfig& config);
 
   // The file, with comments that say how to edit it; Parse gives the same plan.
   std::string ToText() const;
@@ -73,11 +73,11 @@ class QuantPlan {
 // InvalidArgument (INVALID_QUANT_PLAN): the inputs of a tensor are not a
 // multiple of its grid's group (metadata tensor), or a rule matches no tensor
 // of the model (metadata rule).
-absl::Status CheckPlan(const QuantPlan& plan, const Gemma3Config& config);
+absl::Status CheckPlan(const QuantPlan& plan, const GemmaConfig& config);
 
 // Bytes of all matrices in a GGUF file of the plan, linears and embedding
 // (once); norms and metadata are not counted. The plan must pass CheckPlan.
-int64_t PlanBytes(const QuantPlan& plan, const Gemma3Config& config);
+int64_t PlanBytes(const QuantPlan& plan, const GemmaConfig& config);
 
 // Bytes of one matrix [rows, cols] on the grid in a GGUF file. cols must be a
 // multiple of the group.

@@ -14,8 +14,8 @@ namespace {
 using ::testing::HasSubstr;
 
 // Gemma 3 270M.
-Gemma3Config Config270M() {
-  Gemma3Config config;
+GemmaConfig Config270M() {
+  GemmaConfig config;
   config.vocab_size = 262144;
   config.hidden = 640;
   config.ff = 2048;
@@ -160,7 +160,7 @@ TEST(QuantPlanTest, DeepTextIsAnErrorNotACrash) {
 }
 
 TEST(QuantPlanTest, MobilePresetFollowsTheLayersOfE2B) {
-  Gemma3Config config = Config270M();
+  GemmaConfig config = Config270M();
   config.layers = 35;
   QuantPlan plan = *QuantPlan::Preset("mobile_e2b", config);
   EXPECT_EQ(GridName(plan, "blk.14.ffn_up.weight"), "int4_g32");
@@ -183,7 +183,7 @@ TEST(QuantPlanTest, UnknownPresetIsRefused) {
 }
 
 TEST(CheckPlanTest, InputsMustBeWholeGroups) {
-  Gemma3Config config = Config270M();
+  GemmaConfig config = Config270M();
   config.ff = 2080;  // 32 * 65
   EXPECT_TRUE(CheckPlan(Parsed("default: int4_g32"), config).ok());
   const absl::Status status = CheckPlan(Parsed("default: int2_g64"), config);
@@ -203,7 +203,7 @@ TEST(CheckPlanTest, RuleThatFitsNothingIsRefused) {
 
 // 100,270,080 weights in the linears, 167,772,160 in the embedding.
 TEST(PlanBytesTest, CountsEveryMatrixOnce) {
-  const Gemma3Config config = Config270M();
+  const GemmaConfig config = Config270M();
   EXPECT_EQ(PlanBytes(*QuantPlan::Preset("int4", config), config),
             100270080 / 32 * 18 + 167772160 / 32 * 34);
   const int64_t late = int64_t{10} * 3 * 640 * 2048;

@@ -29,7 +29,7 @@ int64_t PackedBytes(quant::GgmlType type, int64_t rows, int64_t cols) {
   return RoundUp(rows, kTileRows) * *quant::RowBytes(type, cols);
 }
 
-int64_t Int8KvBytes(const Gemma3Config& config, int64_t context_tokens) {
+int64_t Int8KvBytes(const GemmaConfig& config, int64_t context_tokens) {
   int64_t tokens = 0;
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     const int64_t held =
@@ -44,7 +44,7 @@ int64_t Int8KvBytes(const Gemma3Config& config, int64_t context_tokens) {
          (2 * config.head_dim + 4 + config.head_dim / kValueGroup * 4);
 }
 
-absl::Status CheckServedShape(const Gemma3Config& config) {
+absl::Status CheckServedShape(const GemmaConfig& config) {
   const int64_t d = config.head_dim;
   if (d < 32 || d > 512 || (d & (d - 1)) != 0) {
     return Unsupported(absl::StrCat(

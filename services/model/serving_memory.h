@@ -5,7 +5,7 @@
 
 #include "absl/status/status.h"
 #include "kernels/quant/ggml_types.h"
-#include "services/model/gemma3_config.h"
+#include "services/model/gemma_config.h"
 
 // What the inference service holds of a model, without loading it. The service
 // itself counts the same bytes (serving_memory_test of services/inference).
@@ -26,11 +26,11 @@ int64_t PackedBytes(quant::GgmlType type, int64_t rows, int64_t cols);
 // and value, an f32 scale of the key and one for each 32 values. Tokens come in
 // pages of 64; a sliding layer holds its window, a step, the guesses and the
 // page in which the window begins.
-int64_t Int8KvBytes(const Gemma3Config& config, int64_t context_tokens);
+int64_t Int8KvBytes(const GemmaConfig& config, int64_t context_tokens);
 
 // Unimplemented (UNSUPPORTED_SHAPE): attention takes heads of 32, 64, 128, 256
 // or 512, and a matrix on a grid inputs in whole groups.
-absl::Status CheckServedShape(const Gemma3Config& config);
+absl::Status CheckServedShape(const GemmaConfig& config);
 
 }  // namespace onegrid::model
 

@@ -4,7 +4,7 @@
 
 namespace onegrid::model {
 
-std::vector<LinearSpec> Gemma3Linears(const Gemma3Config& config) {
+std::vector<LinearSpec> GemmaLinears(const GemmaConfig& config) {
   const int64_t q = config.heads * config.head_dim;
   const int64_t kv = config.kv_heads * config.head_dim;
   struct Kind {
@@ -35,7 +35,7 @@ std::vector<LinearSpec> Gemma3Linears(const Gemma3Config& config) {
   return linears;
 }
 
-std::vector<NormSpec> Gemma3Norms(const Gemma3Config& config) {
+std::vector<NormSpec> GemmaNorms(const GemmaConfig& config) {
   struct Kind {
     const char* gguf;
     const char* hf;

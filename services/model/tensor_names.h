@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "services/model/gemma3_config.h"
+#include "services/model/gemma_config.h"
 
 namespace onegrid::model {
 
@@ -36,10 +36,10 @@ struct NormSpec {
 inline constexpr float kGgufNormOffset = 1.0f;
 
 // The linears by layer, in each in the order q, k, v, o, gate, up, down.
-std::vector<LinearSpec> Gemma3Linears(const Gemma3Config& config);
+std::vector<LinearSpec> GemmaLinears(const GemmaConfig& config);
 
 // The norms by layer, then the final norm.
-std::vector<NormSpec> Gemma3Norms(const Gemma3Config& config);
+std::vector<NormSpec> GemmaNorms(const GemmaConfig& config);
 
 }  // namespace onegrid::model
 

@@ -23,7 +23,7 @@
 #include "kernels/quant/grid_recovery.h"
 #include "kernels/quant/q4_0.h"
 #include "services/common/error_info.h"
-#include "services/model/gemma3_config.h"
+#include "services/model/gemma_config.h"
 #include "services/model/gguf_reader.h"
 #include "services/model/tensor_names.h"
 #include "services/model/tensor_ops.h"
@@ -213,10 +213,10 @@ bool PrintTable(const std::vector<NamedRule>& rules) {
 absl::StatusOr<bool> Run(const std::string& path) {
   ASSIGN_OR_RETURN(const std::unique_ptr<model::GgufFile> file,
                    model::GgufFile::Open(path));
-  ASSIGN_OR_RETURN(const model::Gemma3Config config,
+  ASSIGN_OR_RETURN(const model::GemmaConfig config,
                    model::ConfigFromGguf(*file));
   std::vector<NamedRule> rules = Rules();
-  for (const model::LinearSpec& spec : model::Gemma3Linears(config)) {
+  for (const model::LinearSpec& spec : model::GemmaLinears(config)) {
     ASSIGN_OR_RETURN(const std::vector<float> w,
                      model::DequantizeTensor(*file->Find(spec.gguf_name)));
     for (NamedRule& rule : rules) {

@@ -15,7 +15,7 @@
 #include "services/finetuner/grid_checkpoint.h"
 #include "services/finetuner/served_model.h"
 #include "services/inference/engine.h"
-#include "services/inference/gemma3_weights.h"
+#include "services/inference/gemma_weights.h"
 #include "services/inference/tiny_model.h"
 #include "services/model/gguf_reader.h"
 
@@ -51,7 +51,7 @@ class ServedArithmetic : public testing::TestWithParam<Isa> {
 
   // Every logit of the engine, the tokens fed in chunks.
   std::vector<float> Serve(const std::vector<int32_t>& tokens, size_t chunk) {
-    const auto weights = inference::LoadGemma3Weights(*file_, pool_);
+    const auto weights = inference::LoadGemmaWeights(*file_, pool_);
     EXPECT_TRUE(weights.ok()) << weights.status();
     inference::EngineOptions options;
     options.numerics.isa = GetParam();

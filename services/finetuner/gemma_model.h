@@ -1,6 +1,6 @@
 // Gemma 3 on its grid in LibTorch: frozen dequantized weights, optional LoRA.
-#ifndef SERVICES_FINETUNER_GEMMA3_MODEL_H_
-#define SERVICES_FINETUNER_GEMMA3_MODEL_H_
+#ifndef SERVICES_FINETUNER_GEMMA_MODEL_H_
+#define SERVICES_FINETUNER_GEMMA_MODEL_H_
 
 #include <ATen/ATen.h>
 
@@ -24,9 +24,9 @@ namespace onegrid::finetuner {
 // Weights that do not depend on the compute type and are never changed; several
 // models share them.
 struct SharedWeights {
-  model::Gemma3Config config;
+  model::GemmaConfig config;
   at::Tensor embedding;           // [vocab, hidden] float32, dequantized
-  std::vector<at::Tensor> norms;  // Gemma3Norms order, float32
+  std::vector<at::Tensor> norms;  // GemmaNorms order, float32
   RopeTable rope_local;
   RopeTable rope_global;
 };
@@ -56,19 +56,18 @@ struct ForwardOptions {
 // One set of linears in one compute type. Activations between linears are of
 // the compute type; residual stream, norms and softmax are float32.
 // Thread-compatible.
-class Gemma3Model {
+class GemmaModel {
  public:
-  // Linears from `linears`, which is parallel to Gemma3Linears; float weights
+  // Linears from `linears`, which is parallel to GemmaLinears; float weights
   // are [out, in] of any type.
-  Gemma3Model(std::shared_ptr<const SharedWeights> shared,
-              absl::Span<const quant::GridMatrix> linears,
-              at::ScalarType compute_type);
-  Gemma3Model(std::shared_ptr<const SharedWeights> shared,
-              absl::Span<const at::Tensor> linears,
-              at::ScalarType compute_type);
+  GemmaModel(std::shared_ptr<const SharedWeights> shared,
+             absl::Span<const quant::GridMatrix> linears,
+             at::ScalarType compute_type);
+  GemmaModel(std::shared_ptr<const SharedWeights> shared,
+             absl::Span<const at::Tensor> linears, at::ScalarType compute_type);
   // Attention specs are referred to by autograd graphs.
-  Gemma3Model(const Gemma3Model&) = delete;
-  Gemma3Model& operator=(const Gemma3Model&) = delete;
+  GemmaModel(const GemmaModel&) = delete;
+  GemmaModel& operator=(const GemmaModel&) = delete;
 
   // The residual stream after the last layer, [T, hidden] float32, before the
   // final norm. `layout` is MakeAttentionLayout(sequence) and must outlive the
@@ -96,15 +95,15 @@ class Gemma3Model {
   // One linear's weight, [out, in] of the compute type: a view.
   at::Tensor linear(int64_t linear) const;
 
-  const model::Gemma3Config& config() const { return shared_->config; }
+  const model::GemmaConfig& config() const { return shared_->config; }
   const Head& head() const { return head_; }
   at::ScalarType compute_type() const { return compute_type_; }
 
  private:
   // `weight` gives each linear's, [out, in].
-  Gemma3Model(std::shared_ptr<const SharedWeights> shared,
-              const std::function<at::Tensor(int64_t linear)>& weight,
-              at::ScalarType compute_type);
+  GemmaModel(std::shared_ptr<const SharedWeights> shared,
+             const std::function<at::Tensor(int64_t linear)>& weight,
+             at::ScalarType compute_type);
   at::Tensor Linear(int64_t layer, LinearGroup group, const at::Tensor& x,
                     const ForwardOptions& options) const;
   const at::Tensor& Norm(int64_t layer, int index) const;
@@ -135,4 +134,4 @@ at::Tensor DequantizeTensor(const quant::GridMatrix& matrix);
 
 }  // namespace onegrid::finetuner
 
-#endif  // SERVICES_FINETUNER_GEMMA3_MODEL_H_
+#endif  // SERVICES_FINETUNER_GEMMA_MODEL_H_

@@ -1,4 +1,4 @@
-#include "services/inference/gemma3_weights.h"
+#include "services/inference/gemma_weights.h"
 
 #include <cmath>
 #include <cstring>
@@ -133,7 +133,7 @@ absl::StatusOr<LayerWeights> LoadLayer(const GgufFile& file, int64_t layer,
 
 }  // namespace
 
-int64_t Gemma3Weights::bytes() const {
+int64_t GemmaWeights::bytes() const {
   int64_t sum = embedding.bytes();
   for (const LayerWeights& layer : layers) {
     for (const cpu::PackedLinear* linear :
@@ -145,9 +145,9 @@ int64_t Gemma3Weights::bytes() const {
   return sum;
 }
 
-absl::StatusOr<Gemma3Weights> LoadGemma3Weights(const GgufFile& file,
-                                                kernels::ThreadPool& pool) {
-  ASSIGN_OR_RETURN(const model::Gemma3Config config,
+absl::StatusOr<GemmaWeights> LoadGemmaWeights(const GgufFile& file,
+                                              kernels::ThreadPool& pool) {
+  ASSIGN_OR_RETURN(const model::GemmaConfig config,
                    model::ConfigFromGguf(file));
   ASSIGN_OR_RETURN(auto embedding, LoadEmbedding(file, pool));
   std::vector<LayerWeights> layers;
@@ -157,15 +157,15 @@ absl::StatusOr<Gemma3Weights> LoadGemma3Weights(const GgufFile& file,
   }
   ASSIGN_OR_RETURN(auto output_norm, LoadNorm(file, "output_norm.weight"));
   std::map<GgmlType, int> linear_types;
-  for (const model::LinearSpec& spec : model::Gemma3Linears(config)) {
+  for (const model::LinearSpec& spec : model::GemmaLinears(config)) {
     ++linear_types[file.Find(spec.gguf_name)->type];
   }
-  return Gemma3Weights{config,
-                       std::move(embedding),
-                       std::move(layers),
-                       std::move(output_norm),
-                       std::move(linear_types),
-                       file.Find(model::kGgufEmbedding)->type};
+  return GemmaWeights{config,
+                      std::move(embedding),
+                      std::move(layers),
+                      std::move(output_norm),
+                      std::move(linear_types),
+                      file.Find(model::kGgufEmbedding)->type};
 }
 
 }  // namespace onegrid::inference

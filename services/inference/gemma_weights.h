@@ -1,6 +1,6 @@
 // The weights of one Gemma 3 model, packed for the kernels.
-#ifndef SERVICES_INFERENCE_GEMMA3_WEIGHTS_H_
-#define SERVICES_INFERENCE_GEMMA3_WEIGHTS_H_
+#ifndef SERVICES_INFERENCE_GEMMA_WEIGHTS_H_
+#define SERVICES_INFERENCE_GEMMA_WEIGHTS_H_
 
 #include <cstdint>
 #include <map>
@@ -10,7 +10,7 @@
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/packed_linear.h"
 #include "kernels/quant/ggml_types.h"
-#include "services/model/gemma3_config.h"
+#include "services/model/gemma_config.h"
 #include "services/model/gguf_reader.h"
 
 namespace onegrid::inference {
@@ -33,8 +33,8 @@ struct LayerWeights {
 };
 
 // Immutable, so safe to share.
-struct Gemma3Weights {
-  model::Gemma3Config config;
+struct GemmaWeights {
+  model::GemmaConfig config;
   cpu::PackedLinear embedding;  // [vocabulary, hidden], also the head
   std::vector<LayerWeights> layers;
   std::vector<float> output_norm;  // [hidden]
@@ -51,9 +51,9 @@ struct Gemma3Weights {
 // metadata tensor, found, expected): a linear or embedding that is not Q4_0,
 // Q2_0 or Q8_0, a norm that is not F32, or a separate output head; DataLoss
 // (CORRUPT_FILE): a norm weight or scale that is not finite.
-absl::StatusOr<Gemma3Weights> LoadGemma3Weights(const model::GgufFile& file,
-                                                kernels::ThreadPool& pool);
+absl::StatusOr<GemmaWeights> LoadGemmaWeights(const model::GgufFile& file,
+                                              kernels::ThreadPool& pool);
 
 }  // namespace onegrid::inference
 
-#endif  // SERVICES_INFERENCE_GEMMA3_WEIGHTS_H_
+#endif  // SERVICES_INFERENCE_GEMMA_WEIGHTS_H_

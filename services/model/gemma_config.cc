@@ -1,4 +1,4 @@
-#include "services/model/gemma3_config.h"
+#include "services/model/gemma_config.h"
 
 #include <cmath>
 #include <variant>
@@ -75,7 +75,7 @@ absl::Status CheckRealNumber(const GgufFile& file, const std::string& name,
                                                "number, found ", value));
 }
 
-absl::Status CheckConfig(const GgufFile& file, const Gemma3Config& c) {
+absl::Status CheckConfig(const GgufFile& file, const GemmaConfig& c) {
   const std::pair<const char*, int64_t> widths[] = {
       {"embedding_length", c.hidden},
       {"feed_forward_length", c.ff},
@@ -116,7 +116,7 @@ absl::Status CheckConfig(const GgufFile& file, const Gemma3Config& c) {
   return absl::OkStatus();
 }
 
-absl::Status ReadRope(const GgufFile& file, Gemma3Config* config) {
+absl::Status ReadRope(const GgufFile& file, GemmaConfig* config) {
   ASSIGN_OR_RETURN(config->rope_theta_global,
                    file.GetF32("gemma3.rope.freq_base"));
   if (file.Has("gemma3.rope.freq_base_swa")) {
@@ -138,7 +138,7 @@ absl::Status ReadRope(const GgufFile& file, Gemma3Config* config) {
   return absl::OkStatus();
 }
 
-absl::Status ReadAttention(const GgufFile& file, Gemma3Config* config) {
+absl::Status ReadAttention(const GgufFile& file, GemmaConfig* config) {
   ASSIGN_OR_RETURN(config->heads,
                    ScalarOrUniformArray(file, "gemma3.attention.head_count"));
   ASSIGN_OR_RETURN(
@@ -172,7 +172,7 @@ absl::Status ReadAttention(const GgufFile& file, Gemma3Config* config) {
   return absl::OkStatus();
 }
 
-absl::Status ReadTokenIds(const GgufFile& file, Gemma3Config* config) {
+absl::Status ReadTokenIds(const GgufFile& file, GemmaConfig* config) {
   const std::pair<const char*, int32_t*> ids[] = {
       {"tokenizer.ggml.bos_token_id", &config->bos_token_id},
       {"tokenizer.ggml.eos_token_id", &config->eos_token_id},
@@ -207,12 +207,12 @@ absl::Status CheckTensor(const GgufFile& file, const std::string& name,
   return absl::OkStatus();
 }
 
-absl::Status CheckTensors(const GgufFile& file, const Gemma3Config& config) {
-  for (const LinearSpec& linear : Gemma3Linears(config)) {
+absl::Status CheckTensors(const GgufFile& file, const GemmaConfig& config) {
+  for (const LinearSpec& linear : GemmaLinears(config)) {
     RETURN_IF_ERROR(
         CheckTensor(file, linear.gguf_name, {linear.in, linear.out}));
   }
-  for (const NormSpec& norm : Gemma3Norms(config)) {
+  for (const NormSpec& norm : GemmaNorms(config)) {
     RETURN_IF_ERROR(CheckTensor(file, norm.gguf_name, {norm.size}));
   }
   return absl::OkStatus();
@@ -220,7 +220,7 @@ absl::Status CheckTensors(const GgufFile& file, const Gemma3Config& config) {
 
 }  // namespace
 
-absl::StatusOr<Gemma3Config> ConfigFromGguf(const GgufFile& file) {
+absl::StatusOr<GemmaConfig> ConfigFromGguf(const GgufFile& file) {
   ASSIGN_OR_RETURN(const std::string architecture,
                    file.GetString("general.architecture"));
   if (architecture != kArchitecture) {
@@ -229,7 +229,7 @@ absl::StatusOr<Gemma3Config> ConfigFromGguf(const GgufFile& file) {
         absl::StrCat("unsupported architecture: found '", architecture,
                      "', supported: '", kArchitecture, "' (Gemma 3 text)"));
   }
-  Gemma3Config config;
+  GemmaConfig config;
   ASSIGN_OR_RETURN(config.hidden, file.GetU32("gemma3.embedding_length"));
   ASSIGN_OR_RETURN(config.layers, file.GetU32("gemma3.block_count"));
   ASSIGN_OR_RETURN(config.context_length, file.GetU32("gemma3.context_length"));

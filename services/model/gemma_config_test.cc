@@ -1,4 +1,4 @@
-#include "services/model/gemma3_config.h"
+#include "services/model/gemma_config.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -17,7 +17,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-absl::StatusOr<Gemma3Config> ConfigOf(const GgufWriter& writer) {
+absl::StatusOr<GemmaConfig> ConfigOf(const GgufWriter& writer) {
   const std::string path = WriteTestFile("config.gguf", "");
   EXPECT_TRUE(writer.WriteTo(path).ok());
   const auto file = GgufFile::Open(path);
@@ -152,14 +152,14 @@ TEST(Gemma3ConfigTest, HfConfigHoldsTheSameModel) {
 }
 
 TEST(TensorNamesTest, NamesFollowBothConventions) {
-  Gemma3Config config;
+  GemmaConfig config;
   config.hidden = 640;
   config.ff = 2048;
   config.layers = 18;
   config.heads = 4;
   config.kv_heads = 1;
   config.head_dim = 256;
-  const auto linears = Gemma3Linears(config);
+  const auto linears = GemmaLinears(config);
   ASSERT_EQ(linears.size(), 18u * 7);
   EXPECT_EQ(linears[10].gguf_name, "blk.1.attn_output.weight");
   EXPECT_EQ(linears[10].hf_name, "model.layers.1.self_attn.o_proj");
@@ -167,7 +167,7 @@ TEST(TensorNamesTest, NamesFollowBothConventions) {
   EXPECT_EQ(linears[10].out, 640);
   EXPECT_EQ(linears[10].in, 1024);
   EXPECT_EQ(linears[1].out, 256);
-  const auto norms = Gemma3Norms(config);
+  const auto norms = GemmaNorms(config);
   ASSERT_EQ(norms.size(), 18u * 6 + 1);
   EXPECT_EQ(norms[2].gguf_name, "blk.0.attn_k_norm.weight");
   EXPECT_EQ(norms[2].hf_name, "model.layers.0.self_attn.k_norm.weight");

@@ -1,4 +1,4 @@
-#include "services/finetuner/gemma3_model.h"
+#include "services/finetuner/gemma_model.h"
 
 #include <c10/core/GradMode.h>
 
@@ -11,7 +11,7 @@
 namespace onegrid::finetuner {
 namespace {
 
-// Positions of a layer's norms in Gemma3Norms.
+// Positions of a layer's norms in GemmaNorms.
 enum LayerNorm {
   kAttentionInput,
   kQuery,
@@ -53,7 +53,7 @@ std::shared_ptr<const SharedWeights> MakeShared(const Checkpoint& checkpoint,
                                                 const at::Tensor& embedding,
                                                 int64_t max_positions) {
   auto shared = std::make_shared<SharedWeights>();
-  const model::Gemma3Config& config = checkpoint.config;
+  const model::GemmaConfig& config = checkpoint.config;
   shared->config = config;
   shared->embedding = embedding;
   for (const std::vector<float>& norm : checkpoint.norms) {
@@ -83,27 +83,26 @@ std::shared_ptr<const SharedWeights> MakeSharedWeights(
   return MakeShared(checkpoint, checkpoint.embedding, max_positions);
 }
 
-Gemma3Model::Gemma3Model(std::shared_ptr<const SharedWeights> shared,
-                         absl::Span<const quant::GridMatrix> linears,
-                         at::ScalarType compute_type)
-    : Gemma3Model(
+GemmaModel::GemmaModel(std::shared_ptr<const SharedWeights> shared,
+                       absl::Span<const quant::GridMatrix> linears,
+                       at::ScalarType compute_type)
+    : GemmaModel(
           std::move(shared),
           [&](int64_t i) { return DequantizeTensor(linears[i]); },
           compute_type) {}
 
-Gemma3Model::Gemma3Model(std::shared_ptr<const SharedWeights> shared,
-                         absl::Span<const at::Tensor> linears,
-                         at::ScalarType compute_type)
-    : Gemma3Model(
+GemmaModel::GemmaModel(std::shared_ptr<const SharedWeights> shared,
+                       absl::Span<const at::Tensor> linears,
+                       at::ScalarType compute_type)
+    : GemmaModel(
           std::move(shared), [&](int64_t i) { return linears[i]; },
           compute_type) {}
 
-Gemma3Model::Gemma3Model(
-    std::shared_ptr<const SharedWeights> shared,
-    const std::function<at::Tensor(int64_t linear)>& weight,
-    at::ScalarType compute_type)
+GemmaModel::GemmaModel(std::shared_ptr<const SharedWeights> shared,
+                       const std::function<at::Tensor(int64_t linear)>& weight,
+                       at::ScalarType compute_type)
     : shared_(std::move(shared)), compute_type_(compute_type) {
-  const model::Gemma3Config& config = shared_->config;
+  const model::GemmaConfig& config = shared_->config;
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     for (int g = 0; g < kGroupsPerLayer; ++g) {
       const GroupSpan span = LinearsOf(static_cast<LinearGroup>(g));
@@ -134,22 +133,22 @@ Gemma3Model::Gemma3Model(
   head_ = {shared_->embedding, shared_->embedding.to(compute_type)};
 }
 
-const at::Tensor& Gemma3Model::Norm(int64_t layer, int index) const {
+const at::Tensor& GemmaModel::Norm(int64_t layer, int index) const {
   return shared_->norms[static_cast<size_t>(layer * kNormsPerLayer + index)];
 }
 
-void Gemma3Model::SetLinear(int64_t linear, const at::Tensor& weight) {
+void GemmaModel::SetLinear(int64_t linear, const at::Tensor& weight) {
   this->linear(linear).copy_(weight);
 }
 
-at::Tensor Gemma3Model::linear(int64_t linear) const {
+at::Tensor GemmaModel::linear(int64_t linear) const {
   const Place& place = places_[static_cast<size_t>(linear)];
   return weights_[place.group].narrow(0, place.offset, place.rows);
 }
 
-at::Tensor Gemma3Model::Linear(int64_t layer, LinearGroup group,
-                               const at::Tensor& input,
-                               const ForwardOptions& options) const {
+at::Tensor GemmaModel::Linear(int64_t layer, LinearGroup group,
+                              const at::Tensor& input,
+                              const ForwardOptions& options) const {
   if (options.observe) options.observe(layer, group, input);
   const at::Tensor x = options.as_served
                            ? FakeQuantize(input, group == LinearGroup::kQkv)
@@ -166,9 +165,9 @@ at::Tensor Gemma3Model::Linear(int64_t layer, LinearGroup group,
                     lora == nullptr ? at::Tensor() : DropoutMask(x, options));
 }
 
-at::Tensor Gemma3Model::ForwardLayer(int64_t layer, const at::Tensor& x,
-                                     const AttentionLayout& layout,
-                                     const ForwardOptions& options) const {
+at::Tensor GemmaModel::ForwardLayer(int64_t layer, const at::Tensor& x,
+                                    const AttentionLayout& layout,
+                                    const ForwardOptions& options) const {
   const double eps = config().rms_eps;
   const at::Tensor a =
       RmsNorm(x, Norm(layer, kAttentionInput), eps, compute_type_);
@@ -187,16 +186,16 @@ at::Tensor Gemma3Model::ForwardLayer(int64_t layer, const at::Tensor& x,
                     Norm(layer, kMlpOutput), eps);
 }
 
-at::Tensor Gemma3Model::Embed(const PackedSequence& sequence) const {
+at::Tensor GemmaModel::Embed(const PackedSequence& sequence) const {
   at::Tensor ids = at::from_blob(const_cast<int32_t*>(sequence.tokens.data()),
                                  {sequence.size()}, at::kInt);
   return at::index_select(shared_->embedding, 0, ids)
       .mul_(std::sqrt(static_cast<float>(config().hidden)));
 }
 
-at::Tensor Gemma3Model::Forward(const PackedSequence& sequence,
-                                const AttentionLayout& layout,
-                                const ForwardOptions& options) const {
+at::Tensor GemmaModel::Forward(const PackedSequence& sequence,
+                               const AttentionLayout& layout,
+                               const ForwardOptions& options) const {
   at::Tensor x = Embed(sequence);
   // The weights are frozen, so the graph has to start at the input.
   if (c10::GradMode::is_enabled() &&
@@ -209,9 +208,9 @@ at::Tensor Gemma3Model::Forward(const PackedSequence& sequence,
   return x;
 }
 
-at::Tensor Gemma3Model::FinalHidden(const at::Tensor& x,
-                                    absl::Span<const int64_t> rows,
-                                    bool as_served) const {
+at::Tensor GemmaModel::FinalHidden(const at::Tensor& x,
+                                   absl::Span<const int64_t> rows,
+                                   bool as_served) const {
   const at::Tensor index =
       at::from_blob(const_cast<int64_t*>(rows.data()),
                     {static_cast<int64_t>(rows.size())}, at::kLong)

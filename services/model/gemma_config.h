@@ -1,5 +1,5 @@
-#ifndef SERVICES_MODEL_GEMMA3_CONFIG_H_
-#define SERVICES_MODEL_GEMMA3_CONFIG_H_
+#ifndef SERVICES_MODEL_GEMMA_CONFIG_H_
+#define SERVICES_MODEL_GEMMA_CONFIG_H_
 
 #include <cstdint>
 #include <string>
@@ -10,7 +10,7 @@
 namespace onegrid::model {
 
 // The shape and constants of one Gemma 3 text model (270M, 1B, 4B, 12B, 27B).
-struct Gemma3Config {
+struct GemmaConfig {
   int64_t vocab_size = 0;
   int64_t hidden = 0;  // width of the residual stream
   int64_t ff = 0;      // width of the MLP
@@ -47,16 +47,16 @@ struct Gemma3Config {
 // type, values contradict each other, or a tensor that the configuration asks
 // for is missing or has another shape. Each names the file and the key or
 // tensor.
-absl::StatusOr<Gemma3Config> ConfigFromGguf(const GgufFile& file);
+absl::StatusOr<GemmaConfig> ConfigFromGguf(const GgufFile& file);
 
 // The text of a Hugging Face config.json (Gemma3ForCausalLM) that transformers
 // reads as the same model. dtype: "float32", "bfloat16".
 // quantization_config_json: a JSON object put under "quantization_config", or
 // empty for none. InvalidArgument: that text is not a JSON object.
 absl::StatusOr<std::string> HfConfigJson(
-    const Gemma3Config& config, const std::string& dtype,
+    const GemmaConfig& config, const std::string& dtype,
     const std::string& quantization_config_json);
 
 }  // namespace onegrid::model
 
-#endif  // SERVICES_MODEL_GEMMA3_CONFIG_H_
+#endif  // SERVICES_MODEL_GEMMA_CONFIG_H_
