@@ -54,6 +54,15 @@ void GeluMul(const float* gate, const float* up, int64_t count, float* out,
       });
 }
 
+void SoftCap(const float* x, float cap, int64_t count, float* out,
+             kernels::ThreadPool& pool, kernels::Isa isa) {
+  const VectorKernels& run = VectorKernelsFor(isa);
+  pool.ParallelFor(count, ElementGrain(count, pool),
+                   [&](int64_t begin, int64_t end, int) {
+                     run.soft_cap(x + begin, cap, end - begin, out + begin);
+                   });
+}
+
 void Add(const float* a, const float* b, int64_t count, float* out,
          kernels::ThreadPool& pool, kernels::Isa isa) {
   const VectorKernels& run = VectorKernelsFor(isa);

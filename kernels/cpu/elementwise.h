@@ -29,6 +29,11 @@ void RmsNormAdd(const float* x, const float* weight, int64_t m, int64_t k,
 void GeluMul(const float* gate, const float* up, int64_t count, float* out,
              kernels::ThreadPool& pool, kernels::Isa isa = kernels::BestIsa());
 
+// out[i] = cap * tanh(x[i] / cap), cap > 0: with e = exp(x * (2 / cap)), cap *
+// ((e - 1) / (e + 1)). Absolute error below cap * 2^-22.
+void SoftCap(const float* x, float cap, int64_t count, float* out,
+             kernels::ThreadPool& pool, kernels::Isa isa = kernels::BestIsa());
+
 // out[i] = a[i] + b[i].
 void Add(const float* a, const float* b, int64_t count, float* out,
          kernels::ThreadPool& pool, kernels::Isa isa = kernels::BestIsa());

@@ -8,10 +8,15 @@
 
 namespace onegrid::cpu {
 
-RopeAngles::RopeAngles(int64_t head_dim, double theta, double position_scale)
+RopeAngles::RopeAngles(int64_t head_dim, double theta, double position_scale,
+                       int64_t pairs)
     : half_(head_dim / 2), frequencies_(static_cast<size_t>(head_dim / 2)) {
   KERNELS_CHECK(head_dim > 0 && head_dim % 2 == 0);
   for (int64_t i = 0; i < half_; ++i) {
+    if (pairs > 0 && i >= pairs) {
+      frequencies_[static_cast<size_t>(i)] = 0;
+      continue;
+    }
     frequencies_[static_cast<size_t>(i)] =
         std::pow(theta, -2.0 * static_cast<double>(i) /
                             static_cast<double>(head_dim)) /

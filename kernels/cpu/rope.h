@@ -16,8 +16,9 @@ namespace onegrid::cpu {
 // same theta.
 class RopeAngles {
  public:
-  // head_dim is even.
-  RopeAngles(int64_t head_dim, double theta, double position_scale);
+  // head_dim is even. With `pairs` above 0 only pairs i < pairs rotate.
+  RopeAngles(int64_t head_dim, double theta, double position_scale,
+             int64_t pairs = 0);
 
   // Row t of a following RopeNeox stands at positions[t].
   void SetPositions(absl::Span<const int32_t> positions,

@@ -19,6 +19,8 @@ struct VectorKernels {
                    float* out);
   // out = a + b.
   void (*add)(const float* a, const float* b, int64_t count, float* out);
+  // out = cap * tanh(x / cap).
+  void (*soft_cap)(const float* x, float cap, int64_t count, float* out);
   // out = x * factor.
   void (*scale)(const float* x, float factor, int64_t count, float* out);
   // Rotates x[i] with x[i + half] by cosines[i], sines[i], i < half.

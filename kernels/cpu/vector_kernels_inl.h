@@ -48,6 +48,14 @@ void AddRow(const float* a, const float* b, int64_t count, float* out) {
   Map(a, b, count, out, [](F x, F y) { return x + y; });
 }
 
+void SoftCapRow(const float* x, float cap, int64_t count, float* out) {
+  const F twice = Set(2.0f / cap);
+  Map(x, x, count, out, [&](F a, F) {
+    const F e = Exp(a * twice);
+    return Set(cap) * ((e - Set(1.0f)) / (e + Set(1.0f)));
+  });
+}
+
 void ScaleRow(const float* x, float factor, int64_t count, float* out) {
   Map(x, x, count, out, [factor](F a, F) { return a * Set(factor); });
 }
@@ -133,7 +141,7 @@ void HadamardRow(float* x, int64_t d) {
 }
 
 inline constexpr VectorKernels kLocalVectorKernels = {
-    RmsNormRow, GeluMulRow, AddRow, ScaleRow, RopeRow, HadamardRow,
+    RmsNormRow, GeluMulRow, AddRow, SoftCapRow, ScaleRow, RopeRow, HadamardRow,
 };
 
 }  // namespace

@@ -4,11 +4,10 @@
 #include <utility>
 
 #include "kernels/quant/ggml_types.h"
-#include "kernels/quant/q4_0.h"
+#include "kernels/quant/grid_blocks.h"
 #include "kernels/quant/q8_0.h"
 #include "services/common/error_info.h"
 #include "services/common/log.h"
-#include "services/model/tensor_names.h"
 
 namespace onegrid::exporter {
 namespace {
@@ -29,10 +28,10 @@ void BaseBuilder::CountParameters(int64_t parameters) {
   report_.set_parameters(report_.parameters() + parameters);
 }
 
-absl::Status BaseBuilder::AddLinear(const std::string& gguf_name,
+absl::Status BaseBuilder::AddLinear(const model::LinearSpec& spec,
                                     const GridEncoding& encoding) {
   const quant::GridMatrix& matrix = encoding.matrix;
-  ASSIGN_OR_RETURN(std::vector<uint8_t> packed, quant::PackQ4_0(matrix));
+  ASSIGN_OR_RETURN(std::vector<uint8_t> packed, quant::PackBlocks(matrix));
   CountParameters(matrix.rows * matrix.cols);
   const quant::RecoveryCounts& recovery = encoding.recovery;
   report_.set_tensors_on_grid(report_.tensors_on_grid() + 1);
@@ -44,28 +43,27 @@ absl::Status BaseBuilder::AddLinear(const std::string& gguf_name,
   report_.set_groups_fallback(report_.groups_fallback() + recovery.fallback);
   error_squares_ += encoding.error_squares;
   weight_squares_ += encoding.weight_squares;
-  return writer_.AddTensor(gguf_name, GgmlType::kQ4_0,
-                           {matrix.cols, matrix.rows}, std::move(packed));
+  return writer_.AddTensor(spec.gguf_name, quant::BlockType(*matrix.grid),
+                           spec.GgufDims(), std::move(packed));
 }
 
-absl::Status BaseBuilder::AddEmbedding(absl::Span<const float> values,
-                                       int64_t rows, int64_t cols) {
-  RETURN_IF_ERROR(CheckFinite(model::kGgufEmbedding, values));
-  CountParameters(rows * cols);
+absl::Status BaseBuilder::AddTable(const model::TableSpec& spec,
+                                   absl::Span<const float> values) {
+  RETURN_IF_ERROR(CheckFinite(spec.gguf_name, values));
+  CountParameters(spec.rows * spec.cols);
   ASSIGN_OR_RETURN(std::vector<uint8_t> packed,
-                   quant::EncodeQ8_0(values, rows, cols));
-  return writer_.AddTensor(model::kGgufEmbedding, GgmlType::kQ8_0, {cols, rows},
-                           std::move(packed));
+                   quant::EncodeQ8_0(values, spec.rows, spec.cols));
+  return writer_.AddTensor(spec.gguf_name, GgmlType::kQ8_0,
+                           {spec.cols, spec.rows}, std::move(packed));
 }
 
-absl::Status BaseBuilder::AddNorm(const std::string& gguf_name,
+absl::Status BaseBuilder::AddNorm(const model::NormSpec& spec,
                                   absl::Span<const float> values) {
-  RETURN_IF_ERROR(CheckFinite(gguf_name, values));
-  const auto size = static_cast<int64_t>(values.size());
-  CountParameters(size);
+  RETURN_IF_ERROR(CheckFinite(spec.gguf_name, values));
+  CountParameters(static_cast<int64_t>(values.size()));
   const auto* bytes = reinterpret_cast<const uint8_t*>(values.data());
   return writer_.AddTensor(
-      gguf_name, GgmlType::kF32, {size},
+      spec.gguf_name, GgmlType::kF32, spec.GgufDims(),
       std::vector<uint8_t>(bytes, bytes + values.size() * sizeof(float)));
 }
 

@@ -15,6 +15,7 @@
 #include "services/exporter/grid_encode.h"
 #include "services/model/gguf_value.h"
 #include "services/model/gguf_writer.h"
+#include "services/model/tensor_names.h"
 
 namespace onegrid::exporter {
 
@@ -26,15 +27,15 @@ class BaseBuilder {
  public:
   model::GgufWriter& writer() { return writer_; }
 
-  // A linear layer, Q4_0.
-  absl::Status AddLinear(const std::string& gguf_name,
+  // A linear layer, in the blocks of its grid.
+  absl::Status AddLinear(const model::LinearSpec& spec,
                          const GridEncoding& encoding);
-  // The token embedding [rows, cols], Q8_0 by ggml's rule.
+  // A table that is looked up by token, Q8_0 by ggml's rule.
   // INVALID_ARGUMENT (UNSUPPORTED_TENSOR): a value that is not finite.
-  absl::Status AddEmbedding(absl::Span<const float> values, int64_t rows,
-                            int64_t cols);
-  // A norm, F32, in GGUF's convention. Errors: as AddEmbedding.
-  absl::Status AddNorm(const std::string& gguf_name,
+  absl::Status AddTable(const model::TableSpec& spec,
+                        absl::Span<const float> values);
+  // A norm or scale, F32, in GGUF's convention. Errors: as AddTable.
+  absl::Status AddNorm(const model::NormSpec& spec,
                        absl::Span<const float> values);
   // Counts a tensor that the caller put into the writer itself.
   void CountParameters(int64_t parameters);

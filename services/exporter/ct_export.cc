@@ -32,12 +32,16 @@ std::vector<uint8_t> BytesOf(const std::vector<T>& values) {
 std::vector<std::string> Targets(const GridModel& model,
                                  const quant::Grid& grid) {
   std::map<std::string, std::vector<int>> layers;  // by kind
+  std::vector<std::string> targets;
   for (const LinearSpec& spec : model.linears()) {
-    if (&model.GridOf(spec) != &grid) continue;
+    if (&model.GridOf(spec) != &grid || spec.experts > 1) continue;
+    if (spec.layer < 0) {
+      targets.push_back(absl::StrCat(R"(re:.*\.)", spec.kind, "$"));
+      continue;
+    }
     const std::string prefix = absl::StrCat("model.layers.", spec.layer, ".");
     layers[spec.hf_name.substr(prefix.size())].push_back(spec.layer);
   }
-  std::vector<std::string> targets;
   for (const auto& [kind, numbers] : layers) {
     targets.push_back(absl::StrCat(
         R"(re:.*\.layers\.()", absl::StrJoin(numbers, "|"), R"()\.)",
@@ -108,11 +112,14 @@ absl::Status AddLinear(const quant::GridMatrix& matrix, const LinearSpec& spec,
                     BytesOf(shape));
 }
 
-absl::StatusOr<std::vector<float>> EmbeddingValues(const GridModel& grid) {
-  ASSIGN_OR_RETURN(const quant::GridMatrix matrix, grid.Embedding());
+// A matrix that compressed-tensors cannot pack, as it has only layers of class
+// Linear: a table, or the experts in one tensor.
+absl::Status AddValues(const quant::GridMatrix& matrix, const std::string& name,
+                       const std::vector<int64_t>& shape,
+                       SafetensorsWriter& writer) {
   std::vector<float> values(matrix.codes.size());
   quant::DequantizeMatrix(matrix, absl::MakeSpan(values));
-  return values;
+  return writer.Add(name, "F32", shape, BytesOf(values));
 }
 
 absl::Status WriteWeights(const GridModel& grid, const std::string& path,
@@ -122,24 +129,26 @@ absl::Status WriteWeights(const GridModel& grid, const std::string& path,
   int64_t done = 0;
   for (const LinearSpec& spec : grid.linears()) {
     ASSIGN_OR_RETURN(const quant::GridMatrix matrix, grid.Linear(spec));
-    RETURN_IF_ERROR(AddLinear(matrix, spec, writer));
+    RETURN_IF_ERROR(spec.experts > 1 ? AddValues(matrix, spec.HfWeightName(),
+                                                 spec.HfShape(), writer)
+                                     : AddLinear(matrix, spec, writer));
     if (progress) {
       RETURN_IF_ERROR(
           progress("compressed-tensors", ++done, grid.linears().size()));
     }
   }
   for (const GridNorm& norm : grid.norms()) {
+    if (norm.spec.hf_name.empty()) continue;
     std::vector<float> values = norm.Values();
-    for (float& value : values) value -= model::kGgufNormOffset;
-    RETURN_IF_ERROR(writer.Add(norm.spec.hf_name, "F32", {norm.spec.size},
+    for (float& value : values) value -= norm.spec.gguf_offset;
+    RETURN_IF_ERROR(writer.Add(norm.spec.hf_name, "F32", norm.spec.HfShape(),
                                BytesOf(values)));
   }
-  ASSIGN_OR_RETURN(const std::vector<float> embedding, EmbeddingValues(grid));
-  RETURN_IF_ERROR(writer.Add(
-      model::kHfEmbedding, "F32",
-      {grid.config().vocab_size, grid.config().hidden},
-      absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(embedding.data()),
-                          embedding.size() * sizeof(float))));
+  for (const model::TableSpec& spec : grid.tables()) {
+    ASSIGN_OR_RETURN(const quant::GridMatrix matrix, grid.Table(spec));
+    RETURN_IF_ERROR(
+        AddValues(matrix, spec.hf_name, {spec.rows, spec.cols}, writer));
+  }
   return writer.WriteTo(path);
 }
 

@@ -179,10 +179,17 @@ void CountValues(v1::EquivalenceReport* report, absl::string_view artifact,
   }
 }
 
-// A norm is written as stored - 1; the loader computes 1 + w in f32.
+std::vector<float> ValuesOf(const GridMatrix& matrix) {
+  std::vector<float> values(matrix.codes.size());
+  quant::DequantizeMatrix(matrix, absl::MakeSpan(values));
+  return values;
+}
+
+// A Gemma 3 norm is written as stored - 1; the loader computes 1 + w in f32.
 void CountNorm(v1::EquivalenceReport* report, absl::string_view artifact,
-               const std::string& name, const std::vector<float>& stored,
+               const model::NormSpec& spec, const std::vector<float>& stored,
                const SafetensorsFile& file) {
+  const std::string& name = spec.hf_name;
   const auto found = F32Values(file, name, stored.size());
   if (!found.ok()) {
     Count(report, artifact, name, found.status().message(), kUnknownError);
@@ -191,8 +198,8 @@ void CountNorm(v1::EquivalenceReport* report, absl::string_view artifact,
   std::vector<float> written(stored.size());
   std::vector<float> loaded(stored.size());
   for (size_t i = 0; i < stored.size(); ++i) {
-    written[i] = stored[i] - model::kGgufNormOffset;
-    loaded[i] = model::kGgufNormOffset + (*found)[i];
+    written[i] = stored[i] - spec.gguf_offset;
+    loaded[i] = spec.gguf_offset + (*found)[i];
   }
   std::string reason;
   if (!SameBits(loaded, stored)) reason = kNormReason;
@@ -228,9 +235,7 @@ absl::Status CompareMergedGguf(const GridModel& grid, const std::string& path,
       CountBytes(report, kArtifact,
                  {tensor.name, GgmlType::kF32, tensor.dims, norm->data}, *file);
     } else {
-      const LinearSpec* spec = grid.FindLinear(tensor.name);
-      ASSIGN_OR_RETURN(const GridMatrix matrix,
-                       spec != nullptr ? grid.Linear(*spec) : grid.Embedding());
+      ASSIGN_OR_RETURN(const GridMatrix matrix, grid.MatrixByName(tensor.name));
       CountMatrix(report, kArtifact, tensor.name, matrix,
                   GgufMatrix(*file, tensor.name, matrix.rows, matrix.cols));
     }
@@ -254,27 +259,34 @@ absl::Status CompareCompressedTensors(const GridModel& grid,
   std::set<std::string> expected;
   int64_t done = 0;
   for (const LinearSpec& spec : grid.linears()) {
-    for (const char* part :
-         {".weight_packed", ".weight_scale", ".weight_shape"}) {
-      expected.insert(absl::StrCat(spec.hf_name, part));
-    }
     ASSIGN_OR_RETURN(const GridMatrix matrix, grid.Linear(spec));
-    CountMatrix(report, kArtifact, spec.hf_name, matrix,
-                CtLinear(*file, spec, *matrix.grid));
+    if (spec.experts > 1) {
+      expected.insert(spec.HfWeightName());
+      CountValues(report, kArtifact, spec.HfWeightName(), ValuesOf(matrix),
+                  *file);
+    } else {
+      for (const char* part :
+           {".weight_packed", ".weight_scale", ".weight_shape"}) {
+        expected.insert(absl::StrCat(spec.hf_name, part));
+      }
+      CountMatrix(report, kArtifact, spec.hf_name, matrix,
+                  CtLinear(*file, spec, *matrix.grid));
+    }
     if (progress) {
       RETURN_IF_ERROR(progress("compare compressed-tensors", ++done,
                                grid.linears().size()));
     }
   }
   for (const GridNorm& norm : grid.norms()) {
+    if (norm.spec.hf_name.empty()) continue;
     expected.insert(norm.spec.hf_name);
-    CountNorm(report, kArtifact, norm.spec.hf_name, norm.Values(), *file);
+    CountNorm(report, kArtifact, norm.spec, norm.Values(), *file);
   }
-  expected.insert(model::kHfEmbedding);
-  ASSIGN_OR_RETURN(const GridMatrix embedding, grid.Embedding());
-  std::vector<float> values(embedding.codes.size());
-  quant::DequantizeMatrix(embedding, absl::MakeSpan(values));
-  CountValues(report, kArtifact, model::kHfEmbedding, values, *file);
+  for (const model::TableSpec& spec : grid.tables()) {
+    expected.insert(spec.hf_name);
+    ASSIGN_OR_RETURN(const GridMatrix matrix, grid.Table(spec));
+    CountValues(report, kArtifact, spec.hf_name, ValuesOf(matrix), *file);
+  }
   CountUnexpected(report, kArtifact, file->names(), expected);
   return absl::OkStatus();
 }

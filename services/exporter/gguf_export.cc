@@ -44,11 +44,11 @@ const quant::Grid& MostUsedGrid(const GridModel& model) {
   return *most;
 }
 
-absl::Status AddMatrix(const std::string& name, const quant::GridMatrix& matrix,
-                       GgufWriter* writer) {
+absl::Status AddMatrix(const GgufFile::Tensor& tensor,
+                       const quant::GridMatrix& matrix, GgufWriter* writer) {
   ASSIGN_OR_RETURN(std::vector<uint8_t> blocks, quant::PackBlocks(matrix));
-  return writer->AddTensor(name, quant::BlockType(*matrix.grid),
-                           {matrix.cols, matrix.rows}, std::move(blocks));
+  return writer->AddTensor(tensor.name, quant::BlockType(*matrix.grid),
+                           tensor.dims, std::move(blocks));
 }
 
 }  // namespace
@@ -61,15 +61,13 @@ absl::Status WriteMergedGguf(const GridModel& grid, const std::string& path,
   const std::vector<GgufFile::Tensor>& tensors = grid.base().tensors();
   int64_t done = 0;
   for (const GgufFile::Tensor& tensor : tensors) {
-    if (const auto* spec = grid.FindLinear(tensor.name)) {
-      ASSIGN_OR_RETURN(const quant::GridMatrix matrix, grid.Linear(*spec));
-      RETURN_IF_ERROR(AddMatrix(tensor.name, matrix, &writer));
-    } else if (const auto* norm = grid.FindNorm(tensor.name)) {
+    if (const auto* norm = grid.FindNorm(tensor.name)) {
       RETURN_IF_ERROR(writer.AddTensor(tensor.name, GgmlType::kF32, tensor.dims,
                                        norm->data));
     } else {
-      ASSIGN_OR_RETURN(const quant::GridMatrix matrix, grid.Embedding());
-      RETURN_IF_ERROR(AddMatrix(tensor.name, matrix, &writer));
+      ASSIGN_OR_RETURN(const quant::GridMatrix matrix,
+                       grid.MatrixByName(tensor.name));
+      RETURN_IF_ERROR(AddMatrix(tensor, matrix, &writer));
     }
     if (progress) {
       RETURN_IF_ERROR(progress("gguf", ++done, tensors.size()));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -30,12 +31,23 @@ void Add(const RecoveryCounts& part, RecoveryCounts& sum) {
   sum.unheld += part.unheld;
 }
 
-// Encodes w [rows, cols] in up to `threads` slices of whole rows, each by
-// encode(w, rows, cols).
-template <typename Encode>
+using Encoder = std::function<absl::StatusOr<GridRecovery>(
+    absl::Span<const float> w, int64_t rows, int64_t cols)>;
+
+// The least-squares encoder, in the shape of the other one.
+Encoder EncodeAfresh(const quant::Grid& grid) {
+  return [&grid](absl::Span<const float> w, int64_t rows,
+                 int64_t cols) -> absl::StatusOr<GridRecovery> {
+    GridRecovery encoded;
+    ASSIGN_OR_RETURN(encoded.matrix, quant::EncodeMatrix(w, rows, cols, grid));
+    return encoded;
+  };
+}
+
+// Encodes w [rows, cols] in up to `threads` slices of whole rows.
 absl::StatusOr<GridRecovery> EncodeRows(absl::Span<const float> w, int64_t rows,
                                         int64_t cols, int threads,
-                                        const Encode& encode) {
+                                        const Encoder& encode) {
   const int64_t slices = std::clamp<int64_t>(threads, 1, rows);
   std::vector<absl::StatusOr<GridRecovery>> parts(slices, GridRecovery{});
   std::vector<std::thread> workers;
@@ -48,9 +60,11 @@ absl::StatusOr<GridRecovery> EncodeRows(absl::Span<const float> w, int64_t rows,
   for (int64_t i = 1; i < slices; ++i) workers.emplace_back(encode_slice, i);
   encode_slice(0);
   for (std::thread& worker : workers) worker.join();
-  GridRecovery whole{{rows, cols, {}, {}}, {}};
+  GridRecovery whole;
+  whole.matrix.rows = rows;
+  whole.matrix.cols = cols;
+  whole.matrix.grid = parts[0].ok() ? parts[0]->matrix.grid : &quant::kInt4G32;
   whole.matrix.codes.reserve(rows * cols);
-  whole.matrix.scales.reserve(rows * cols / kGroup);
   for (const absl::StatusOr<GridRecovery>& part : parts) {
     RETURN_IF_ERROR(part.status());
     whole.matrix.codes.insert(whole.matrix.codes.end(),
@@ -62,15 +76,6 @@ absl::StatusOr<GridRecovery> EncodeRows(absl::Span<const float> w, int64_t rows,
     Add(part->counts, whole.counts);
   }
   return whole;
-}
-
-// The least-squares encoder, in the shape of the other one.
-absl::StatusOr<GridRecovery> EncodeAfresh(absl::Span<const float> w,
-                                          int64_t rows, int64_t cols) {
-  GridRecovery encoded;
-  ASSIGN_OR_RETURN(encoded.matrix,
-                   quant::EncodeMatrix(w, rows, cols, quant::kInt4G32));
-  return encoded;
 }
 
 // Copies the groups of `source` that the grid allows over those of `target`.
@@ -92,12 +97,13 @@ void KeepGridGroups(const GridMatrix& source, GridMatrix& target) {
 void Measure(absl::Span<const float> w, GridEncoding& encoding) {
   const GridMatrix& matrix = encoding.matrix;
   encoding.groups = static_cast<int64_t>(matrix.scales.size());
+  const int group = matrix.grid->group;
   for (int64_t g = 0; g < encoding.groups; ++g) {
     bool same = true;
-    for (int i = 0; i < kGroup; ++i) {
-      const float value = w[g * kGroup + i];
+    for (int i = 0; i < group; ++i) {
+      const float value = w[g * group + i];
       const float coded =
-          static_cast<float>(matrix.codes[g * kGroup + i]) * matrix.scales[g];
+          static_cast<float>(matrix.codes[g * group + i]) * matrix.scales[g];
       same = same && coded == value;
       const double error = static_cast<double>(coded) - value;
       encoding.error_squares += error * error;
@@ -108,6 +114,10 @@ void Measure(absl::Span<const float> w, GridEncoding& encoding) {
 }
 
 }  // namespace
+
+const quant::Grid& BaseGrid(const model::LinearSpec& spec) {
+  return spec.layer < 0 ? quant::kInt8G32 : quant::kInt4G32;
+}
 
 absl::Status CheckFinite(absl::string_view name,
                          absl::Span<const float> values) {
@@ -125,10 +135,13 @@ absl::Status CheckFinite(absl::string_view name,
 absl::StatusOr<GridEncoding> EncodeFloats(absl::string_view name,
                                           absl::Span<const float> values,
                                           int64_t rows, int64_t cols,
+                                          const quant::Grid& grid,
                                           int threads) {
   RETURN_IF_ERROR(CheckFinite(name, values));
   absl::StatusOr<GridRecovery> recovery =
-      EncodeRows(values, rows, cols, threads, quant::RecoverMatrix);
+      EncodeRows(values, rows, cols, threads,
+                 &grid == &quant::kInt4G32 ? Encoder(quant::RecoverMatrix)
+                                           : EncodeAfresh(grid));
   if (!recovery.ok()) {
     return common::MakeError(
         absl::StatusCode::kInvalidArgument, "UNSUPPORTED_TENSOR",
@@ -143,21 +156,22 @@ absl::StatusOr<GridEncoding> EncodeFloats(absl::string_view name,
 }
 
 absl::StatusOr<GridEncoding> EncodeOnGrid(const model::GgufFile::Tensor& tensor,
+                                          const quant::Grid& grid,
                                           int threads) {
   ASSIGN_OR_RETURN(const std::vector<float> values,
                    model::DequantizeTensor(tensor));
   if (tensor.type == GgmlType::kF32 || tensor.type == GgmlType::kF16 ||
       tensor.type == GgmlType::kBF16) {
-    return EncodeFloats(tensor.name, values, tensor.rows(), tensor.cols(),
+    return EncodeFloats(tensor.name, values, tensor.rows(), tensor.cols(), grid,
                         threads);
   }
   RETURN_IF_ERROR(CheckFinite(tensor.name, values));
-  ASSIGN_OR_RETURN(
-      GridRecovery encoded,
-      EncodeRows(values, tensor.rows(), tensor.cols(), threads, EncodeAfresh));
+  ASSIGN_OR_RETURN(GridRecovery encoded,
+                   EncodeRows(values, tensor.rows(), tensor.cols(), threads,
+                              EncodeAfresh(grid)));
   GridEncoding encoding;
   encoding.matrix = std::move(encoded.matrix);
-  if (tensor.type == GgmlType::kQ4_0) {
+  if (tensor.type == GgmlType::kQ4_0 && &grid == &quant::kInt4G32) {
     ASSIGN_OR_RETURN(
         const GridMatrix source,
         quant::UnpackQ4_0(tensor.data, tensor.rows(), tensor.cols()));

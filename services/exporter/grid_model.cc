@@ -56,6 +56,7 @@ absl::StatusOr<std::unique_ptr<GridModel>> GridModel::Open(
   ASSIGN_OR_RETURN(grid->base_, GgufFile::Open(base_path));
   ASSIGN_OR_RETURN(grid->config_, model::ConfigFromGguf(*grid->base_));
   grid->linears_ = model::GemmaLinears(grid->config_);
+  grid->tables_ = model::GemmaTables(grid->config_);
   RETURN_IF_ERROR(grid->CheckBase());
   if (folded_path.empty()) return grid;
   ASSIGN_OR_RETURN(grid->folded_,
@@ -72,7 +73,9 @@ absl::Status GridModel::CheckBase() {
   for (const LinearSpec& spec : linears_) {
     RETURN_IF_ERROR(CheckMatrixType(*base_, spec.gguf_name));
   }
-  RETURN_IF_ERROR(CheckMatrixType(*base_, model::kGgufEmbedding));
+  for (const model::TableSpec& spec : tables_) {
+    RETURN_IF_ERROR(CheckMatrixType(*base_, spec.gguf_name));
+  }
   for (const model::NormSpec& spec : model::GemmaNorms(config_)) {
     const GgufFile::Tensor* tensor = base_->Find(spec.gguf_name);
     if (tensor->type != GgmlType::kF32) {
@@ -80,7 +83,8 @@ absl::Status GridModel::CheckBase() {
     }
     norms_.push_back({spec, tensor->data});
   }
-  if (base_->tensors().size() != linears_.size() + norms_.size() + 1) {
+  if (base_->tensors().size() !=
+      linears_.size() + norms_.size() + tables_.size()) {
     return NotOnGrid(*base_, "table", "that of an imported base model");
   }
   return absl::OkStatus();
@@ -135,18 +139,28 @@ absl::StatusOr<quant::GridMatrix> GridModel::Linear(
   return matrix;
 }
 
-absl::StatusOr<quant::GridMatrix> GridModel::Embedding() const {
-  const bool folded = folded_ != nullptr && folded_->has_embedding();
-  ASSIGN_OR_RETURN(quant::GridMatrix matrix,
-                   Matrix(model::kGgufEmbedding, folded));
+absl::StatusOr<quant::GridMatrix> GridModel::Table(
+    const model::TableSpec& spec) const {
+  const bool folded = folded_ != nullptr && folded_->has_embedding() &&
+                      spec.gguf_name == model::kGgufEmbedding;
+  ASSIGN_OR_RETURN(quant::GridMatrix matrix, Matrix(spec.gguf_name, folded));
   if (!folded) return matrix;
   for (size_t g = 0; g < matrix.scales.size(); ++g) {
     if (IsF16(matrix.scales[g])) continue;
     return Corrupt(
-        folded_->path(), model::kGgufEmbedding,
+        folded_->path(), spec.gguf_name,
         absl::StrCat("has a scale that f16 does not hold, at group ", g));
   }
   return matrix;
+}
+
+absl::StatusOr<quant::GridMatrix> GridModel::MatrixByName(
+    const std::string& gguf_name) const {
+  if (const LinearSpec* spec = FindLinear(gguf_name)) return Linear(*spec);
+  return Table(*std::find_if(tables_.begin(), tables_.end(),
+                             [&](const model::TableSpec& table) {
+                               return table.gguf_name == gguf_name;
+                             }));
 }
 
 }  // namespace onegrid::exporter

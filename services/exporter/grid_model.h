@@ -43,6 +43,8 @@ class GridModel {
   const model::GemmaConfig& config() const { return config_; }
   const std::vector<model::LinearSpec>& linears() const { return linears_; }
   const std::vector<GridNorm>& norms() const { return norms_; }
+  // The token embedding first.
+  const std::vector<model::TableSpec>& tables() const { return tables_; }
   // The linear or norm with this GGUF name, or null.
   const model::LinearSpec* FindLinear(const std::string& gguf_name) const;
   const GridNorm* FindNorm(const std::string& gguf_name) const;
@@ -53,10 +55,16 @@ class GridModel {
   // (CORRUPT_FILE): a code outside the grid's or a scale that is not
   // dual-exact.
   absl::StatusOr<quant::GridMatrix> Linear(const model::LinearSpec& spec) const;
-  // The same of the token embedding [vocab, hidden], also the head; its scales
+  // The same of a table, the token embedding (also the head) among them; scales
   // are what f16 holds, zero and negative ones included: no 16-bit type has its
   // values, so nothing asks for dual-exact ones.
-  absl::StatusOr<quant::GridMatrix> Embedding() const;
+  absl::StatusOr<quant::GridMatrix> Table(const model::TableSpec& spec) const;
+  absl::StatusOr<quant::GridMatrix> Embedding() const {
+    return Table(tables_[0]);
+  }
+  // The linear's, or the table's, by its GGUF name. The name must be one.
+  absl::StatusOr<quant::GridMatrix> MatrixByName(
+      const std::string& gguf_name) const;
 
  private:
   GridModel() = default;
@@ -69,6 +77,7 @@ class GridModel {
   model::GemmaConfig config_;
   std::vector<model::LinearSpec> linears_;
   std::vector<GridNorm> norms_;
+  std::vector<model::TableSpec> tables_;
 };
 
 }  // namespace onegrid::exporter

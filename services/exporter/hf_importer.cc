@@ -72,11 +72,12 @@ absl::StatusOr<Tokenizer> TokenizerOf(const HfCheckpoint& checkpoint,
                    model::TokenizerDigest(read->vocabulary)};
 }
 
-// GGUF's convention: the weight itself, where Hugging Face leaves out the 1.
+// In GGUF's convention.
 absl::StatusOr<std::vector<float>> NormValues(const HfCheckpoint& checkpoint,
                                               const model::NormSpec& spec) {
+  if (spec.hf_name.empty()) return model::RopeFactors(checkpoint.config());
   ASSIGN_OR_RETURN(std::vector<float> values, checkpoint.Values(spec.hf_name));
-  for (float& value : values) value += model::kGgufNormOffset;
+  for (float& value : values) value += spec.gguf_offset;
   return values;
 }
 
@@ -85,31 +86,34 @@ absl::Status AddTensors(const HfCheckpoint& checkpoint,
   const model::GemmaConfig& config = checkpoint.config();
   const auto linears = model::GemmaLinears(config);
   const auto norms = model::GemmaNorms(config);
-  const auto total = static_cast<int64_t>(1 + linears.size() + norms.size());
+  const auto tables = model::GemmaTables(config);
+  const auto total =
+      static_cast<int64_t>(tables.size() + linears.size() + norms.size());
   int64_t done = 0;
   const auto report = [&]() -> absl::Status {
     ++done;
     return options.progress ? options.progress("import", done, total)
                             : absl::OkStatus();
   };
-  ASSIGN_OR_RETURN(const std::vector<float> embedding,
-                   checkpoint.Values(model::kHfEmbedding));
-  RETURN_IF_ERROR(
-      builder.AddEmbedding(embedding, config.vocab_size, config.hidden));
-  RETURN_IF_ERROR(report());
+  for (const model::TableSpec& spec : tables) {
+    ASSIGN_OR_RETURN(const std::vector<float> values,
+                     checkpoint.Values(spec.hf_name));
+    RETURN_IF_ERROR(builder.AddTable(spec, values));
+    RETURN_IF_ERROR(report());
+  }
   for (const model::NormSpec& spec : norms) {
     ASSIGN_OR_RETURN(const std::vector<float> values,
                      NormValues(checkpoint, spec));
-    RETURN_IF_ERROR(builder.AddNorm(spec.gguf_name, values));
+    RETURN_IF_ERROR(builder.AddNorm(spec, values));
     RETURN_IF_ERROR(report());
   }
   for (const model::LinearSpec& spec : linears) {
     ASSIGN_OR_RETURN(const std::vector<float> values,
-                     checkpoint.Values(absl::StrCat(spec.hf_name, ".weight")));
+                     checkpoint.Values(spec.HfWeightName()));
     ASSIGN_OR_RETURN(const GridEncoding encoding,
                      EncodeFloats(spec.gguf_name, values, spec.out, spec.in,
-                                  options.threads));
-    RETURN_IF_ERROR(builder.AddLinear(spec.gguf_name, encoding));
+                                  BaseGrid(spec), options.threads));
+    RETURN_IF_ERROR(builder.AddLinear(spec, encoding));
     RETURN_IF_ERROR(report());
   }
   return absl::OkStatus();
@@ -129,7 +133,9 @@ absl::StatusOr<v1::ImportReport> ImportHfFolder(const std::string& source,
   BaseBuilder builder;
   for (const auto& [key, value] : metadata) builder.writer().Set(key, value);
   RETURN_IF_ERROR(AddTensors(*checkpoint, options, builder));
-  return builder.Finish(out, "gemma3", tokenizer.sha256);
+  return builder.Finish(out,
+                        model::ArchitectureName(checkpoint->config().family),
+                        tokenizer.sha256);
 }
 
 }  // namespace onegrid::exporter

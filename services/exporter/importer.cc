@@ -1,7 +1,7 @@
 #include "services/exporter/importer.h"
 
+#include <map>
 #include <memory>
-#include <set>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -34,12 +34,15 @@ class Importer {
  public:
   Importer(const GgufFile& file, const model::GemmaConfig& config,
            const ImportOptions& options)
-      : file_(file), options_(options) {
+      : file_(file), config_(config), options_(options) {
     for (const model::LinearSpec& spec : model::GemmaLinears(config)) {
-      linears_.insert(spec.gguf_name);
+      linears_[spec.gguf_name] = spec;
     }
     for (const model::NormSpec& spec : model::GemmaNorms(config)) {
-      norms_.insert(spec.gguf_name);
+      norms_[spec.gguf_name] = spec;
+    }
+    for (const model::TableSpec& spec : model::GemmaTables(config)) {
+      tables_[spec.gguf_name] = spec;
     }
   }
 
@@ -47,16 +50,20 @@ class Importer {
 
  private:
   absl::Status AddOne(const GgufFile::Tensor& tensor);
-  absl::Status AddEmbedding(const GgufFile::Tensor& tensor);
+  absl::Status AddTable(const GgufFile::Tensor& tensor,
+                        const model::TableSpec& spec);
 
   const GgufFile& file_;
+  const model::GemmaConfig& config_;
   const ImportOptions& options_;
-  std::set<std::string> linears_;
-  std::set<std::string> norms_;
+  std::map<std::string, model::LinearSpec> linears_;
+  std::map<std::string, model::NormSpec> norms_;
+  std::map<std::string, model::TableSpec> tables_;
   BaseBuilder builder_;
 };
 
-absl::Status Importer::AddEmbedding(const GgufFile::Tensor& tensor) {
+absl::Status Importer::AddTable(const GgufFile::Tensor& tensor,
+                                const model::TableSpec& spec) {
   if (tensor.type == GgmlType::kQ8_0) {
     builder_.CountParameters(tensor.rows() * tensor.cols());
     return builder_.writer().AddTensor(tensor.name, tensor.type, tensor.dims,
@@ -64,21 +71,26 @@ absl::Status Importer::AddEmbedding(const GgufFile::Tensor& tensor) {
   }
   ASSIGN_OR_RETURN(const std::vector<float> values,
                    model::DequantizeTensor(tensor));
-  return builder_.AddEmbedding(values, tensor.rows(), tensor.cols());
+  return builder_.AddTable(spec, values);
 }
 
 absl::Status Importer::AddOne(const GgufFile::Tensor& tensor) {
-  if (linears_.count(tensor.name) > 0) {
-    ASSIGN_OR_RETURN(const GridEncoding encoding,
-                     EncodeOnGrid(tensor, options_.threads));
-    return builder_.AddLinear(tensor.name, encoding);
+  if (const auto linear = linears_.find(tensor.name);
+      linear != linears_.end()) {
+    ASSIGN_OR_RETURN(
+        const GridEncoding encoding,
+        EncodeOnGrid(tensor, BaseGrid(linear->second), options_.threads));
+    return builder_.AddLinear(linear->second, encoding);
   }
-  if (norms_.count(tensor.name) > 0) {
+  if (const auto norm = norms_.find(tensor.name); norm != norms_.end()) {
     ASSIGN_OR_RETURN(const std::vector<float> values,
                      model::DequantizeTensor(tensor));
-    return builder_.AddNorm(tensor.name, values);
+    return builder_.AddNorm(norm->second, values);
   }
-  if (tensor.name == model::kGgufEmbedding) return AddEmbedding(tensor);
+  if (const auto table = tables_.find(tensor.name); table != tables_.end()) {
+    return AddTable(tensor, table->second);
+  }
+  if (model::IsUnusedKv(config_, tensor.name)) return absl::OkStatus();
   return TensorError(tensor, "is not part of this architecture");
 }
 

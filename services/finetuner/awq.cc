@@ -63,18 +63,19 @@ absl::StatusOr<at::Tensor> SearchScales(
 // [heads * head_dim] -> the same.
 at::Tensor ShareOverHeads(const at::Tensor& x,
                           const model::GemmaConfig& config) {
-  const int64_t sharing = config.heads / config.kv_heads;
-  return x.view({config.kv_heads, sharing, config.head_dim})
+  const model::GemmaLayer& layer = config.layers[0];  // they are alike
+  const int64_t sharing = config.heads / layer.kv_heads;
+  return x.view({layer.kv_heads, sharing, layer.head_dim})
       .mean(1, /*keepdim=*/true)
-      .expand({config.kv_heads, sharing, config.head_dim})
+      .expand({layer.kv_heads, sharing, layer.head_dim})
       .reshape({-1});
 }
 
 // Of scales that are the same for the sharing heads, one per value row:
 // [heads * head_dim] -> [kv_heads * head_dim].
 at::Tensor OfValueRows(const at::Tensor& t, const model::GemmaConfig& config) {
-  return t
-      .view({config.kv_heads, config.heads / config.kv_heads, config.head_dim})
+  const model::GemmaLayer& layer = config.layers[0];  // they are alike
+  return t.view({layer.kv_heads, config.heads / layer.kv_heads, layer.head_dim})
       .select(1, 0)
       .reshape({-1});
 }
@@ -137,13 +138,13 @@ absl::StatusOr<FloatCheckpoint> ScaleChannels(
       checkpoint.linears, at::kFloat);
   CalibrationPass pass(model, calibration);
   FloatCheckpoint scaled = checkpoint;
-  for (int64_t layer = 0; layer < checkpoint.config.layers; ++layer) {
+  for (int64_t layer = 0; layer < checkpoint.config.layer_count(); ++layer) {
     const LayerStatistics statistics = pass.ObserveAndAdvance(layer);
     for (int g = 0; g < kGroupsPerLayer; ++g) {
       RETURN_IF_ERROR(ScaleGroup(layer, static_cast<LinearGroup>(g), grids,
                                  statistics[static_cast<size_t>(g)], &scaled));
     }
-    if (!progress(layer + 1, checkpoint.config.layers)) {
+    if (!progress(layer + 1, checkpoint.config.layer_count())) {
       return absl::CancelledError("quantization was cancelled");
     }
   }

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/common/error_info.h"
+#include "services/finetuner/grid_checkpoint.h"
 #include "services/model/tensor_ops.h"
 
 namespace onegrid::finetuner {
@@ -39,6 +40,7 @@ absl::StatusOr<FloatCheckpoint> LoadFloatCheckpoint(
     const model::GgufFile& file) {
   FloatCheckpoint checkpoint;
   ASSIGN_OR_RETURN(checkpoint.config, model::ConfigFromGguf(file));
+  RETURN_IF_ERROR(CheckTrainable(checkpoint.config));
   const model::GemmaConfig& config = checkpoint.config;
   checkpoint.specs = model::GemmaLinears(config);
   for (const model::LinearSpec& spec : checkpoint.specs) {

@@ -79,7 +79,7 @@ absl::StatusOr<FoldResult> Fold(const GridCheckpoint& checkpoint,
   }
   FoldResult result;
   result.linears = checkpoint.linears;
-  for (int64_t layer = 0; layer < checkpoint.config.layers; ++layer) {
+  for (int64_t layer = 0; layer < checkpoint.config.layer_count(); ++layer) {
     const std::vector<at::Tensor> hessians =
         AdvanceAndObserve(model, adapter, layer, &streams);
     for (int g = 0; g < kGroupsPerLayer; ++g) {

@@ -62,11 +62,11 @@ std::shared_ptr<const SharedWeights> MakeShared(const Checkpoint& checkpoint,
                                           at::kFloat)
                                 .clone());
   }
-  shared->rope_local = MakeRopeTable(max_positions, config.head_dim,
+  shared->rope_local = MakeRopeTable(max_positions, config.layers[0].head_dim,
                                      config.rope_theta_local, 1.0);
   shared->rope_global =
-      MakeRopeTable(max_positions, config.head_dim, config.rope_theta_global,
-                    config.rope_scaling_factor);
+      MakeRopeTable(max_positions, config.layers[0].head_dim,
+                    config.rope_theta_global, config.rope_scaling_factor);
   return shared;
 }
 
@@ -103,7 +103,7 @@ GemmaModel::GemmaModel(std::shared_ptr<const SharedWeights> shared,
                        at::ScalarType compute_type)
     : shared_(std::move(shared)), compute_type_(compute_type) {
   const model::GemmaConfig& config = shared_->config;
-  for (int64_t layer = 0; layer < config.layers; ++layer) {
+  for (int64_t layer = 0; layer < config.layer_count(); ++layer) {
     for (int g = 0; g < kGroupsPerLayer; ++g) {
       const GroupSpan span = LinearsOf(static_cast<LinearGroup>(g));
       std::vector<at::Tensor> members;
@@ -120,8 +120,8 @@ GemmaModel::GemmaModel(std::shared_ptr<const SharedWeights> shared,
     const bool global = config.IsGlobalLayer(layer);
     AttentionSpec spec;
     spec.heads = config.heads;
-    spec.kv_heads = config.kv_heads;
-    spec.head_dim = config.head_dim;
+    spec.kv_heads = config.layers[layer].kv_heads;
+    spec.head_dim = config.layers[layer].head_dim;
     spec.window = global ? config.context_length : config.sliding_window;
     spec.scale = config.attention_scale;
     spec.eps = config.rms_eps;
@@ -202,7 +202,7 @@ at::Tensor GemmaModel::Forward(const PackedSequence& sequence,
       (options.adapter != nullptr || options.weight_gradients != nullptr)) {
     x.requires_grad_(true);
   }
-  for (int64_t layer = 0; layer < config().layers; ++layer) {
+  for (int64_t layer = 0; layer < config().layer_count(); ++layer) {
     x = ForwardLayer(layer, x, layout, options);
   }
   return x;

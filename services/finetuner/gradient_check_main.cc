@@ -143,7 +143,7 @@ class Check {
       std::vector<at::Tensor> groups;
     } sink;
     sink.groups.resize(
-        static_cast<size_t>(model_.config().layers * kGroupsPerLayer));
+        static_cast<size_t>(model_.config().layer_count() * kGroupsPerLayer));
     ForwardOptions options;
     options.weight_gradients = &sink;
     const at::Tensor x = model_.Forward(sequence_, layout_, options);
@@ -151,7 +151,7 @@ class Check {
                 labels_.targets)
         .backward();
     std::vector<at::Tensor> linears;
-    for (int64_t layer = 0; layer < model_.config().layers; ++layer) {
+    for (int64_t layer = 0; layer < model_.config().layer_count(); ++layer) {
       for (int g = 0; g < kGroupsPerLayer; ++g) {
         const GroupSpan span = LinearsOf(static_cast<LinearGroup>(g));
         int64_t offset = 0;
@@ -174,7 +174,7 @@ class Check {
     const std::vector<at::Tensor> gradients = WeightGradients();
     // Each kind of linear, in a sliding, a global and the last layer.
     for (const int64_t layer :
-         {int64_t{2}, int64_t{5}, model_.config().layers - 1}) {
+         {int64_t{2}, int64_t{5}, model_.config().layer_count() - 1}) {
       for (int i = 0; i < kLinearsPerLayer; ++i) {
         const int64_t linear = layer * kLinearsPerLayer + i;
         const at::Tensor& gradient = gradients[static_cast<size_t>(linear)];

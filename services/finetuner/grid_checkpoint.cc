@@ -54,9 +54,19 @@ absl::StatusOr<quant::GridMatrix> LoadMatrix(const GgufFile& file,
 
 }  // namespace
 
+absl::Status CheckTrainable(const model::GemmaConfig& config) {
+  if (config.family == model::GemmaFamily::kGemma3) return absl::OkStatus();
+  const std::string found = model::ArchitectureName(config.family);
+  return common::MakeError(absl::StatusCode::kUnimplemented,
+                           "UNSUPPORTED_ARCHITECTURE",
+                           absl::StrCat("training takes gemma3, found ", found),
+                           {{"found", found}, {"supported", "gemma3"}});
+}
+
 absl::StatusOr<GridCheckpoint> LoadGridCheckpoint(const GgufFile& file) {
   GridCheckpoint checkpoint;
   ASSIGN_OR_RETURN(checkpoint.config, model::ConfigFromGguf(file));
+  RETURN_IF_ERROR(CheckTrainable(checkpoint.config));
   checkpoint.specs = model::GemmaLinears(checkpoint.config);
   for (const model::LinearSpec& spec : checkpoint.specs) {
     ASSIGN_OR_RETURN(quant::GridMatrix matrix,

@@ -30,8 +30,12 @@ struct GridCheckpoint {
 // InvalidArgument: NOT_ON_GRID (tensor, expected, found) if a tensor is missing
 // or has another type, CORRUPT_FILE (tensor) if it has a code that its grid has
 // not or a scale that is not finite. Otherwise the errors of
-// model::ConfigFromGguf.
+// model::ConfigFromGguf and CheckTrainable.
 absl::StatusOr<GridCheckpoint> LoadGridCheckpoint(const model::GgufFile& file);
+
+// Unimplemented (UNSUPPORTED_ARCHITECTURE): a model that is read and served but
+// that training has no forward pass for.
+absl::Status CheckTrainable(const model::GemmaConfig& config);
 
 // Linears that read the same input, computed as one product.
 enum class LinearGroup { kQkv = 0, kOutput = 1, kGateUp = 2, kDown = 3 };

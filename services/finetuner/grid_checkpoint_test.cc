@@ -82,12 +82,12 @@ class GridCheckpointTest : public testing::Test {
     const std::pair<const char*, int64_t> sizes[] = {
         {"context_length", c.context_length},
         {"embedding_length", c.hidden},
-        {"block_count", c.layers},
-        {"feed_forward_length", c.ff},
+        {"block_count", c.layer_count()},
+        {"feed_forward_length", c.layers[0].ff},
         {"attention.head_count", c.heads},
-        {"attention.head_count_kv", c.kv_heads},
-        {"attention.key_length", c.head_dim},
-        {"attention.value_length", c.head_dim},
+        {"attention.head_count_kv", c.layers[0].kv_heads},
+        {"attention.key_length", c.layers[0].head_dim},
+        {"attention.value_length", c.layers[0].head_dim},
         {"attention.sliding_window", c.sliding_window}};
     for (const auto& [key, value] : sizes) {
       writer.Set(absl::StrCat("gemma3.", key), static_cast<uint32_t>(value));

@@ -13,12 +13,10 @@ namespace {
 
 std::vector<model::LinearSpec> Linears() {
   model::GemmaConfig config;
-  config.layers = 2;
+  config.layers =
+      model::UniformLayers(2, 6, {.head_dim = 2, .kv_heads = 2, .ff = 12});
   config.hidden = 8;
-  config.ff = 12;
   config.heads = 4;
-  config.kv_heads = 2;
-  config.head_dim = 2;
   return model::GemmaLinears(config);
 }
 

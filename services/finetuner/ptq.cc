@@ -31,7 +31,7 @@ absl::StatusOr<std::vector<quant::GridMatrix>> RoundLinears(
     linears.push_back(std::move(matrix));
     if (linears.size() % kLinearsPerLayer == 0 &&
         !progress(static_cast<int64_t>(linears.size()) / kLinearsPerLayer,
-                  checkpoint.config.layers)) {
+                  checkpoint.config.layer_count())) {
       return Stopped();
     }
   }
@@ -48,7 +48,7 @@ absl::StatusOr<std::vector<quant::GridMatrix>> RoundLinearsWithFeedback(
                    checkpoint.linears, at::kFloat);
   CalibrationPass pass(model, calibration);
   std::vector<quant::GridMatrix> linears;
-  for (int64_t layer = 0; layer < checkpoint.config.layers; ++layer) {
+  for (int64_t layer = 0; layer < checkpoint.config.layer_count(); ++layer) {
     const LayerStatistics statistics = pass.Observe(layer);
     for (int g = 0; g < kGroupsPerLayer; ++g) {
       const GroupSpan span = LinearsOf(static_cast<LinearGroup>(g));
@@ -68,7 +68,7 @@ absl::StatusOr<std::vector<quant::GridMatrix>> RoundLinearsWithFeedback(
       }
     }
     pass.Advance(layer);
-    if (!progress(layer + 1, checkpoint.config.layers)) return Stopped();
+    if (!progress(layer + 1, checkpoint.config.layer_count())) return Stopped();
   }
   return linears;
 }

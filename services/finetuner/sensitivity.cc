@@ -42,7 +42,7 @@ at::Tensor RunFrom(const GemmaModel& model, int64_t layer,
   for (size_t i = 0; i < streams.size(); ++i) {
     if (labels[i].rows.empty()) continue;
     at::Tensor x = std::move(streams[i]);
-    for (int64_t l = layer; l < model.config().layers; ++l) {
+    for (int64_t l = layer; l < model.config().layer_count(); ++l) {
       x = model.ForwardLayer(l, x, layouts[i], {});
     }
     hidden.push_back(model.FinalHidden(x, labels[i].rows));
@@ -184,7 +184,7 @@ absl::StatusOr<std::vector<TensorCosts>> Measurement::All(
   ASSIGN_OR_RETURN(examined_, Examine(model_, text_, text));
   const auto total = static_cast<int64_t>(checkpoint_.linears.size()) + 1;
   std::vector<TensorCosts> tensors;
-  for (int64_t layer = 0; layer < checkpoint_.config.layers; ++layer) {
+  for (int64_t layer = 0; layer < checkpoint_.config.layer_count(); ++layer) {
     ASSIGN_OR_RETURN(const auto inputs, InputsOf(layer));
     for (size_t g = 0; g < inputs.size(); ++g) {
       const GroupSpan span = LinearsOf(static_cast<LinearGroup>(g));

@@ -122,7 +122,8 @@ void ServedModel::NormAndRotate(int64_t layer, int64_t heads, size_t norm,
 std::vector<float> ServedModel::Attention(int64_t layer,
                                           const Stream& stream) const {
   const model::GemmaConfig& c = config();
-  const int64_t m = stream.tokens, d = c.head_dim;
+  const int64_t m = stream.tokens, d = c.layers[layer].head_dim;
+  const int64_t kv_heads = c.layers[layer].kv_heads;
   const std::vector<float> normed =
       Norm(stream.x, NormOf(layer, kAttentionInput));
   const ServedInput input =
@@ -131,17 +132,17 @@ std::vector<float> ServedModel::Attention(int64_t layer,
   std::vector<float> k = Linear(input, LinearOf(layer, kK));
   const std::vector<float> v = Linear(input, LinearOf(layer, kV));
   NormAndRotate(layer, c.heads, NormOf(layer, kQueryHead), stream, &q);
-  NormAndRotate(layer, c.kv_heads, NormOf(layer, kKeyHead), stream, &k);
-  ServedCache cache(c.kv_heads, d);
+  NormAndRotate(layer, kv_heads, NormOf(layer, kKeyHead), stream, &k);
+  ServedCache cache(kv_heads, d);
   for (int64_t t = 0; t < m; ++t) {
-    const int64_t row = t * c.kv_heads * d;
+    const int64_t row = t * kv_heads * d;
     reference::ServedAppend(k.data() + row, v.data() + row, &cache);
   }
   const int64_t window = c.IsGlobalLayer(layer) ? 0 : c.sliding_window;
   std::vector<float> out(q.size());
   pool_.ParallelFor(m * c.heads, 16, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
-      const int64_t kv_head = row % c.heads / (c.heads / c.kv_heads);
+      const int64_t kv_head = row % c.heads / (c.heads / kv_heads);
       reference::ServedAttend(q.data() + row * d, cache, kv_head, row / c.heads,
                               window, static_cast<float>(c.attention_scale),
                               out.data() + row * d);
@@ -161,17 +162,19 @@ std::vector<float> ServedModel::FeedForward(int64_t layer,
   const std::vector<float> up = Linear(input, LinearOf(layer, kUp));
   reference::ServedGeluMul(gate.data(), up.data(),
                            static_cast<int64_t>(gate.size()), gate.data());
-  return Linear(QuantizeServed(gate.data(), m, config().ff, kOtherBits),
-                LinearOf(layer, kDown));
+  return Linear(
+      QuantizeServed(gate.data(), m, config().layers[layer].ff, kOtherBits),
+      LinearOf(layer, kDown));
 }
 
 std::vector<float> ServedModel::Hidden(absl::Span<const int32_t> tokens) const {
   const model::GemmaConfig& c = config();
   const auto m = static_cast<int64_t>(tokens.size());
-  Stream stream{m,
-                {m, c.head_dim, c.rope_theta_global, c.rope_scaling_factor},
-                {m, c.head_dim, c.rope_theta_local, 1.0},
-                {}};
+  Stream stream{
+      m,
+      {m, c.layers[0].head_dim, c.rope_theta_global, c.rope_scaling_factor},
+      {m, c.layers[0].head_dim, c.rope_theta_local, 1.0},
+      {}};
   const quant::GridMatrix& embedding = checkpoint_.embedding;
   const float scale = std::sqrt(static_cast<float>(c.hidden));
   for (const int32_t token : tokens) {
@@ -182,7 +185,7 @@ std::vector<float> ServedModel::Hidden(absl::Span<const int32_t> tokens) const {
       stream.x.push_back(weight * scale);
     }
   }
-  for (int64_t layer = 0; layer < c.layers; ++layer) {
+  for (int64_t layer = 0; layer < c.layer_count(); ++layer) {
     AddNorm(Attention(layer, stream), NormOf(layer, kAttentionOutput),
             &stream.x);
     AddNorm(FeedForward(layer, stream), NormOf(layer, kMlpOutput), &stream.x);

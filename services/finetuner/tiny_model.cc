@@ -9,13 +9,10 @@ GridCheckpoint MakeTinyCheckpoint(uint64_t seed) {
   model::GemmaConfig& config = checkpoint.config;
   config.vocab_size = kTinyVocab;
   config.hidden = 64;
-  config.ff = 96;
-  config.layers = 2;
+  config.layers =
+      model::UniformLayers(2, 2, {.head_dim = 32, .kv_heads = 2, .ff = 96});
   config.heads = 4;
-  config.kv_heads = 2;
-  config.head_dim = 32;
   config.sliding_window = kTinyWindow;
-  config.sliding_window_pattern = 2;
   config.context_length = 64;
   config.attention_scale = 0.2;
   std::mt19937_64 random(seed);

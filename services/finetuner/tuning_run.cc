@@ -257,7 +257,7 @@ absl::Status Run::FoldAdapter() {
       std::min(order.size(), static_cast<size_t>(options_.fold_examples)));
   const std::vector<PackedSequence> calibration =
       Pack(data_.train, order, options_.sequence_tokens);
-  const int64_t layers = data_.checkpoint.config.layers;
+  const int64_t layers = data_.checkpoint.config.layer_count();
   Report("fold", 0, layers, start);
   ASSIGN_OR_RETURN(
       FoldResult folded,

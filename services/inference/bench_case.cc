@@ -13,29 +13,16 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using Kind = BenchCase::Kind;
 
-// Elements of all linears: the body, without the head.
-double BodyElements(const GemmaWeights& weights) {
-  double sum = 0;
-  for (const LayerWeights& layer : weights.layers) {
-    for (const cpu::PackedLinear* linear :
-         {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up,
-          &layer.down}) {
-      sum += static_cast<double>(linear->elements());
-    }
-  }
-  return sum;
-}
-
 // Multiplications and additions of attention for one query at `position`.
 double AttentionOps(const model::GemmaConfig& c, int64_t position) {
-  double keys = 0;
-  for (int64_t layer = 0; layer < c.layers; ++layer) {
-    keys += static_cast<double>(
-        c.IsGlobalLayer(layer)
-            ? position + 1
-            : std::min<int64_t>(position + 1, c.sliding_window));
+  double elements = 0;
+  for (const model::GemmaLayer& layer : c.layers) {
+    elements += static_cast<double>(
+        layer.head_dim *
+        (layer.global ? position + 1
+                      : std::min<int64_t>(position + 1, c.sliding_window)));
   }
-  return 4 * keys * static_cast<double>(c.heads * c.head_dim);
+  return 4 * elements * static_cast<double>(c.heads);
 }
 
 std::vector<int32_t> RandomTokens(int64_t count, int64_t vocabulary) {
@@ -148,7 +135,7 @@ std::string BenchCaseName(const BenchCase& bench) {
 BenchCost CostOf(const BenchCase& bench, const Engine& engine,
                  const GemmaWeights& weights) {
   const double head = static_cast<double>(weights.embedding.bytes());
-  const double body = static_cast<double>(weights.bytes()) - head;
+  const double body = static_cast<double>(weights.body_bytes());
   const double head_ops = 2 * static_cast<double>(weights.embedding.elements());
   const bool prompt = bench.kind == Kind::kPrompt;
   const int step = prompt ? engine.options().max_step_tokens : 1;
@@ -167,7 +154,8 @@ BenchCost CostOf(const BenchCase& bench, const Engine& engine,
   const double tokens = bench.tokens;
   const double rows = prompt ? 1 : tokens;
   bytes += rows * head / sharing;
-  ops += tokens * 2 * BodyElements(weights) + rows * head_ops;
+  ops += tokens * 2 * static_cast<double>(weights.body_elements()) +
+         rows * head_ops;
   return {bytes / tokens, ops / tokens};
 }
 

@@ -167,6 +167,7 @@ class Bench {
 
   kernels::ThreadPool pool_;
   std::vector<BenchCase> cases_;
+  std::unique_ptr<model::GgufFile> file_;
   std::unique_ptr<GemmaWeights> weights_;
   std::unique_ptr<Engine> engine_;
   cpu::MachineLimits limits_;
@@ -175,9 +176,8 @@ class Bench {
 
 absl::Status Bench::Load() {
   const Clock::time_point start = Clock::now();
-  ASSIGN_OR_RETURN(const auto file,
-                   model::GgufFile::Open(absl::GetFlag(FLAGS_model)));
-  ASSIGN_OR_RETURN(GemmaWeights weights, LoadGemmaWeights(*file, pool_));
+  ASSIGN_OR_RETURN(file_, model::GgufFile::Open(absl::GetFlag(FLAGS_model)));
+  ASSIGN_OR_RETURN(GemmaWeights weights, LoadGemmaWeights(*file_, pool_));
   weights_ = std::make_unique<GemmaWeights>(std::move(weights));
   ASSIGN_OR_RETURN(engine_, MakeEngine(*weights_, cases_, pool_));
   report_["load_seconds"] =

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/elementwise.h"
+#include "kernels/quant/dequantize.h"
 #include "services/common/error_info.h"
 
 namespace onegrid::inference {
@@ -25,6 +26,21 @@ constexpr cpu::CodeBits kQkvBits = cpu::CodeBits::k16;
 constexpr cpu::CodeBits kHeadBits = cpu::CodeBits::k16;
 constexpr cpu::CodeBits kOtherBits = cpu::CodeBits::k8;
 
+// Of the layers of one kind; of any if there is none.
+int64_t HeadDim(const model::GemmaConfig& config, bool global) {
+  for (const model::GemmaLayer& layer : config.layers) {
+    if (layer.global == global) return layer.head_dim;
+  }
+  return config.layers[0].head_dim;
+}
+
+// The first of the layers at the end that all attend to others' keys.
+int FirstSharedLayer(const model::GemmaConfig& config) {
+  int64_t layer = config.layer_count();
+  while (layer > 0 && !config.HasKv(layer - 1)) --layer;
+  return static_cast<int>(layer);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(
@@ -35,14 +51,16 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(
                                 " and max_context ", options.max_context,
                                 ", expected 1 or more"));
   }
-  const int64_t head_dim = weights.config.head_dim;
-  if (head_dim < 32 || head_dim > cpu::kMaxHeadDim ||
-      (head_dim & (head_dim - 1)) != 0) {
-    return common::MakeError(
-        absl::StatusCode::kUnimplemented, "UNSUPPORTED_ARCHITECTURE",
-        absl::StrCat("the head size is ", head_dim,
-                     ", expected a power of two from 32 to ",
-                     cpu::kMaxHeadDim));
+  for (const model::GemmaLayer& layer : weights.config.layers) {
+    const int64_t head_dim = layer.head_dim;
+    if (head_dim < 32 || head_dim > cpu::kMaxHeadDim ||
+        (head_dim & (head_dim - 1)) != 0) {
+      return common::MakeError(
+          absl::StatusCode::kUnimplemented, "UNSUPPORTED_ARCHITECTURE",
+          absl::StrCat("the head size is ", head_dim,
+                       ", expected a power of two from 32 to ",
+                       cpu::kMaxHeadDim));
+    }
   }
   if (options.max_context > weights.config.context_length) {
     return Invalid(absl::StrCat("max_context is ", options.max_context,
@@ -65,22 +83,32 @@ Engine::Engine(const GemmaWeights& weights, const EngineOptions& options,
       cache_(weights.config, options.numerics, options.max_sequences,
              options.max_context, options.max_rollback),
       input_(options.numerics, pool),
-      angles_global_(weights.config.head_dim, weights.config.rope_theta_global,
-                     weights.config.rope_scaling_factor),
-      angles_local_(weights.config.head_dim, weights.config.rope_theta_local,
-                    /*position_scale=*/1) {
+      angles_global_(HeadDim(weights.config, /*global=*/true),
+                     weights.config.rope_theta_global,
+                     weights.config.rope_scaling_factor,
+                     weights.config.rope_global_pairs),
+      angles_local_(HeadDim(weights.config, /*global=*/false),
+                    weights.config.rope_theta_local,
+                    /*position_scale=*/1),
+      first_shared_layer_(FirstSharedLayer(weights.config)),
+      ones_(weights.config.max_head_dim(), 1.0f) {
   const model::GemmaConfig& c = weights.config;
   const size_t m = options.max_step_tokens;
   const auto floats = [](size_t n) { return kernels::AlignedBuffer<float>(n); };
   x_ = floats(m * c.hidden);
   normed_ = floats(m * c.hidden);
-  q_ = floats(m * c.heads * c.head_dim);
-  k_ = floats(m * c.kv_heads * c.head_dim);
-  v_ = floats(m * c.kv_heads * c.head_dim);
-  attended_ = floats(m * c.heads * c.head_dim);
+  q_ = floats(m * c.heads * c.max_head_dim());
+  k_ = floats(m * c.max_kv_width());
+  v_ = floats(m * c.max_kv_width());
+  attended_ = floats(m * c.heads * c.max_head_dim());
   branch_ = floats(m * c.hidden);
-  gate_ = floats(m * c.ff);
-  up_ = floats(m * c.ff);
+  gate_ = floats(m * c.max_ff());
+  up_ = floats(m * c.max_ff());
+  per_layer_ = floats(m * c.layer_count() * c.per_layer_width);
+  input_gate_ = floats(m * c.per_layer_width);
+  if (c.experts > 0) {
+    experts_ = std::make_unique<Experts>(c, options.numerics, m, pool);
+  }
   outputs_ = floats(m * c.hidden);
   logits_ = floats(size_t{kMaxLogitRows} * c.vocab_size);
 }
@@ -120,30 +148,69 @@ absl::Status Engine::Check(absl::Span<const Chunk> chunks) const {
 absl::Status Engine::Forward(absl::Span<const Chunk> chunks) {
   const absl::Status status = Check(chunks);
   if (!status.ok()) return status;
+  chunk_rows_.clear();
+  for (const Chunk& chunk : chunks) {
+    chunk_rows_.push_back({chunk.slot, static_cast<int>(chunk.tokens.size())});
+  }
+  SetRows(chunk_rows_);
   Embed(chunks);
-  SetPositions(chunks);
-  for (int layer = 0; layer < config().layers; ++layer) {
+  EmbedPerLayer(chunks);
+  for (int layer = 0; layer < config().layer_count(); ++layer) {
+    if (layer == first_shared_layer_) DropOtherRows(chunks);
+    if (rows_ == 0) break;
     Attention(layer);
     FeedForward(layer);
+    AddPerLayerInput(layer);
   }
+  if (first_shared_layer_ == config().layer_count()) DropOtherRows(chunks);
   cache_.Advance(chunk_rows_);
-  KeepOutputs(chunks);
+  KeepOutputs();
   return absl::OkStatus();
 }
 
-void Engine::SetPositions(absl::Span<const Chunk> chunks) {
-  chunk_rows_.clear();
+void Engine::SetRows(const std::vector<KvRows>& rows) {
+  live_rows_ = rows;
   std::vector<int32_t> positions;
-  for (const Chunk& chunk : chunks) {
-    const int count = static_cast<int>(chunk.tokens.size());
-    chunk_rows_.push_back({chunk.slot, count});
-    for (int i = 0; i < count; ++i) {
-      positions.push_back(length(chunk.slot) + i);
+  for (const KvRows& part : rows) {
+    for (int i = 0; i < part.count; ++i) {
+      positions.push_back(length(part.slot) + part.skip + i);
     }
   }
   rows_ = static_cast<int>(positions.size());
   angles_global_.SetPositions(positions, pool_);
   angles_local_.SetPositions(positions, pool_);
+}
+
+void Engine::DropOtherRows(absl::Span<const Chunk> chunks) {
+  const int64_t hidden = config().hidden, width = config().per_layer_width;
+  const int64_t before = rows_;
+  std::vector<KvRows> live;
+  int64_t row = 0, kept = 0;
+  for (const Chunk& chunk : chunks) {
+    const int count = static_cast<int>(chunk.tokens.size());
+    const int first = std::clamp(chunk.first_output, 0, count);
+    const int64_t from = row + first, wanted = count - first;
+    row += count;
+    if (wanted == 0) continue;
+    live.push_back({chunk.slot, static_cast<int>(wanted), first});
+    std::memmove(x_.data() + kept * hidden, x_.data() + from * hidden,
+                 wanted * hidden * sizeof(float));
+    for (int64_t layer = 0; width > 0 && layer < config().layer_count();
+         ++layer) {
+      float* rows = per_layer_.data() + layer * before * width;
+      std::memmove(rows + kept * width, rows + from * width,
+                   wanted * width * sizeof(float));
+    }
+    kept += wanted;
+  }
+  // From [layers, rows before, width] to [layers, rows kept, width].
+  for (int64_t layer = 1; width > 0 && layer < config().layer_count();
+       ++layer) {
+    std::memmove(per_layer_.data() + layer * kept * width,
+                 per_layer_.data() + layer * before * width,
+                 kept * width * sizeof(float));
+  }
+  SetRows(live);
 }
 
 void Engine::Embed(absl::Span<const Chunk> chunks) {
@@ -156,6 +223,44 @@ void Engine::Embed(absl::Span<const Chunk> chunks) {
       weights_.embedding.DequantizeRow(token, absl::MakeSpan(row, hidden));
       for (int64_t i = 0; i < hidden; ++i) row[i] *= scale;
       row += hidden;
+    }
+  }
+}
+
+void Engine::EmbedPerLayer(absl::Span<const Chunk> chunks) {
+  if (!weights_.per_layer) return;
+  const OpScope scope(profile_, Op::kPerLayerInput);
+  const model::GemmaConfig& c = config();
+  const PerLayerTable& table = *weights_.per_layer;
+  const int64_t width = c.per_layer_width, all = c.layer_count() * width;
+  input_.Set(x_.data(), rows_, c.hidden, kQkvBits);
+  std::vector<float> projected(rows_ * all);
+  input_.Multiply(table.projection, projected.data());
+  const float root = 1.0f / std::sqrt(static_cast<float>(c.hidden));
+  cpu::Scale(projected.data(), root, rows_ * all, projected.data(), pool_,
+             options_.numerics.isa);
+  cpu::RmsNorm(projected.data(), table.norm.data(), rows_ * c.layer_count(),
+               width, static_cast<float>(c.rms_eps), projected.data(), pool_,
+               options_.numerics.isa);
+  const float token_scale = std::sqrt(static_cast<float>(width));
+  const float half_root = std::sqrt(0.5f);
+  const int64_t row_bytes =
+      static_cast<int64_t>(table.rows.size()) / c.vocab_size;
+  std::vector<float> looked_up(all);
+  int64_t row = 0;
+  for (const Chunk& chunk : chunks) {
+    for (const int32_t token : chunk.tokens) {
+      // The loader has checked the type.
+      quant::Dequantize(table.type,
+                        table.rows.subspan(token * row_bytes, row_bytes),
+                        absl::MakeSpan(looked_up))
+          .IgnoreError();
+      for (int64_t i = 0; i < all; ++i) {
+        const int64_t layer = i / width;
+        per_layer_.data()[(layer * rows_ + row) * width + i % width] =
+            (projected[row * all + i] + looked_up[i] * token_scale) * half_root;
+      }
+      ++row;
     }
   }
 }
@@ -184,70 +289,115 @@ void Engine::Linear(Op op, const float* x, int64_t k, cpu::CodeBits bits,
   }
 }
 
-void Engine::PlaceQueriesAndKeys(int layer) {
+const cpu::RopeAngles& Engine::Angles(int layer) const {
+  return config().IsGlobalLayer(layer) ? angles_global_ : angles_local_;
+}
+
+void Engine::PlaceQueries(int layer) {
   const OpScope scope(profile_, Op::kRope);
   const model::GemmaConfig& c = config();
-  const LayerWeights& w = weights_.layers[layer];
+  cpu::RmsNorm(q_.data(), weights_.layers[layer].q_norm.data(), rows_ * c.heads,
+               c.layers[layer].head_dim, static_cast<float>(c.rms_eps),
+               q_.data(), pool_, options_.numerics.isa);
+  cpu::RopeNeox(Angles(layer), c.heads, q_.data(), pool_,
+                options_.numerics.isa);
+}
+
+void Engine::PlaceKeysAndValues(int layer) {
+  const OpScope scope(profile_, Op::kRope);
+  const model::GemmaConfig& c = config();
+  const model::GemmaLayer& shape = c.layers[layer];
   const kernels::Isa isa = options_.numerics.isa;
   const float eps = static_cast<float>(c.rms_eps);
-  const int64_t m = rows_;
-  cpu::RmsNorm(q_.data(), w.q_norm.data(), m * c.heads, c.head_dim, eps,
-               q_.data(), pool_, isa);
-  cpu::RmsNorm(k_.data(), w.k_norm.data(), m * c.kv_heads, c.head_dim, eps,
-               k_.data(), pool_, isa);
-  const cpu::RopeAngles& angles =
-      c.IsGlobalLayer(layer) ? angles_global_ : angles_local_;
-  cpu::RopeNeox(angles, c.heads, q_.data(), pool_, isa);
-  cpu::RopeNeox(angles, c.kv_heads, k_.data(), pool_, isa);
+  const int64_t rows = rows_ * shape.kv_heads;
+  if (c.family == model::GemmaFamily::kGemma4) {
+    const float* raw = shape.value_is_key ? k_.data() : v_.data();
+    cpu::RmsNorm(raw, ones_.data(), rows, shape.head_dim, eps, v_.data(), pool_,
+                 isa);
+  }
+  cpu::RmsNorm(k_.data(), weights_.layers[layer].k_norm.data(), rows,
+               shape.head_dim, eps, k_.data(), pool_, isa);
+  cpu::RopeNeox(Angles(layer), shape.kv_heads, k_.data(), pool_, isa);
 }
 
 void Engine::Attention(int layer) {
   const model::GemmaConfig& c = config();
   const LayerWeights& w = weights_.layers[layer];
   Norm(x_.data(), w.attn_norm, normed_.data());
-  Linear(Op::kQkv, normed_.data(), c.hidden, kQkvBits,
-         {{&w.q, q_.data()}, {&w.k, k_.data()}, {&w.v, v_.data()}});
-  PlaceQueriesAndKeys(layer);
+  {
+    const OpScope scope(profile_, Op::kQkv);
+    input_.Set(normed_.data(), rows_, c.hidden, kQkvBits);
+    input_.Multiply(w.q, q_.data());
+    if (w.k) input_.Multiply(*w.k, k_.data());
+    if (w.v) input_.Multiply(*w.v, v_.data());
+  }
+  PlaceQueries(layer);
+  if (c.HasKv(layer)) PlaceKeysAndValues(layer);
   {
     const OpScope scope(profile_, Op::kAttention);
-    cache_.AppendAndAttend(layer, chunk_rows_, q_.data(), k_.data(), v_.data(),
-                           attended_.data(), pool_);
+    if (c.HasKv(layer)) {
+      cache_.Append(layer, live_rows_, k_.data(), v_.data(), pool_);
+    }
+    cache_.Attend(layer, live_rows_, q_.data(), attended_.data(), pool_);
   }
-  Linear(Op::kAttentionOutput, attended_.data(), c.heads * c.head_dim,
-         kOtherBits, {{&w.o, branch_.data()}});
+  Linear(Op::kAttentionOutput, attended_.data(),
+         c.heads * c.layers[layer].head_dim, kOtherBits,
+         {{&w.o, branch_.data()}});
   AddNorm(w.post_attn_norm);
 }
 
-void Engine::FeedForward(int layer) {
+void Engine::Mlp(int layer) {
   const model::GemmaConfig& c = config();
   const LayerWeights& w = weights_.layers[layer];
+  const int64_t ff = c.layers[layer].ff;
   Norm(x_.data(), w.ffn_norm, normed_.data());
   Linear(Op::kGateUp, normed_.data(), c.hidden, kOtherBits,
          {{&w.gate, gate_.data()}, {&w.up, up_.data()}});
   {
     const OpScope scope(profile_, Op::kActivation);
-    cpu::GeluMul(gate_.data(), up_.data(), rows_ * c.ff, gate_.data(), pool_,
+    cpu::GeluMul(gate_.data(), up_.data(), rows_ * ff, gate_.data(), pool_,
                  options_.numerics.isa);
   }
-  Linear(Op::kDown, gate_.data(), c.ff, kOtherBits,
-         {{&w.down, branch_.data()}});
+  Linear(Op::kDown, gate_.data(), ff, kOtherBits, {{&w.down, branch_.data()}});
+}
+
+void Engine::FeedForward(int layer) {
+  const LayerWeights& w = weights_.layers[layer];
+  Mlp(layer);
+  if (w.experts != nullptr) {
+    Norm(branch_.data(), w.experts->mlp_post_norm, branch_.data());
+    const OpScope scope(profile_, Op::kExperts);
+    experts_->AddTo(*w.experts, x_.data(), rows_, branch_.data());
+  }
   AddNorm(w.post_ffw_norm);
 }
 
-void Engine::KeepOutputs(absl::Span<const Chunk> chunks) {
+void Engine::AddPerLayerInput(int layer) {
   const model::GemmaConfig& c = config();
-  // Wanted rows move to the front of x_, which the next step overwrites.
-  output_rows_ = 0;
-  int64_t row = 0;
-  for (const Chunk& chunk : chunks) {
-    const int count = static_cast<int>(chunk.tokens.size());
-    for (int i = std::max(chunk.first_output, 0); i < count; ++i) {
-      std::memmove(x_.data() + output_rows_ * c.hidden,
-                   x_.data() + (row + i) * c.hidden, c.hidden * sizeof(float));
-      ++output_rows_;
+  const LayerWeights& w = weights_.layers[layer];
+  const kernels::Isa isa = options_.numerics.isa;
+  if (w.input) {
+    const int64_t count = rows_ * c.per_layer_width;
+    {
+      const OpScope scope(profile_, Op::kPerLayerInput);
+      input_.Set(x_.data(), rows_, c.hidden, kOtherBits);
+      input_.Multiply(w.input->gate, input_gate_.data());
+      cpu::GeluMul(input_gate_.data(), per_layer_.data() + layer * count, count,
+                   input_gate_.data(), pool_, isa);
+      input_.Set(input_gate_.data(), rows_, c.per_layer_width, kOtherBits);
+      input_.Multiply(w.input->out, branch_.data());
     }
-    row += count;
+    AddNorm(w.input->post_norm);
   }
+  if (w.output_scale != 1) {
+    cpu::Scale(x_.data(), w.output_scale, rows_ * c.hidden, x_.data(), pool_,
+               isa);
+  }
+}
+
+void Engine::KeepOutputs() {
+  const model::GemmaConfig& c = config();
+  output_rows_ = rows_;
   if (output_rows_ == 0) return;
   cpu::RmsNorm(x_.data(), weights_.output_norm.data(), output_rows_, c.hidden,
                static_cast<float>(c.rms_eps), outputs_.data(), pool_,
@@ -260,6 +410,11 @@ absl::Span<float> Engine::Logits(int first, int count) {
   input_.Set(outputs_.data() + int64_t{first} * c.hidden, count, c.hidden,
              kHeadBits);
   input_.Multiply(weights_.embedding, logits_.data());
+  if (c.logit_softcap > 0) {
+    cpu::SoftCap(logits_.data(), static_cast<float>(c.logit_softcap),
+                 int64_t{count} * c.vocab_size, logits_.data(), pool_,
+                 options_.numerics.isa);
+  }
   return absl::MakeSpan(logits_.data(), int64_t{count} * c.vocab_size);
 }
 

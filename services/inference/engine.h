@@ -1,4 +1,4 @@
-// The forward pass of Gemma 3 on quantized weights, for several sequences at
+// The forward pass of Gemma on quantized weights, for several sequences at
 // once, with their key/value caches.
 #ifndef SERVICES_INFERENCE_ENGINE_H_
 #define SERVICES_INFERENCE_ENGINE_H_
@@ -14,6 +14,7 @@
 #include "kernels/base/aligned_buffer.h"
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/rope.h"
+#include "services/inference/experts.h"
 #include "services/inference/gemma_weights.h"
 #include "services/inference/kv_cache.h"
 #include "services/inference/linear_input.h"
@@ -96,9 +97,16 @@ class Engine {
 
   absl::Status Check(absl::Span<const Chunk> chunks) const;
   void Embed(absl::Span<const Chunk> chunks);
-  void SetPositions(absl::Span<const Chunk> chunks);
+  // Goes on with these rows, at their positions.
+  void SetRows(const std::vector<KvRows>& rows);
   void Attention(int layer);
+  // branch_ = the layer's MLP, or MLP and experts.
   void FeedForward(int layer);
+  void Mlp(int layer);
+  // Adds the layer's own input to x_.
+  void AddPerLayerInput(int layer);
+  // per_layer_ of this step's tokens, which x_ holds scaled.
+  void EmbedPerLayer(absl::Span<const Chunk> chunks);
   // out = norm(x) of this step's rows.
   void Norm(const float* x, const std::vector<float>& weight, float* out);
   // x_ += norm(branch_).
@@ -110,9 +118,13 @@ class Engine {
   // Several products of x [M, k], which is quantized once.
   void Linear(Op op, const float* x, int64_t k, cpu::CodeBits bits,
               std::initializer_list<Product> products);
-  // Norms and positions of q_ and k_.
-  void PlaceQueriesAndKeys(int layer);
-  void KeepOutputs(absl::Span<const Chunk> chunks);
+  // Norms of q_, k_ and v_, positions of q_ and k_.
+  void PlaceQueries(int layer);
+  void PlaceKeysAndValues(int layer);
+  const cpu::RopeAngles& Angles(int layer) const;
+  // Goes on with the rows that have an output only.
+  void DropOtherRows(absl::Span<const Chunk> chunks);
+  void KeepOutputs();
 
   const GemmaWeights& weights_;
   const EngineOptions options_;
@@ -121,25 +133,33 @@ class Engine {
   LinearInput input_;
   cpu::RopeAngles angles_global_;
   cpu::RopeAngles angles_local_;
+  std::unique_ptr<Experts> experts_;  // may be null
+  // From here on no layer has keys of its own, so only rows with an output
+  // matter.
+  int first_shared_layer_;
 
   OpProfile* profile_ = nullptr;
 
-  // Of this step.
+  // Of this step: its rows, and those that are still computed.
   std::vector<KvRows> chunk_rows_;
-  int rows_ = 0;  // its tokens, M below
+  std::vector<KvRows> live_rows_;
+  int rows_ = 0;  // tokens of live_rows_, M below
   int output_rows_ = 0;
   // Work space, sized for max_step_tokens rows.
-  kernels::AlignedBuffer<float> x_;         // [M, hidden] residual stream
-  kernels::AlignedBuffer<float> normed_;    // [M, hidden]
-  kernels::AlignedBuffer<float> q_;         // [M, heads, head_dim]
-  kernels::AlignedBuffer<float> k_;         // [M, kv_heads, head_dim]
-  kernels::AlignedBuffer<float> v_;         // [M, kv_heads, head_dim]
-  kernels::AlignedBuffer<float> attended_;  // [M, heads, head_dim]
-  kernels::AlignedBuffer<float> branch_;    // [M, hidden]
-  kernels::AlignedBuffer<float> gate_;      // [M, ff]
-  kernels::AlignedBuffer<float> up_;        // [M, ff]
-  kernels::AlignedBuffer<float> outputs_;   // [M, hidden], final norm applied
-  kernels::AlignedBuffer<float> logits_;    // [kMaxLogitRows, vocabulary]
+  kernels::AlignedBuffer<float> x_;           // [M, hidden] residual stream
+  kernels::AlignedBuffer<float> normed_;      // [M, hidden]
+  kernels::AlignedBuffer<float> q_;           // [M, heads, head_dim]
+  kernels::AlignedBuffer<float> k_;           // [M, kv_heads, head_dim]
+  kernels::AlignedBuffer<float> v_;           // [M, kv_heads, head_dim]
+  std::vector<float> ones_;                   // [head_dim], v_'s norm
+  kernels::AlignedBuffer<float> per_layer_;   // [layers, M, width]
+  kernels::AlignedBuffer<float> input_gate_;  // [M, width]
+  kernels::AlignedBuffer<float> attended_;    // [M, heads, head_dim]
+  kernels::AlignedBuffer<float> branch_;      // [M, hidden]
+  kernels::AlignedBuffer<float> gate_;        // [M, ff]
+  kernels::AlignedBuffer<float> up_;          // [M, ff]
+  kernels::AlignedBuffer<float> outputs_;     // [M, hidden], final norm applied
+  kernels::AlignedBuffer<float> logits_;      // [kMaxLogitRows, vocabulary]
 };
 
 }  // namespace onegrid::inference

@@ -121,7 +121,7 @@ class Oracle {
                     std::sqrt(static_cast<float>(c_.hidden)));
       }
     }
-    for (int layer = 0; layer < c_.layers; ++layer) {
+    for (int layer = 0; layer < c_.layer_count(); ++layer) {
       prefix_ = "blk." + std::to_string(layer) + ".";
       Layer(layer, t, positions, &x);
     }
@@ -165,14 +165,16 @@ class Oracle {
     std::vector<float> q = Linear(in, "attn_q", t);
     std::vector<float> k = Linear(in, "attn_k", t);
     q = Norm(q, "attn_q_norm", t * c_.heads);
-    k = Norm(k, "attn_k_norm", t * c_.kv_heads);
-    q = reference::RopeNeox(q, positions, c_.heads, c_.head_dim, theta, 1);
-    k = reference::RopeNeox(k, positions, c_.kv_heads, c_.head_dim, theta, 1);
+    k = Norm(k, "attn_k_norm", t * c_.layers[0].kv_heads);
+    q = reference::RopeNeox(q, positions, c_.heads, c_.layers[0].head_dim,
+                            theta, 1);
+    k = reference::RopeNeox(k, positions, c_.layers[0].kv_heads,
+                            c_.layers[0].head_dim, theta, 1);
     const reference::AttentionShape shape{t,
                                           t,
                                           c_.heads,
-                                          c_.kv_heads,
-                                          c_.head_dim,
+                                          c_.layers[0].kv_heads,
+                                          c_.layers[0].head_dim,
                                           0,
                                           global ? 0 : c_.sliding_window,
                                           c_.attention_scale};

@@ -17,11 +17,13 @@ namespace onegrid::inference {
 // The rows of one sequence in a step.
 struct KvRows {
   int slot;   // 0..slots-1
-  int count;  // new tokens, at the positions length(slot) and following
+  int count;  // new tokens, at the positions length(slot) + skip and following
+  int skip = 0;  // tokens before them in the same step
 };
 
 // One slot holds one sequence. Memory is taken page by page as sequences grow;
-// in sliding layers pages the window has passed are given back.
+// in sliding layers pages the window has passed are given back. Layers that
+// attend to another's keys and values hold none.
 // Thread-compatible.
 class KvCache {
  public:
@@ -43,15 +45,18 @@ class KvCache {
   // Makes slot `to` hold the same sequence as `from`, in own memory.
   void Copy(int from, int to);
 
-  // Adds k, v [M, kv_heads, head_dim] to `layer` and attends with q [M, heads,
-  // head_dim] to all that is there; out: [M, heads, head_dim]. M is the sum of
-  // the counts, each slot appears once.
-  void AppendAndAttend(int layer, absl::Span<const KvRows> rows, const float* q,
-                       const float* k, const float* v, float* out,
-                       kernels::ThreadPool& pool);
+  // Adds k, v [M, kv_heads, head_dim] to `layer`, which has keys and values of
+  // its own. M is the sum of the counts, each slot appears once, none skips.
+  void Append(int layer, absl::Span<const KvRows> rows, const float* k,
+              const float* v, kernels::ThreadPool& pool);
 
-  // Ends a step: the new tokens, appended to every layer by now, become part
-  // of their sequences.
+  // Attends with q [M, heads, head_dim] of `layer` to all that its keys' layer
+  // holds, this step's tokens included; out: [M, heads, head_dim].
+  void Attend(int layer, absl::Span<const KvRows> rows, const float* q,
+              float* out, kernels::ThreadPool& pool);
+
+  // Ends a step of `rows`, none of which skips: the new tokens, appended to
+  // every layer by now, become part of their sequences.
   void Advance(absl::Span<const KvRows> rows);
 
   // Bytes held now, and the most that full sequences in all slots can take.
@@ -61,29 +66,29 @@ class KvCache {
   int64_t bytes_read(int64_t position) const;
 
  private:
-  void Append(cpu::KvInt8& cache, const float* k, const float* v,
-              int64_t tokens, kernels::ThreadPool& pool) const;
-  void Append(cpu::KvF32& cache, const float* k, const float* v, int64_t tokens,
-              kernels::ThreadPool& pool) const;
   template <typename Cache>
-  void Run(std::vector<Cache>& caches, int layer, absl::Span<const KvRows> rows,
-           const float* q, const float* k, const float* v, float* out,
-           kernels::ThreadPool& pool);
-  cpu::KvLayout Layout() const;
+  void AttendTo(std::vector<Cache>& caches, int layer,
+                absl::Span<const KvRows> rows, const float* q, float* out,
+                kernels::ThreadPool& pool);
+  // Calls use(cache) for the slot's cache in each layer that has one.
+  template <typename Use>
+  void ForEachLayer(int slot, Use use);
+  cpu::KvLayout Layout(int64_t layer) const;
   int64_t Index(int layer, int slot) const {
     return int64_t{layer} * slots() + slot;
   }
   // 0 in global layers.
   int64_t Window(int64_t layer) const;
   // Bytes of one token in one layer.
-  int64_t TokenBytes() const;
+  int64_t TokenBytes(int64_t layer) const;
 
   const model::GemmaConfig config_;
   const Numerics numerics_;
   const int max_context_;
   const int max_rollback_;
   std::vector<int> lengths_;
-  // [layers, slots]; the one that is not in use is empty.
+  // [layers, slots]; the one that is not in use is empty. Layers without keys
+  // of their own have caches that stay empty.
   std::vector<cpu::KvInt8> int8_;
   std::vector<cpu::KvF32> f32_;
 };

@@ -6,8 +6,10 @@ namespace onegrid::inference {
 
 const char* OpName(Op op) {
   static constexpr const char* kNames[kOps] = {
-      "embed",    "norms",      "qkv",  "rope", "attention", "attention output",
-      "gate, up", "activation", "down", "head"};
+      "embed",    "norms",           "qkv",
+      "rope",     "attention",       "attention output",
+      "gate, up", "activation",      "down",
+      "experts",  "per-layer input", "head"};
   return kNames[static_cast<size_t>(op)];
 }
 

@@ -19,12 +19,14 @@ enum class Op {
   kGateUp,
   kActivation,
   kDown,
+  kExperts,        // with their router
+  kPerLayerInput,  // and its embedding
   kHead,
 };
-inline constexpr size_t kOps = 10;
+inline constexpr size_t kOps = 12;
 
 // "embed", "norms", "qkv", "rope", "attention", "attention output", "gate, up",
-// "activation", "down", "head".
+// "activation", "down", "experts", "per-layer input", "head".
 const char* OpName(Op op);
 
 // Seconds by operation. Thread-compatible.

@@ -103,7 +103,7 @@ v1::ServerInfo MakeInfo(const ServedModelOptions& options,
                         const Numerics& numerics, const GemmaWeights& weights,
                         const Engine& engine) {
   v1::ServerInfo info;
-  info.set_architecture("gemma3");
+  info.set_architecture(model::ArchitectureName(weights.config.family));
   info.set_weight_format(WeightFormat(weights));
   info.set_kv_cache(
       numerics.kv_cache == Precision::kInt8
@@ -185,7 +185,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
   const absl::Time start = absl::Now();
   std::vector<std::string> degraded;
   ASSIGN_OR_RETURN(const Numerics numerics, ChooseNumerics(options, &degraded));
-  ASSIGN_OR_RETURN(const auto file, model::GgufFile::Open(options.model_path));
+  ASSIGN_OR_RETURN(auto file, model::GgufFile::Open(options.model_path));
   ASSIGN_OR_RETURN(const std::string sha256, CheckDigest(options));
 
   std::unique_ptr<ServedModel> served(new ServedModel(options.threads.threads));
@@ -201,6 +201,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
                      " tokens, the embedding only ",
                      served->weights_->config.vocab_size, " rows"));
   }
+  if (served->weights_->per_layer) served->file_ = std::move(file);
   EngineOptions engine;
   engine.numerics = numerics;
   engine.max_sequences = options.max_sequences;

@@ -14,6 +14,7 @@
 #include "services/inference/gemma_weights.h"
 #include "services/inference/generation_service.h"
 #include "services/inference/scheduler.h"
+#include "services/model/gguf_reader.h"
 #include "services/model/tokenizer.h"
 
 namespace onegrid::inference {
@@ -61,6 +62,7 @@ class ServedModel {
 
   // In order of construction; destroyed in reverse.
   kernels::ThreadPool pool_;
+  std::unique_ptr<model::GgufFile> file_;  // null if nothing refers to it
   std::unique_ptr<model::Tokenizer> tokenizer_;
   std::unique_ptr<GemmaWeights> weights_;
   std::unique_ptr<Engine> engine_;

@@ -9,6 +9,7 @@
 
 #include "nlohmann/json.hpp"
 #include "services/common/error_info.h"
+#include "services/model/gemma_limits.h"
 #include "services/model/gguf_test_file.h"
 #include "services/model/tensor_names.h"
 
@@ -38,11 +39,11 @@ TEST(Gemma3ConfigTest, ReadsEveryField) {
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->vocab_size, kTinyFirstNormal + 256);
   EXPECT_EQ(config->hidden, 8);
-  EXPECT_EQ(config->ff, 12);
-  EXPECT_EQ(config->layers, 2);
+  EXPECT_EQ(config->layers[1].ff, 12);
+  EXPECT_EQ(config->layer_count(), 2);
   EXPECT_EQ(config->heads, 4);
-  EXPECT_EQ(config->kv_heads, 2);
-  EXPECT_EQ(config->head_dim, 2);
+  EXPECT_EQ(config->layers[0].kv_heads, 2);
+  EXPECT_EQ(config->layers[0].head_dim, 2);
   EXPECT_EQ(config->sliding_window, 4);
   EXPECT_EQ(config->context_length, 64);
   EXPECT_FLOAT_EQ(config->rms_eps, 1e-6);
@@ -56,15 +57,18 @@ TEST(Gemma3ConfigTest, ReadsEveryField) {
 TEST(Gemma3ConfigTest, SixthLayersAreGlobalUnlessTheFileSaysOtherwise) {
   auto config = ConfigOf(TinyGemma3());
   ASSERT_TRUE(config.ok()) << config.status();
-  EXPECT_FALSE(config->IsGlobalLayer(4));
-  EXPECT_TRUE(config->IsGlobalLayer(5));
-  EXPECT_TRUE(config->IsGlobalLayer(11));
+  EXPECT_FALSE(config->IsGlobalLayer(0));
+  EXPECT_FALSE(config->IsGlobalLayer(1));
+  const auto layers = UniformLayers(12, kDefaultPattern, {});
+  EXPECT_FALSE(layers[4].global);
+  EXPECT_TRUE(layers[5].global);
+  EXPECT_TRUE(layers[11].global);
   GgufWriter writer = TinyGemma3();
   writer.Set("gemma3.attention.sliding_window_pattern", uint32_t{2});
   config = ConfigOf(writer);
   ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_FALSE(config->IsGlobalLayer(0));
   EXPECT_TRUE(config->IsGlobalLayer(1));
-  EXPECT_FALSE(config->IsGlobalLayer(2));
 }
 
 TEST(Gemma3ConfigTest, ReadsRopeScalingAndNumbersGivenPerLayer) {
@@ -77,7 +81,7 @@ TEST(Gemma3ConfigTest, ReadsRopeScalingAndNumbersGivenPerLayer) {
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->rope_scaling_factor, 8.0);
   EXPECT_EQ(config->rope_theta_local, 5000.0);
-  EXPECT_EQ(config->kv_heads, 2);
+  EXPECT_EQ(config->layers[0].kv_heads, 2);
   writer.Set("gemma3.rope.scaling.type", std::string("yarn"));
   ExpectRefused(writer, "found 'yarn'", "UNSUPPORTED_ARCHITECTURE");
 }
@@ -88,10 +92,10 @@ TEST(Gemma3ConfigTest, OtherArchitecturesNameFoundAndSupported) {
   const auto config = ConfigOf(writer);
   EXPECT_EQ(config.status().code(), absl::StatusCode::kUnimplemented);
   EXPECT_THAT(std::string(config.status().message()),
-              HasSubstr("found 'llama', supported: 'gemma3'"));
+              HasSubstr("found 'llama', supported: gemma3, gemma4"));
   const auto metadata = common::ErrorMetadata(config.status());
   EXPECT_EQ(metadata.at("found"), "llama");
-  EXPECT_EQ(metadata.at("supported"), "gemma3");
+  EXPECT_EQ(metadata.at("supported"), "gemma3, gemma4");
 }
 
 TEST(Gemma3ConfigTest, MissingKeyAndWrongValuesAreNamed) {
@@ -154,11 +158,9 @@ TEST(Gemma3ConfigTest, HfConfigHoldsTheSameModel) {
 TEST(TensorNamesTest, NamesFollowBothConventions) {
   GemmaConfig config;
   config.hidden = 640;
-  config.ff = 2048;
-  config.layers = 18;
+  config.layers =
+      UniformLayers(18, 6, {.head_dim = 256, .kv_heads = 1, .ff = 2048});
   config.heads = 4;
-  config.kv_heads = 1;
-  config.head_dim = 256;
   const auto linears = GemmaLinears(config);
   ASSERT_EQ(linears.size(), 18u * 7);
   EXPECT_EQ(linears[10].gguf_name, "blk.1.attn_output.weight");

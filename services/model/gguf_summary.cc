@@ -43,7 +43,10 @@ absl::Status AddScales(const GgufFile& file, const GgufFile::Tensor& tensor,
 
 absl::Status AddTensors(const GgufFile& file, const GemmaConfig& config,
                         ModelSummaryBuilder& builder) {
-  std::set<std::string> matrices = {kGgufEmbedding};
+  std::set<std::string> matrices;
+  for (const TableSpec& spec : GemmaTables(config)) {
+    matrices.insert(spec.gguf_name);
+  }
   for (const LinearSpec& spec : GemmaLinears(config)) {
     matrices.insert(spec.gguf_name);
   }

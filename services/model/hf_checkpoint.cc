@@ -28,10 +28,6 @@ absl::Status TensorError(const std::string& path, const std::string& tensor,
                            {{"path", path}, {"tensor", tensor}});
 }
 
-std::string WeightName(const LinearSpec& spec) {
-  return absl::StrCat(spec.hf_name, ".weight");
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<HfCheckpoint>> HfCheckpoint::Open(
@@ -70,19 +66,22 @@ absl::Status HfCheckpoint::CheckTensor(
 }
 
 absl::Status HfCheckpoint::CheckTensors() const {
-  std::set<std::string> known = {kHfEmbedding};
-  RETURN_IF_ERROR(
-      CheckTensor(kHfEmbedding, {config_.vocab_size, config_.hidden}));
+  std::set<std::string> known;
+  for (const TableSpec& spec : GemmaTables(config_)) {
+    known.insert(spec.hf_name);
+    RETURN_IF_ERROR(CheckTensor(spec.hf_name, {spec.rows, spec.cols}));
+  }
   for (const LinearSpec& spec : GemmaLinears(config_)) {
-    known.insert(WeightName(spec));
-    RETURN_IF_ERROR(CheckTensor(WeightName(spec), {spec.out, spec.in}));
+    known.insert(spec.HfWeightName());
+    RETURN_IF_ERROR(CheckTensor(spec.HfWeightName(), spec.HfShape()));
   }
   for (const NormSpec& spec : GemmaNorms(config_)) {
+    if (spec.hf_name.empty()) continue;
     known.insert(spec.hf_name);
-    RETURN_IF_ERROR(CheckTensor(spec.hf_name, {spec.size}));
+    RETURN_IF_ERROR(CheckTensor(spec.hf_name, spec.HfShape()));
   }
   for (const auto& [name, file] : weights_->tensors()) {
-    if (known.count(name) == 0) {
+    if (known.count(name) == 0 && !IsUnusedKv(config_, name)) {
       return TensorError(file->path(), name,
                          "is not part of this architecture");
     }

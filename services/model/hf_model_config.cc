@@ -5,9 +5,11 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "nlohmann/json.hpp"
 #include "services/common/error_info.h"
+#include "services/model/gemma_limits.h"
 #include "services/model/mapped_file.h"
 
 namespace onegrid::model {
@@ -15,12 +17,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr char kArchitecture[] = "gemma3";
-// As in gemma_config.cc: the bounds, and the model whose attention scale
-// differs.
-constexpr int64_t kWidthMax = 1 << 20;
-constexpr int64_t kLayersMax = 1024;
-constexpr int64_t kLayers27B = 62;
+constexpr char kSupported[] = "gemma3, gemma4";
 
 class ConfigReader {
  public:
@@ -30,37 +27,62 @@ class ConfigReader {
   absl::StatusOr<GemmaConfig> Read();
 
  private:
-  absl::Status CheckVariant();
+  // What a layer has unless per_layer_config says otherwise.
+  struct Shape {
+    int64_t layers = 0;
+    int64_t head_dim = 0;
+    int64_t kv_heads = 0;
+    int64_t ff = 0;
+  };
+  absl::Status CheckVariant(GemmaConfig& config);
+  absl::Status ReadShape(Shape& shape, GemmaConfig& config);
+  absl::Status ReadGemma3(const Shape& shape, GemmaConfig& config);
+  absl::Status ReadGemma4(const Shape& shape, GemmaConfig& config);
+  absl::Status ReadGlobalHeads(GemmaConfig& config);
+  absl::Status ReadLayerOverrides(GemmaConfig& config);
+  absl::Status ReadKvSharing(GemmaConfig& config);
+  absl::Status ReadExperts(GemmaConfig& config);
+  absl::Status CheckLayers(const GemmaConfig& config);
   absl::Status ReadRope(GemmaConfig& config);
   absl::Status ReadRopeParameters(const Json& rope, GemmaConfig& config);
   absl::Status ReadScaling(const Json& scaling, GemmaConfig& config);
-  absl::Status ReadPattern(GemmaConfig& config);
+  absl::Status ReadProportional(const Json& scaling, GemmaConfig& config);
+  // Which layers attend globally.
+  absl::Status ReadLayerTypes(const Shape& shape, GemmaConfig& config);
   absl::Status ReadTokenIds(GemmaConfig& config);
 
   // True if the key is there and not null.
   static bool Has(const Json& json, const char* key) {
     return json.contains(key) && !json[key].is_null();
   }
-  absl::Status Int(const char* key, int64_t max, int64_t& value);
+  absl::Status Int(const Json& json, const char* key, int64_t max,
+                   int64_t& value);
+  absl::Status Int(const char* key, int64_t max, int64_t& value) {
+    return Int(json_, key, max, value);
+  }
+  bool IsTrue(const char* key) const {
+    return Has(json_, key) && json_[key] == true;
+  }
   absl::Status Real(const Json& json, const char* key, double& value);
   absl::Status Unsupported(const std::string& what) {
     return common::MakeError(
         absl::StatusCode::kUnimplemented, "UNSUPPORTED_ARCHITECTURE",
         absl::StrCat(path_, ": ", what),
-        {{"path", path_}, {"found", what}, {"supported", kArchitecture}});
+        {{"path", path_}, {"found", what}, {"supported", kSupported}});
   }
 
   const Json& json_;
   const std::string& path_;
 };
 
-absl::Status ConfigReader::Int(const char* key, int64_t max, int64_t& value) {
-  if (!json_.contains(key) || !json_[key].is_number_integer() ||
-      json_[key].get<int64_t>() < 1 || json_[key].get<int64_t>() > max) {
+absl::Status ConfigReader::Int(const Json& json, const char* key, int64_t max,
+                               int64_t& value) {
+  if (!json.contains(key) || !json[key].is_number_integer() ||
+      json[key].get<int64_t>() < 1 || json[key].get<int64_t>() > max) {
     return CorruptFile(
         path_, absl::StrCat(key, ": expected a number from 1 to ", max));
   }
-  value = json_[key].get<int64_t>();
+  value = json[key].get<int64_t>();
   return absl::OkStatus();
 }
 
@@ -75,31 +97,39 @@ absl::Status ConfigReader::Real(const Json& json, const char* key,
   return absl::OkStatus();
 }
 
-absl::Status ConfigReader::CheckVariant() {
+absl::Status ConfigReader::CheckVariant(GemmaConfig& config) {
   const Json* names =
       Has(json_, "architectures") ? &json_["architectures"] : nullptr;
-  if (names == nullptr || !names->is_array() || names->size() != 1 ||
-      (*names)[0] != "Gemma3ForCausalLM") {
+  const bool one = names != nullptr && names->is_array() && names->size() == 1;
+  if (one && (*names)[0] == "Gemma3ForCausalLM") {
+    config.family = GemmaFamily::kGemma3;
+  } else if (one && (*names)[0] == "Gemma4ForCausalLM") {
+    config.family = GemmaFamily::kGemma4;
+  } else {
     return Unsupported(
         absl::StrCat("unsupported architecture: found ",
                      names == nullptr ? "none" : names->dump(-1, ' ', true),
-                     ", supported: [\"Gemma3ForCausalLM\"]"));
+                     ", supported: [\"Gemma3ForCausalLM\"], "
+                     "[\"Gemma4ForCausalLM\"]"));
   }
-  for (const char* key : {"final_logit_softcapping", "attn_logit_softcapping",
-                          "quantization_config"}) {
+  for (const char* key : {"attn_logit_softcapping", "quantization_config"}) {
     if (Has(json_, key)) {
       return Unsupported(absl::StrCat(key, " is set, expected none"));
     }
   }
   const std::pair<const char*, bool> expected[] = {
-      {"attention_bias", false},
-      {"use_bidirectional_attention", false},
-      {"tie_word_embeddings", true}};
+      {"attention_bias", false}, {"tie_word_embeddings", true}};
   for (const auto& [key, value] : expected) {
     if (Has(json_, key) && json_[key] != value) {
       return Unsupported(
           absl::StrCat(key, ": expected ", value ? "true" : "false"));
     }
+  }
+  // "vision" lets image tokens see each other; text is causal.
+  if (Has(json_, "use_bidirectional_attention") &&
+      json_["use_bidirectional_attention"] != false &&
+      json_["use_bidirectional_attention"] != "vision") {
+    return Unsupported("use_bidirectional_attention: expected false");
   }
   if (Has(json_, "hidden_activation") &&
       json_["hidden_activation"] != "gelu_pytorch_tanh") {
@@ -115,12 +145,38 @@ absl::Status ConfigReader::ReadScaling(const Json& scaling,
     return CorruptFile(path_, "rope scaling without a type");
   }
   if (scaling[key] == "default") return absl::OkStatus();
+  if (scaling[key] == "proportional" && config.family == GemmaFamily::kGemma4) {
+    return ReadProportional(scaling, config);
+  }
   if (scaling[key] != "linear") {
     return Unsupported(absl::StrCat("rope type ",
                                     scaling[key].dump(-1, ' ', true),
                                     ", supported: default and linear"));
   }
   return Real(scaling, "factor", config.rope_scaling_factor);
+}
+
+absl::Status ConfigReader::ReadProportional(const Json& scaling,
+                                            GemmaConfig& config) {
+  double part = 1, factor = 1;
+  if (Has(scaling, "partial_rotary_factor")) {
+    RETURN_IF_ERROR(Real(scaling, "partial_rotary_factor", part));
+  }
+  if (Has(scaling, "factor")) RETURN_IF_ERROR(Real(scaling, "factor", factor));
+  if (part > 1 || factor != 1) {
+    return Unsupported(absl::StrCat("partial_rotary_factor ", part,
+                                    " and factor ", factor,
+                                    ": expected at most 1, and 1"));
+  }
+  for (const GemmaLayer& layer : config.layers) {
+    if (!layer.global) continue;
+    // As transformers rounds it.
+    config.rope_global_pairs = static_cast<int64_t>(part * layer.head_dim / 2);
+  }
+  if (config.rope_global_pairs == 0) {
+    return Unsupported("partial_rotary_factor: no pair of a head rotates");
+  }
+  return absl::OkStatus();
 }
 
 absl::Status ConfigReader::ReadRopeParameters(const Json& rope,
@@ -156,33 +212,31 @@ absl::Status ConfigReader::ReadRope(GemmaConfig& config) {
   return ReadScaling(json_["rope_scaling"], config);
 }
 
-absl::Status ConfigReader::ReadPattern(GemmaConfig& config) {
+absl::Status ConfigReader::ReadLayerTypes(const Shape& shape,
+                                          GemmaConfig& config) {
+  const GemmaLayer layer = {
+      .head_dim = shape.head_dim, .kv_heads = shape.kv_heads, .ff = shape.ff};
+  int64_t pattern = kDefaultPattern;
   if (!Has(json_, "layer_types")) {
     for (const char* key :
          {"sliding_window_pattern", "_sliding_window_pattern"}) {
-      if (Has(json_, key)) {
-        return Int(key, kLayersMax, config.sliding_window_pattern);
-      }
+      if (!Has(json_, key)) continue;
+      RETURN_IF_ERROR(Int(key, kLayersMax, pattern));
     }
+    config.layers = UniformLayers(shape.layers, pattern, layer);
     return absl::OkStatus();
   }
   const Json& types = json_["layer_types"];
-  if (!types.is_array() ||
-      static_cast<int64_t>(types.size()) != config.layers) {
+  if (!types.is_array() || static_cast<int64_t>(types.size()) != shape.layers) {
     return CorruptFile(
-        path_, absl::StrCat("layer_types: expected ", config.layers, " names"));
+        path_, absl::StrCat("layer_types: expected ", shape.layers, " names"));
   }
-  config.sliding_window_pattern = config.layers + 1;  // no global layer
-  for (int64_t i = config.layers - 1; i >= 0; --i) {
-    if (types[i] == "full_attention") config.sliding_window_pattern = i + 1;
-  }
-  for (int64_t i = 0; i < config.layers; ++i) {
-    if (types[i] !=
-        (config.IsGlobalLayer(i) ? "full_attention" : "sliding_attention")) {
-      return Unsupported(absl::StrCat(
-          "layer_types: layer ", i, " is ", types[i].dump(-1, ' ', true),
-          ", not in the pattern of every ", config.sliding_window_pattern,
-          "th layer global"));
+  config.layers = UniformLayers(shape.layers, pattern, layer);
+  for (int64_t i = 0; i < shape.layers; ++i) {
+    config.layers[i].global = types[i] == "full_attention";
+    if (!config.layers[i].global && types[i] != "sliding_attention") {
+      return Unsupported(absl::StrCat("layer_types: layer ", i, " is ",
+                                      types[i].dump(-1, ' ', true)));
     }
   }
   return absl::OkStatus();
@@ -209,48 +263,198 @@ absl::Status ConfigReader::ReadTokenIds(GemmaConfig& config) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<GemmaConfig> ConfigReader::Read() {
-  RETURN_IF_ERROR(CheckVariant());
-  GemmaConfig config;
+absl::Status ConfigReader::ReadShape(Shape& shape, GemmaConfig& config) {
   const struct {
     const char* key;
     int64_t max;
     int64_t* value;
   } numbers[] = {
-      {"vocab_size", int64_t{1} << 24, &config.vocab_size},
+      {"vocab_size", kVocabularyMax, &config.vocab_size},
       {"hidden_size", kWidthMax, &config.hidden},
-      {"intermediate_size", kWidthMax, &config.ff},
-      {"num_hidden_layers", kLayersMax, &config.layers},
+      {"intermediate_size", kWidthMax, &shape.ff},
+      {"num_hidden_layers", kLayersMax, &shape.layers},
       {"num_attention_heads", kWidthMax, &config.heads},
-      {"num_key_value_heads", kWidthMax, &config.kv_heads},
-      {"head_dim", kWidthMax, &config.head_dim},
-      {"sliding_window", int64_t{1} << 31, &config.sliding_window},
-      {"max_position_embeddings", int64_t{1} << 31, &config.context_length}};
+      {"num_key_value_heads", kWidthMax, &shape.kv_heads},
+      {"head_dim", kWidthMax, &shape.head_dim},
+      {"sliding_window", kPositionsMax, &config.sliding_window},
+      {"max_position_embeddings", kPositionsMax, &config.context_length}};
   for (const auto& number : numbers) {
     RETURN_IF_ERROR(Int(number.key, number.max, *number.value));
   }
-  if (config.heads % config.kv_heads != 0 || config.head_dim % 2 != 0 ||
-      config.heads * config.head_dim > kWidthMax) {
-    return CorruptFile(path_,
-                       "num_attention_heads, num_key_value_heads and head_dim "
-                       "do not fit each other");
+  return Real(json_, "rms_norm_eps", config.rms_eps);
+}
+
+absl::Status ConfigReader::CheckLayers(const GemmaConfig& config) {
+  for (const GemmaLayer& layer : config.layers) {
+    if (config.heads % layer.kv_heads != 0 || layer.head_dim % 2 != 0 ||
+        config.heads * layer.head_dim > kWidthMax) {
+      return CorruptFile(path_,
+                         "num_attention_heads, num_key_value_heads and "
+                         "head_dim do not fit each other");
+    }
+    if (config.layers[layer.kv_source].kv_heads != layer.kv_heads ||
+        config.layers[layer.kv_source].head_dim != layer.head_dim) {
+      return CorruptFile(path_,
+                         "per_layer_config: a layer differs from the one whose "
+                         "keys and values it shares");
+    }
   }
-  RETURN_IF_ERROR(Real(json_, "rms_norm_eps", config.rms_eps));
-  RETURN_IF_ERROR(ReadRope(config));
-  RETURN_IF_ERROR(ReadPattern(config));
-  RETURN_IF_ERROR(ReadTokenIds(config));
+  return absl::OkStatus();
+}
+
+absl::Status ConfigReader::ReadGemma3(const Shape& shape, GemmaConfig& config) {
+  if (Has(json_, "final_logit_softcapping")) {
+    return Unsupported("final_logit_softcapping is set, expected none");
+  }
+  RETURN_IF_ERROR(ReadLayerTypes(shape, config));
+  // A GGUF file has one number for which layers are global.
+  int64_t pattern = 1;
+  while (pattern <= shape.layers && !config.layers[pattern - 1].global) {
+    ++pattern;
+  }
+  for (int64_t i = 0; i < shape.layers; ++i) {
+    if (config.layers[i].global != ((i + 1) % pattern == 0)) {
+      return Unsupported(absl::StrCat("layer_types: layer ", i,
+                                      " is not in the pattern of every ",
+                                      pattern, "th layer global"));
+    }
+  }
   double query_scale = 0;
   RETURN_IF_ERROR(Real(json_, "query_pre_attn_scalar", query_scale));
-  const double expected =
-      config.layers == kLayers27B
-          ? static_cast<double>(config.hidden) / config.heads
-          : static_cast<double>(config.head_dim);
-  if (query_scale != expected) {
+  if (query_scale != Gemma3QueryScale(config)) {
     return Unsupported(absl::StrCat("query_pre_attn_scalar: found ",
                                     query_scale, ", a GGUF file stands for ",
-                                    expected));
+                                    Gemma3QueryScale(config)));
   }
-  config.attention_scale = 1.0 / std::sqrt(query_scale);
+  config.attention_scale = Gemma3AttentionScale(config);
+  return absl::OkStatus();
+}
+
+// Newer files say it layer by layer.
+absl::Status ConfigReader::ReadGlobalHeads(GemmaConfig& config) {
+  int64_t head_dim = 0, kv_heads = 0;
+  if (Has(json_, "global_head_dim")) {
+    RETURN_IF_ERROR(Int("global_head_dim", kWidthMax, head_dim));
+  }
+  if (Has(json_, "num_global_key_value_heads") && IsTrue("attention_k_eq_v")) {
+    RETURN_IF_ERROR(Int("num_global_key_value_heads", kWidthMax, kv_heads));
+  }
+  for (GemmaLayer& layer : config.layers) {
+    if (!layer.global) continue;
+    if (head_dim > 0) layer.head_dim = head_dim;
+    if (kv_heads > 0) layer.kv_heads = kv_heads;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ConfigReader::ReadLayerOverrides(GemmaConfig& config) {
+  if (!Has(json_, "per_layer_config")) {
+    return ReadGlobalHeads(config);
+  }
+  const Json& overrides = json_["per_layer_config"];
+  if (!overrides.is_object()) {
+    return CorruptFile(path_, "per_layer_config: expected an object");
+  }
+  for (const auto& [name, values] : overrides.items()) {
+    int64_t i = -1;
+    if (!absl::SimpleAtoi(name, &i) || i < 0 || i >= config.layer_count() ||
+        !values.is_object()) {
+      return CorruptFile(
+          path_, absl::StrCat("per_layer_config: expected an object for each "
+                              "layer number, found ",
+                              Json(name).dump(-1, ' ', true)));
+    }
+    for (const auto& [key, value] : values.items()) {
+      if (key == "head_dim") {
+        RETURN_IF_ERROR(
+            Int(values, "head_dim", kWidthMax, config.layers[i].head_dim));
+      } else if (key == "num_key_value_heads") {
+        RETURN_IF_ERROR(Int(values, "num_key_value_heads", kWidthMax,
+                            config.layers[i].kv_heads));
+      } else {
+        return Unsupported(absl::StrCat("per_layer_config: layer ", i, " has ",
+                                        Json(key).dump(-1, ' ', true)));
+      }
+    }
+  }
+  // A GGUF file has one head size for each kind of layer.
+  for (const GemmaLayer& layer : config.layers) {
+    for (const GemmaLayer& other : config.layers) {
+      if (layer.global == other.global && layer.head_dim != other.head_dim) {
+        return Unsupported("per_layer_config: layers of one kind differ");
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ConfigReader::ReadKvSharing(GemmaConfig& config) {
+  int64_t shared = 0;
+  if (Has(json_, "num_kv_shared_layers") &&
+      json_["num_kv_shared_layers"] != 0) {
+    RETURN_IF_ERROR(
+        Int("num_kv_shared_layers", config.layer_count() - 1, shared));
+  }
+  if (!ShareKv(shared, config.layers)) {
+    return CorruptFile(path_, absl::StrCat("num_kv_shared_layers: ", shared,
+                                           " leaves no layer of each kind to "
+                                           "take keys and values from"));
+  }
+  for (int64_t i = 0; i < config.layer_count(); ++i) {
+    GemmaLayer& layer = config.layers[i];
+    layer.value_is_key =
+        layer.global && config.HasKv(i) && IsTrue("attention_k_eq_v");
+    if (!config.HasKv(i) && IsTrue("use_double_wide_mlp")) layer.ff *= 2;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ConfigReader::ReadExperts(GemmaConfig& config) {
+  if (!IsTrue("enable_moe_block")) return absl::OkStatus();
+  RETURN_IF_ERROR(Int("num_experts", kExpertsMax, config.experts));
+  RETURN_IF_ERROR(Int("top_k_experts", config.experts, config.experts_used));
+  return Int("moe_intermediate_size", kWidthMax, config.expert_ff);
+}
+
+absl::Status ConfigReader::ReadGemma4(const Shape& shape, GemmaConfig& config) {
+  RETURN_IF_ERROR(ReadLayerTypes(shape, config));
+  config.layers.back().global = true;  // whatever the file says
+  RETURN_IF_ERROR(ReadLayerOverrides(config));
+  RETURN_IF_ERROR(ReadKvSharing(config));
+  RETURN_IF_ERROR(ReadExperts(config));
+  config.attention_scale = 1;
+  if (Has(json_, "final_logit_softcapping")) {
+    RETURN_IF_ERROR(
+        Real(json_, "final_logit_softcapping", config.logit_softcap));
+  }
+  if (!Has(json_, "hidden_size_per_layer_input") ||
+      json_["hidden_size_per_layer_input"] == 0) {
+    return absl::OkStatus();
+  }
+  RETURN_IF_ERROR(Int("hidden_size_per_layer_input", kWidthMax / shape.layers,
+                      config.per_layer_width));
+  int64_t vocab_size = 0;
+  RETURN_IF_ERROR(
+      Int("vocab_size_per_layer_input", kVocabularyMax, vocab_size));
+  if (vocab_size != config.vocab_size) {
+    return Unsupported(absl::StrCat("vocab_size_per_layer_input: found ",
+                                    vocab_size, ", expected vocab_size, ",
+                                    config.vocab_size));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<GemmaConfig> ConfigReader::Read() {
+  GemmaConfig config;
+  RETURN_IF_ERROR(CheckVariant(config));
+  Shape shape;
+  RETURN_IF_ERROR(ReadShape(shape, config));
+  RETURN_IF_ERROR(config.family == GemmaFamily::kGemma3
+                      ? ReadGemma3(shape, config)
+                      : ReadGemma4(shape, config));
+  RETURN_IF_ERROR(CheckLayers(config));
+  RETURN_IF_ERROR(ReadRope(config));
+  RETURN_IF_ERROR(ReadTokenIds(config));
   return config;
 }
 
@@ -261,37 +465,6 @@ absl::StatusOr<GemmaConfig> ConfigFromHfJson(absl::string_view text,
   const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) return CorruptFile(path, "not a JSON object");
   return ConfigReader(json, path).Read();
-}
-
-std::map<std::string, GgufValue> GemmaMetadata(const GemmaConfig& config) {
-  std::map<std::string, GgufValue> metadata = {
-      {"general.architecture", std::string(kArchitecture)},
-      {"gemma3.attention.layer_norm_rms_epsilon",
-       static_cast<float>(config.rms_eps)},
-      {"gemma3.rope.freq_base", static_cast<float>(config.rope_theta_global)},
-      {"gemma3.rope.freq_base_swa",
-       static_cast<float>(config.rope_theta_local)},
-  };
-  const std::pair<const char*, int64_t> numbers[] = {
-      {"context_length", config.context_length},
-      {"embedding_length", config.hidden},
-      {"block_count", config.layers},
-      {"feed_forward_length", config.ff},
-      {"attention.head_count", config.heads},
-      {"attention.head_count_kv", config.kv_heads},
-      {"attention.key_length", config.head_dim},
-      {"attention.value_length", config.head_dim},
-      {"attention.sliding_window", config.sliding_window},
-      {"attention.sliding_window_pattern", config.sliding_window_pattern}};
-  for (const auto& [key, value] : numbers) {
-    metadata[absl::StrCat("gemma3.", key)] = static_cast<uint32_t>(value);
-  }
-  if (config.rope_scaling_factor != 1.0) {
-    metadata["gemma3.rope.scaling.type"] = std::string("linear");
-    metadata["gemma3.rope.scaling.factor"] =
-        static_cast<float>(config.rope_scaling_factor);
-  }
-  return metadata;
 }
 
 }  // namespace onegrid::model

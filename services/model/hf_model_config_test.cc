@@ -24,13 +24,9 @@ GemmaConfig Sample() {
   GemmaConfig config;
   config.vocab_size = 272;
   config.hidden = 8;
-  config.ff = 12;
-  config.layers = 2;
+  config.layers = UniformLayers(2, 2, {.head_dim = 2, .kv_heads = 2, .ff = 12});
   config.heads = 4;
-  config.kv_heads = 2;
-  config.head_dim = 2;
   config.sliding_window = 4;
-  config.sliding_window_pattern = 2;
   config.context_length = 64;
   config.rms_eps = 1e-5;
   config.rope_theta_global = 2e6;
@@ -47,13 +43,10 @@ json SampleJson() {
 void ExpectSame(const GemmaConfig& a, const GemmaConfig& b) {
   EXPECT_EQ(a.vocab_size, b.vocab_size);
   EXPECT_EQ(a.hidden, b.hidden);
-  EXPECT_EQ(a.ff, b.ff);
-  EXPECT_EQ(a.layers, b.layers);
+  EXPECT_EQ(a.family, b.family);
+  EXPECT_TRUE(a.layers == b.layers);
   EXPECT_EQ(a.heads, b.heads);
-  EXPECT_EQ(a.kv_heads, b.kv_heads);
-  EXPECT_EQ(a.head_dim, b.head_dim);
   EXPECT_EQ(a.sliding_window, b.sliding_window);
-  EXPECT_EQ(a.sliding_window_pattern, b.sliding_window_pattern);
   EXPECT_EQ(a.context_length, b.context_length);
   EXPECT_FLOAT_EQ(a.rms_eps, b.rms_eps);
   EXPECT_EQ(a.rope_theta_global, b.rope_theta_global);

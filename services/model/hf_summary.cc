@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "absl/types/span.h"
 #include "kernels/quant/ct_pack.h"
 #include "kernels/quant/dequantize.h"
@@ -216,15 +217,20 @@ absl::Status FolderReader::AddMatrix(const std::string& module,
 }
 
 absl::Status FolderReader::Read(const GemmaConfig& config) {
-  const std::string embedding(kHfEmbedding,
-                              sizeof(kHfEmbedding) - sizeof(".weight"));
-  RETURN_IF_ERROR(
-      AddMatrix(embedding, kGgufEmbedding, config.vocab_size, config.hidden));
+  for (const TableSpec& spec : GemmaTables(config)) {
+    const std::string module(absl::StripSuffix(spec.hf_name, ".weight"));
+    RETURN_IF_ERROR(AddMatrix(module, spec.gguf_name, spec.rows, spec.cols));
+  }
   for (const LinearSpec& spec : GemmaLinears(config)) {
+    if (spec.experts > 1) {
+      RETURN_IF_ERROR(AddFloats(spec.HfWeightName(), spec.HfShape()));
+      continue;
+    }
     RETURN_IF_ERROR(AddMatrix(spec.hf_name, spec.gguf_name, spec.out, spec.in));
   }
   for (const NormSpec& spec : GemmaNorms(config)) {
-    RETURN_IF_ERROR(AddFloats(spec.hf_name, {spec.size}));
+    if (spec.hf_name.empty()) continue;
+    RETURN_IF_ERROR(AddFloats(spec.hf_name, spec.HfShape()));
   }
   for (const auto& [name, file] : weights_.tensors()) {
     if (taken_.count(name) == 0) builder_.AddOtherTensor(name);

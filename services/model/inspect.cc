@@ -6,6 +6,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
 #include "nlohmann/json.hpp"
 #include "services/common/error_info.h"
@@ -24,10 +25,41 @@ std::string Megabytes(int64_t bytes) {
 
 int64_t GlobalLayers(const GemmaConfig& config) {
   int64_t count = 0;
-  for (int64_t layer = 0; layer < config.layers; ++layer) {
-    count += config.IsGlobalLayer(layer) ? 1 : 0;
+  for (const GemmaLayer& layer : config.layers) {
+    count += layer.global ? 1 : 0;
   }
   return count;
+}
+
+// What the layers have, in their order, each number once: "256 and 512".
+template <typename Get>
+std::string EachOnce(const GemmaConfig& config, Get get) {
+  std::vector<int64_t> numbers;
+  for (const GemmaLayer& layer : config.layers) {
+    if (std::count(numbers.begin(), numbers.end(), get(layer)) == 0) {
+      numbers.push_back(get(layer));
+    }
+  }
+  return absl::StrJoin(numbers, " and ");
+}
+
+int64_t SharedLayers(const GemmaConfig& config) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < config.layer_count(); ++i) {
+    count += config.HasKv(i) ? 0 : 1;
+  }
+  return count;
+}
+
+std::string SharedText(const GemmaConfig& config) {
+  const int64_t shared = SharedLayers(config);
+  if (shared == 0) return "";
+  return absl::StrCat("; ", shared, " attend to earlier layers' keys");
+}
+
+std::string InputText(const GemmaConfig& config) {
+  if (config.per_layer_width == 0) return "";
+  return absl::StrCat(", each layer's own input ", config.per_layer_width);
 }
 
 // A line of the report: what, then its value in a column.
@@ -40,17 +72,33 @@ void ShapeLines(const ModelSummary& s, std::string* text) {
   const int64_t global = GlobalLayers(c);
   Line("format", s.format, text);
   Line("model",
-       absl::StrCat("Gemma 3 text, ",
+       absl::StrCat(c.family == GemmaFamily::kGemma3 ? "Gemma 3" : "Gemma 4",
+                    " text, ",
                     s.size.empty() ? "not of a published size" : s.size),
        text);
   Line("layers",
-       absl::StrCat(c.layers, ": ", global, " global, ", c.layers - global,
-                    " with a window of ", c.sliding_window, " tokens"),
+       absl::StrCat(c.layer_count(), ": ", global, " global, ",
+                    c.layer_count() - global, " with a window of ",
+                    c.sliding_window, " tokens", SharedText(c)),
        text);
-  Line("width", absl::StrCat("hidden ", c.hidden, ", MLP ", c.ff), text);
-  Line("heads",
-       absl::StrCat(c.heads, " of ", c.head_dim, ", key/value ", c.kv_heads),
+  Line("width",
+       absl::StrCat("hidden ", c.hidden, ", MLP ",
+                    EachOnce(c, [](const GemmaLayer& l) { return l.ff; }),
+                    InputText(c)),
        text);
+  Line(
+      "heads",
+      absl::StrCat(c.heads, " of ",
+                   EachOnce(c, [](const GemmaLayer& l) { return l.head_dim; }),
+                   ", key/value ",
+                   EachOnce(c, [](const GemmaLayer& l) { return l.kv_heads; })),
+      text);
+  if (c.experts > 0) {
+    Line("experts",
+         absl::StrCat(c.experts, " of ", c.expert_ff, ", ", c.experts_used,
+                      " used by a token"),
+         text);
+  }
   Line("context", absl::StrCat(c.context_length, " tokens"), text);
 }
 
@@ -116,16 +164,19 @@ std::string Json(const ModelSummary& s) {
   using nlohmann::ordered_json;
   const GemmaConfig& c = s.config;
   ordered_json json = {{"format", s.format},
-                       {"family", "gemma3"},
+                       {"family", ArchitectureName(c.family)},
                        {"size", s.size},
-                       {"layers", c.layers},
+                       {"layers", c.layer_count()},
                        {"global_layers", GlobalLayers(c)},
                        {"sliding_window", c.sliding_window},
                        {"hidden", c.hidden},
-                       {"ff", c.ff},
+                       {"ff", c.max_ff()},
                        {"heads", c.heads},
-                       {"kv_heads", c.kv_heads},
-                       {"head_dim", c.head_dim},
+                       {"kv_heads", c.layers[0].kv_heads},
+                       {"head_dim", c.max_head_dim()},
+                       {"kv_shared_layers", SharedLayers(c)},
+                       {"per_layer_width", c.per_layer_width},
+                       {"experts", c.experts},
                        {"context_length", c.context_length},
                        {"vocab_size", c.vocab_size},
                        {"tensors", s.tensors},

@@ -42,13 +42,10 @@ GemmaConfig TinyConfig() {
   GemmaConfig config;
   config.vocab_size = kTinyFirstNormal + 256;
   config.hidden = 64;
-  config.ff = 96;
-  config.layers = 2;
+  config.layers =
+      UniformLayers(2, 2, {.head_dim = 32, .kv_heads = 1, .ff = 96});
   config.heads = 2;
-  config.kv_heads = 1;
-  config.head_dim = 32;
   config.sliding_window = 16;
-  config.sliding_window_pattern = 2;
   config.context_length = 1024;
   config.attention_scale = 1 / std::sqrt(32.0);
   return config;

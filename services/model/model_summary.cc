@@ -17,17 +17,20 @@ namespace {
 
 // The published sizes, told apart by depth and width.
 std::string SizeName(const GemmaConfig& config) {
+  constexpr GemmaFamily k3 = GemmaFamily::kGemma3, k4 = GemmaFamily::kGemma4;
   constexpr struct {
+    GemmaFamily family;
     const char* name;
     int64_t layers;
     int64_t hidden;
-  } kSizes[] = {{"270M", 18, 640},
-                {"1B", 26, 1152},
-                {"4B", 34, 2560},
-                {"12B", 48, 3840},
-                {"27B", 62, 5376}};
+  } kSizes[] = {{k3, "270M", 18, 640},     {k3, "1B", 26, 1152},
+                {k3, "4B", 34, 2560},      {k3, "12B", 48, 3840},
+                {k3, "27B", 62, 5376},     {k4, "E2B", 35, 1536},
+                {k4, "E4B", 42, 2560},     {k4, "12B", 48, 3840},
+                {k4, "26B-A4B", 30, 2816}, {k4, "31B", 60, 5376}};
   for (const auto& size : kSizes) {
-    if (size.layers == config.layers && size.hidden == config.hidden) {
+    if (size.family == config.family && size.layers == config.layer_count() &&
+        size.hidden == config.hidden) {
       return size.name;
     }
   }
@@ -81,7 +84,9 @@ ModelSummary ModelSummaryBuilder::Finish(int64_t context_tokens,
     return summary_;
   }
   const std::vector<LinearSpec> linears = GemmaLinears(config);
-  const bool all_served = served_types_.size() == linears.size() + 1;
+  const std::vector<TableSpec> tables = GemmaTables(config);
+  const bool all_served =
+      served_types_.size() == linears.size() + tables.size();
   if (!packed_form.empty()) {
     summary_.served_form = packed_form;
   } else {
@@ -95,7 +100,8 @@ ModelSummary ModelSummaryBuilder::Finish(int64_t context_tokens,
         found == served_types_.end() ? imported : found->second, rows, cols);
   };
   for (const LinearSpec& spec : linears) {
-    add(spec.gguf_name, spec.out, spec.in, quant::GgmlType::kQ4_0);
+    add(spec.gguf_name, spec.out, spec.in,
+        spec.layer < 0 ? quant::GgmlType::kQ8_0 : quant::GgmlType::kQ4_0);
   }
   add(kGgufEmbedding, config.vocab_size, config.hidden, quant::GgmlType::kQ8_0);
   summary_.kv_bytes = Int8KvBytes(config, summary_.context);

@@ -117,35 +117,33 @@ absl::StatusOr<QuantPlan> ReadPlan(const YAML::Node& root) {
   return QuantPlan(*grid, std::move(rules));
 }
 
-// "attn_q.weight", ...: what follows "blk.N." in the names of linears.
-const std::set<std::string>& LinearSuffixes() {
-  static const auto* suffixes = [] {
-    GemmaConfig one_layer;
-    one_layer.layers = 1;
-    auto* names = new std::set<std::string>;
-    for (const LinearSpec& spec : GemmaLinears(one_layer)) {
-      names->insert(spec.gguf_name.substr(sizeof("blk.0.") - 1));
-    }
-    return names;
-  }();
-  return *suffixes;
+// The matrices of no layer. A pattern has to be their full name, and without
+// one they are on int8_g32: checkpoints that were made for 4 bits, too, keep
+// more for them.
+bool IsOutsideLayers(absl::string_view name) {
+  return name == kGgufEmbedding || name == kGgufPerLayerEmbedding ||
+         name == kGgufPerLayerProjection;
 }
 
 bool IsLinear(absl::string_view name) {
+  static const auto* suffixes = [] {
+    const std::vector<std::string> names = LinearSuffixes();
+    return new std::set<std::string>(names.begin(), names.end());
+  }();
   const std::vector<std::string> parts =
       absl::StrSplit(name, absl::MaxSplits('.', 2));
   return parts.size() == 3 && parts[0] == "blk" && !parts[1].empty() &&
          std::all_of(parts[1].begin(), parts[1].end(), absl::ascii_isdigit) &&
-         LinearSuffixes().count(parts[2]) > 0;
+         suffixes->count(parts[2]) > 0;
 }
 
 // True if the rule is the one to use for this tensor unless an earlier one is.
 bool Applies(const QuantRule& rule, absl::string_view name) {
-  return name == kGgufEmbedding ? rule.pattern.text() == kGgufEmbedding
-                                : rule.pattern.Matches(name);
+  return IsOutsideLayers(name) ? rule.pattern.text() == name
+                               : rule.pattern.Matches(name);
 }
 
-// The linears, then the embedding.
+// The linears, then the tables.
 struct Matrix {
   std::string name;
   int64_t rows;
@@ -157,7 +155,9 @@ std::vector<Matrix> Matrices(const GemmaConfig& config) {
   for (const LinearSpec& spec : GemmaLinears(config)) {
     matrices.push_back({spec.gguf_name, spec.out, spec.in});
   }
-  matrices.push_back({kGgufEmbedding, config.vocab_size, config.hidden});
+  for (const TableSpec& spec : GemmaTables(config)) {
+    matrices.push_back({spec.gguf_name, spec.rows, spec.cols});
+  }
   return matrices;
 }
 
@@ -165,6 +165,32 @@ std::vector<Matrix> Matrices(const GemmaConfig& config) {
 QuantRule Rule(const std::string& pattern, const Grid& grid,
                const std::string& comment) {
   return {*NamePattern::Parse(pattern), &grid, comment};
+}
+
+QuantPlan MobilePlan(const GemmaConfig& config) {
+  const int64_t layers = config.layer_count();
+  const int64_t late = (layers * 3 + 3) / 7;  // 3/7, to the nearest
+  std::vector<QuantRule> rules;
+  if (config.family == GemmaFamily::kGemma3) {
+    rules.push_back(Rule(kGgufEmbedding, quant::kInt4G32,
+                         "2 bits in the mobile checkpoint of Gemma 4 E2B."));
+  } else {
+    rules.push_back(Rule(kGgufEmbedding, quant::kInt2G64,
+                         "As in the mobile checkpoint of Gemma 4 E2B."));
+  }
+  if (config.per_layer_width > 0) {
+    rules.push_back(Rule(kGgufPerLayerEmbedding, quant::kInt4G32,
+                         "As in that checkpoint: each layer's own input."));
+    rules.push_back(Rule("blk.*.inp_gate.weight", quant::kInt8G32, ""));
+    rules.push_back(Rule("blk.*.proj.weight", quant::kInt8G32, ""));
+  }
+  if (late < layers) {
+    rules.push_back(
+        Rule(absl::StrCat("blk.{", late, "-", layers - 1, "}.ffn_*.weight"),
+             quant::kInt2G64,
+             "As in that checkpoint: the MLP of the last 4/7 of the layers."));
+  }
+  return QuantPlan(quant::kInt4G32, std::move(rules));
 }
 
 }  // namespace
@@ -185,19 +211,7 @@ absl::StatusOr<QuantPlan> QuantPlan::Preset(absl::string_view name,
                      {Rule(kGgufEmbedding, quant::kInt8G32,
                            "Table of the tokens and output head in one.")});
   }
-  if (name == "mobile_e2b") {
-    const int64_t late = (config.layers * 3 + 3) / 7;  // 3/7, to the nearest
-    std::vector<QuantRule> rules = {
-        Rule(kGgufEmbedding, quant::kInt4G32,
-             "2 bits in the mobile checkpoint of Gemma 4 E2B.")};
-    if (late < config.layers) {
-      rules.push_back(Rule(
-          absl::StrCat("blk.{", late, "-", config.layers - 1, "}.ffn_*.weight"),
-          quant::kInt2G64,
-          "As in that checkpoint: the MLP of the last 4/7 of the layers."));
-    }
-    return QuantPlan(quant::kInt4G32, std::move(rules));
-  }
+  if (name == "mobile_e2b") return MobilePlan(config);
   return PlanError(absl::StrCat("no preset is named ", name,
                                 "; there are int4 and mobile_e2b"),
                    {{"preset", std::string(name)}});
@@ -222,7 +236,7 @@ std::string QuantPlan::ToText() const {
 
 absl::StatusOr<const Grid*> QuantPlan::GridFor(
     absl::string_view gguf_tensor_name) const {
-  if (gguf_tensor_name != kGgufEmbedding && !IsLinear(gguf_tensor_name)) {
+  if (!IsOutsideLayers(gguf_tensor_name) && !IsLinear(gguf_tensor_name)) {
     return PlanError(
         absl::StrCat(gguf_tensor_name, " is neither a linear layer nor ",
                      kGgufEmbedding),
@@ -231,7 +245,7 @@ absl::StatusOr<const Grid*> QuantPlan::GridFor(
   for (const QuantRule& rule : rules_) {
     if (Applies(rule, gguf_tensor_name)) return rule.grid;
   }
-  return gguf_tensor_name == kGgufEmbedding ? &quant::kInt8G32 : default_;
+  return IsOutsideLayers(gguf_tensor_name) ? &quant::kInt8G32 : default_;
 }
 
 absl::Status CheckPlan(const QuantPlan& plan, const GemmaConfig& config) {
@@ -251,7 +265,7 @@ absl::Status CheckPlan(const QuantPlan& plan, const GemmaConfig& config) {
                      [&](const Matrix& m) { return Applies(rule, m.name); })) {
       return PlanError(absl::StrCat("rule ", i + 1, ": ", rule.pattern.text(),
                                     " fits no matrix of a model with ",
-                                    config.layers, " layers"),
+                                    config.layer_count(), " layers"),
                        {{"rule", absl::StrCat(i + 1)}});
     }
   }

@@ -25,9 +25,11 @@ struct QuantRule {
 };
 
 // Which grid each matrix of a model is put on: the linears by the first rule
-// that matches, else the default grid. The token embedding, which is the output
-// head too, is matched by its full name "token_embd.weight" only; without such
-// a rule it is int8_g32.
+// that matches, else the default grid. The matrices of no layer are matched by
+// their full names only and without such a rule int8_g32: the token embedding,
+// "token_embd.weight", which is the output head too; in Gemma 4 the table of
+// each layer's own input, "per_layer_token_embd.weight", and its projection,
+// "per_layer_model_proj.weight".
 //
 // As text it is a small YAML file:
 //   default: int4_g32
@@ -48,9 +50,9 @@ class QuantPlan {
   // "mobile_e2b": after the mobile checkpoint of Gemma 4 E2B, of which it
   // follows the widths by layer: attention 4 bits, MLP 4 bits in the first 3/7
   // of the layers (15 of 35) and 2 bits in the rest. It does not follow the
-  // 2-bit embedding (here int4_g32), the one scale per output row (here one per
-  // group) nor the static activation scales.
-  // InvalidArgument (INVALID_QUANT_PLAN): another name; the message lists them.
+  // 2-bit embedding in Gemma 3 (here int4_g32), the one scale per output row
+  // (here one per group) nor the static activation scales. InvalidArgument
+  // (INVALID_QUANT_PLAN): another name; the message lists them.
   static absl::StatusOr<QuantPlan> Preset(absl::string_view name,
                                           const GemmaConfig& config);
 
@@ -58,7 +60,7 @@ class QuantPlan {
   std::string ToText() const;
 
   // InvalidArgument (INVALID_QUANT_PLAN): not the GGUF name of a linear or of
-  // the embedding.
+  // a table.
   absl::StatusOr<const quant::Grid*> GridFor(
       absl::string_view gguf_tensor_name) const;
 
@@ -75,7 +77,7 @@ class QuantPlan {
 // of the model (metadata rule).
 absl::Status CheckPlan(const QuantPlan& plan, const GemmaConfig& config);
 
-// Bytes of all matrices in a GGUF file of the plan, linears and embedding
+// Bytes of all matrices in a GGUF file of the plan, linears and tables
 // (once); norms and metadata are not counted. The plan must pass CheckPlan.
 int64_t PlanBytes(const QuantPlan& plan, const GemmaConfig& config);
 

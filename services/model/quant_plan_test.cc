@@ -18,11 +18,9 @@ GemmaConfig Config270M() {
   GemmaConfig config;
   config.vocab_size = 262144;
   config.hidden = 640;
-  config.ff = 2048;
-  config.layers = 18;
+  config.layers =
+      UniformLayers(18, 6, {.head_dim = 256, .kv_heads = 1, .ff = 2048});
   config.heads = 4;
-  config.kv_heads = 1;
-  config.head_dim = 256;
   return config;
 }
 
@@ -161,7 +159,7 @@ TEST(QuantPlanTest, DeepTextIsAnErrorNotACrash) {
 
 TEST(QuantPlanTest, MobilePresetFollowsTheLayersOfE2B) {
   GemmaConfig config = Config270M();
-  config.layers = 35;
+  config.layers.resize(35);
   QuantPlan plan = *QuantPlan::Preset("mobile_e2b", config);
   EXPECT_EQ(GridName(plan, "blk.14.ffn_up.weight"), "int4_g32");
   EXPECT_EQ(GridName(plan, "blk.15.ffn_gate.weight"), "int2_g64");
@@ -169,7 +167,7 @@ TEST(QuantPlanTest, MobilePresetFollowsTheLayersOfE2B) {
   EXPECT_EQ(GridName(plan, "blk.34.attn_q.weight"), "int4_g32");
   EXPECT_EQ(GridName(plan, kGgufEmbedding), "int4_g32");
   for (const int64_t layers : {1, 2, 3, 18, 26}) {
-    config.layers = layers;
+    config.layers.resize(layers);
     for (const char* name : {"int4", "mobile_e2b"}) {
       EXPECT_TRUE(CheckPlan(*QuantPlan::Preset(name, config), config).ok());
     }
@@ -184,7 +182,7 @@ TEST(QuantPlanTest, UnknownPresetIsRefused) {
 
 TEST(CheckPlanTest, InputsMustBeWholeGroups) {
   GemmaConfig config = Config270M();
-  config.ff = 2080;  // 32 * 65
+  for (GemmaLayer& layer : config.layers) layer.ff = 2080;  // 32 * 65
   EXPECT_TRUE(CheckPlan(Parsed("default: int4_g32"), config).ok());
   const absl::Status status = CheckPlan(Parsed("default: int2_g64"), config);
   EXPECT_THAT(std::string(status.message()),

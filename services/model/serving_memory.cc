@@ -6,6 +6,7 @@
 #include "kernels/quant/ggml_types.h"
 #include "kernels/quant/grid.h"
 #include "services/common/error_info.h"
+#include "services/model/tensor_names.h"
 
 namespace onegrid::model {
 namespace {
@@ -30,29 +31,32 @@ int64_t PackedBytes(quant::GgmlType type, int64_t rows, int64_t cols) {
 }
 
 int64_t Int8KvBytes(const GemmaConfig& config, int64_t context_tokens) {
-  int64_t tokens = 0;
-  for (int64_t layer = 0; layer < config.layers; ++layer) {
+  int64_t bytes = 0;
+  for (int64_t i = 0; i < config.layer_count(); ++i) {
+    if (!config.HasKv(i)) continue;
+    const GemmaLayer& layer = config.layers[i];
     const int64_t held =
-        config.IsGlobalLayer(layer)
-            ? context_tokens
-            : std::min(context_tokens, config.sliding_window +
-                                           kServedStepTokens + kServedRollback +
-                                           kPageTokens);
-    tokens += RoundUp(held, kPageTokens);
+        layer.global ? context_tokens
+                     : std::min(context_tokens,
+                                config.sliding_window + kServedStepTokens +
+                                    kServedRollback + kPageTokens);
+    bytes += RoundUp(held, kPageTokens) * layer.kv_heads *
+             (2 * layer.head_dim + 4 + layer.head_dim / kValueGroup * 4);
   }
-  return tokens * config.kv_heads *
-         (2 * config.head_dim + 4 + config.head_dim / kValueGroup * 4);
+  return bytes;
 }
 
 absl::Status CheckServedShape(const GemmaConfig& config) {
-  const int64_t d = config.head_dim;
-  if (d < 32 || d > 512 || (d & (d - 1)) != 0) {
-    return Unsupported(absl::StrCat(
-        "heads of ", d, ": expected a power of two from 32 to 512"));
+  for (const GemmaLayer& layer : config.layers) {
+    const int64_t d = layer.head_dim;
+    if (d < 32 || d > 512 || (d & (d - 1)) != 0) {
+      return Unsupported(absl::StrCat(
+          "heads of ", d, ": expected a power of two from 32 to 512"));
+    }
   }
-  for (const int64_t inputs : {config.hidden, config.ff, config.heads * d}) {
-    if (inputs % quant::kGroup != 0) {
-      return Unsupported(absl::StrCat("a matrix has ", inputs,
+  for (const LinearSpec& spec : GemmaLinears(config)) {
+    if (spec.in % quant::kGroup != 0) {
+      return Unsupported(absl::StrCat("a matrix has ", spec.in,
                                       " inputs: expected a multiple of ",
                                       quant::kGroup));
     }
