@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <set>
 #include <vector>
 
 #include "absl/container/flat_hash_set.h"
@@ -57,9 +58,25 @@ std::string VocabJson(const Vocabulary& vocabulary) {
   return out + "}";
 }
 
+// Appends a merge to a list that is not closed yet.
+void AppendMerge(absl::string_view left, absl::string_view right,
+                 std::string* list) {
+  absl::StrAppend(list, list->size() > 1 ? ",\n[" : "\n[", Quoted(left), ",",
+                  Quoted(right), "]");
+}
+
+std::string ListedMergesJson(const Vocabulary& vocabulary) {
+  std::string out = "[";
+  for (const VocabularyMerge& merge : vocabulary.merges) {
+    AppendMerge(vocabulary.tokens[merge.left].text,
+                vocabulary.tokens[merge.right].text, &out);
+  }
+  return out + "]";
+}
+
 // Each way to make a normal token of two, in the order in which SentencePiece
 // would merge: best score first.
-std::string MergesJson(const Vocabulary& vocabulary) {
+std::string MergesOfScoresJson(const Vocabulary& vocabulary) {
   absl::flat_hash_set<absl::string_view> normal;
   std::vector<int32_t> order;
   for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
@@ -79,15 +96,16 @@ std::string MergesJson(const Vocabulary& vocabulary) {
           !normal.contains(text.substr(cut))) {
         continue;
       }
-      absl::StrAppend(&out, out.size() > 1 ? ",\n[" : "\n[",
-                      Quoted(text.substr(0, cut)), ",",
-                      Quoted(text.substr(cut)), "]");
+      AppendMerge(text.substr(0, cut), text.substr(cut), &out);
     }
   }
   return out + "]";
 }
 
 std::string TokenizerJson(const Vocabulary& vocabulary) {
+  const std::string merges = vocabulary.kind == TokenizerKind::kMerges
+                                 ? ListedMergesJson(vocabulary)
+                                 : MergesOfScoresJson(vocabulary);
   const std::string bos = vocabulary.tokens[vocabulary.bos_id].text;
   const Json bos_item = {{"SpecialToken", {{"id", bos}, {"type_id", 0}}}};
   const auto sequence = [](const char* id, int type_id) {
@@ -127,7 +145,24 @@ std::string TokenizerJson(const Vocabulary& vocabulary) {
       ",\"continuing_subword_prefix\":null,\"end_of_word_suffix\":null,"
       "\"fuse_unk\":true,\"byte_fallback\":true,\"ignore_merges\":false,\n"
       "\"vocab\":",
-      VocabJson(vocabulary), ",\n\"merges\":", MergesJson(vocabulary), "}}\n");
+      VocabJson(vocabulary), ",\n\"merges\":", merges, "}}\n");
+}
+
+// The mask token, and the control tokens without a role: llama.cpp's converter
+// takes no others for control tokens.
+void AddSpecialTokens(const Vocabulary& vocabulary, Json& config) {
+  if (vocabulary.mask_id >= 0) {
+    config["mask_token"] = vocabulary.tokens[vocabulary.mask_id].text;
+  }
+  const std::set<int32_t> roles = {vocabulary.bos_id, vocabulary.eos_id,
+                                   vocabulary.unknown_id, vocabulary.pad_id,
+                                   vocabulary.mask_id};
+  Json others = Json::array();
+  for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
+    if (!IsControl(vocabulary, id) || roles.count(id) > 0) continue;
+    others.push_back(vocabulary.tokens[id].text);
+  }
+  config["extra_special_tokens"] = others;
 }
 
 absl::StatusOr<std::string> TokenizerConfigJson(const Vocabulary& vocabulary,
@@ -144,9 +179,14 @@ absl::StatusOr<std::string> TokenizerConfigJson(const Vocabulary& vocabulary,
       {"clean_up_tokenization_spaces", false},
       {"spaces_between_special_tokens", false},
   };
-  if (file.Has("gemma3.context_length")) {
-    ASSIGN_OR_RETURN(const uint32_t length,
-                     file.GetU32("gemma3.context_length"));
+  if (vocabulary.kind == TokenizerKind::kMerges) {
+    AddSpecialTokens(vocabulary, config);
+  }
+  const std::string length_key = file.Has("gemma4.context_length")
+                                     ? "gemma4.context_length"
+                                     : "gemma3.context_length";
+  if (file.Has(length_key)) {
+    ASSIGN_OR_RETURN(const uint32_t length, file.GetU32(length_key));
     config["model_max_length"] = length;
   }
   if (file.Has("tokenizer.chat_template")) {
@@ -166,7 +206,9 @@ absl::StatusOr<std::map<std::string, std::string>> HfTokenizerFiles(
   ASSIGN_OR_RETURN(files["tokenizer_config.json"],
                    TokenizerConfigJson(vocabulary, file));
   files["tokenizer.json"] = TokenizerJson(vocabulary);
-  files["tokenizer.model"] = SerializeModelProto(vocabulary);
+  if (vocabulary.kind == TokenizerKind::kScores) {
+    files["tokenizer.model"] = SerializeModelProto(vocabulary);
+  }
   return files;
 }
 

@@ -12,10 +12,11 @@ namespace onegrid::model {
 // The tokenizer of a GGUF file as the files that a Hugging Face model folder
 // holds; file name -> contents:
 //   tokenizer.json         BPE with byte fallback for `tokenizers`; the merges
-//                          are all splits of each token into two others, best
-//                          score first
+//                          are Gemma 4's as they are, for Gemma 3 all splits of
+//                          each token into two others, best score first
 //   tokenizer_config.json  class, special tokens, chat template if there is one
-//   tokenizer.model        SentencePiece model, for converters that want it
+//   tokenizer.model        SentencePiece model, for converters that want it; of
+//                          Gemma 3 only, as it has no place for merges
 // Ids equal those of Tokenizer::Encode with parse_control. About 40 MB and some
 // seconds for 262,144 tokens. Errors: those of VocabularyFromGguf.
 absl::StatusOr<std::map<std::string, std::string>> HfTokenizerFiles(

@@ -1,5 +1,6 @@
 #include "services/model/hf_vocabulary.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <set>
 #include <utility>
@@ -13,15 +14,16 @@
 #include "services/common/error_info.h"
 #include "services/common/files.h"
 #include "services/model/mapped_file.h"
+#include "services/model/merge_list.h"
 #include "services/model/sentencepiece_reader.h"
+#include "services/model/tokenizer_json.h"
 
 namespace onegrid::model {
 namespace {
 
 using Json = nlohmann::json;
 
-// What llama.cpp's converter gives to added and to missing tokens.
-constexpr float kAddedScore = -1000.0f;
+// What llama.cpp's converter gives to missing tokens.
 constexpr float kPadScore = -10000.0f;
 
 // The names by which the converter takes a token for a control token although
@@ -61,11 +63,42 @@ absl::Status AddTokens(const Json& decoder, const std::string& path,
                          entry["special"].is_boolean() &&
                          entry["special"].get<bool>();
     if (special || LooksSpecial(text)) {
-      vocabulary.tokens[id] = {text, kAddedScore, TokenType::kControl};
+      vocabulary.tokens[id] = {text, kNoScore, TokenType::kControl};
     } else {
-      vocabulary.tokens[id] = {UnescapeSpaces(text), kAddedScore,
+      vocabulary.tokens[id] = {UnescapeSpaces(text), kNoScore,
                                TokenType::kUserDefined};
     }
+  }
+  return absl::OkStatus();
+}
+
+// {"eos_token": "<eos>" or {"content": "<eos>", ...}, ...}
+absl::Status NameTokens(const Json& config, const std::string& path,
+                        Vocabulary& vocabulary) {
+  const std::pair<const char*, int32_t*> roles[] = {
+      {"bos_token", &vocabulary.bos_id},
+      {"eos_token", &vocabulary.eos_id},
+      {"pad_token", &vocabulary.pad_id},
+      {"mask_token", &vocabulary.mask_id}};
+  for (const auto& [key, id] : roles) {
+    if (!config.contains(key) || config[key].is_null()) continue;
+    const Json& entry = config[key];
+    const Json name = entry.is_object() && entry.contains("content")
+                          ? entry["content"]
+                          : entry;
+    if (!name.is_string()) {
+      return CorruptFile(path, absl::StrCat(key, " is not a token"));
+    }
+    const std::vector<VocabularyToken>& tokens = vocabulary.tokens;
+    const auto found = std::find_if(
+        tokens.begin(), tokens.end(), [&](const VocabularyToken& token) {
+          return token.text == name.get_ref<const std::string&>();
+        });
+    if (found == tokens.end()) {
+      return CorruptFile(path, absl::StrCat(key, ": no token '",
+                                            name.get<std::string>(), "'"));
+    }
+    *id = static_cast<int32_t>(found - tokens.begin());
   }
   return absl::OkStatus();
 }
@@ -75,7 +108,9 @@ absl::Status ReadConfig(const std::string& path, HfVocabulary& tokenizer) {
   if (text.empty()) return absl::OkStatus();
   const Json config = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!config.is_object()) return CorruptFile(path, "not a JSON object");
-  if (config.contains("added_tokens_decoder")) {
+  if (tokenizer.vocabulary.kind == TokenizerKind::kMerges) {
+    RETURN_IF_ERROR(NameTokens(config, path, tokenizer.vocabulary));
+  } else if (config.contains("added_tokens_decoder")) {
     RETURN_IF_ERROR(
         AddTokens(config["added_tokens_decoder"], path, tokenizer.vocabulary));
   }
@@ -85,30 +120,49 @@ absl::Status ReadConfig(const std::string& path, HfVocabulary& tokenizer) {
   return absl::OkStatus();
 }
 
-}  // namespace
-
-absl::StatusOr<HfVocabulary> ReadHfVocabulary(const std::string& folder,
-                                              int64_t vocab_size) {
-  const std::string model_path = absl::StrCat(folder, "/tokenizer.model");
-  ASSIGN_OR_RETURN(const std::string bytes, common::ReadFile(model_path));
-  HfVocabulary tokenizer;
-  ASSIGN_OR_RETURN(tokenizer.vocabulary,
-                   VocabularyFromModelProto(bytes, model_path));
-  std::vector<VocabularyToken>& tokens = tokenizer.vocabulary.tokens;
-  const auto pieces = static_cast<int64_t>(tokens.size());
+// The vocabulary of tokenizer.model.
+absl::StatusOr<Vocabulary> ReadModelProto(const std::string& path,
+                                          int64_t vocab_size) {
+  ASSIGN_OR_RETURN(const std::string bytes, common::ReadFile(path));
+  ASSIGN_OR_RETURN(Vocabulary vocabulary,
+                   VocabularyFromModelProto(bytes, path));
+  const auto pieces = static_cast<int64_t>(vocabulary.tokens.size());
   if (pieces > vocab_size) {
-    return CorruptFile(model_path,
+    return CorruptFile(path,
                        absl::StrCat("has ", pieces, " tokens, the embedding ",
                                     vocab_size, " rows"));
   }
-  for (VocabularyToken& token : tokens) {
+  for (VocabularyToken& token : vocabulary.tokens) {
     if (token.type == TokenType::kUserDefined && LooksSpecial(token.text)) {
       token.type = TokenType::kControl;
     }
   }
-  for (int64_t id = pieces; id < vocab_size; ++id) {
-    tokens.push_back(
-        {absl::StrCat("[PAD", id, "]"), kPadScore, TokenType::kUnused});
+  return vocabulary;
+}
+
+absl::StatusOr<Vocabulary> ReadTokens(const std::string& folder,
+                                      int64_t vocab_size) {
+  auto proto =
+      ReadModelProto(absl::StrCat(folder, "/tokenizer.model"), vocab_size);
+  if (!absl::IsNotFound(proto.status())) return proto;
+  const std::string path = absl::StrCat(folder, "/tokenizer.json");
+  ASSIGN_OR_RETURN(const std::string text, ReadOptional(path));
+  // Gemma 3's ids need the scores, which a tokenizer.json has not.
+  if (!absl::StrContains(text, "\"<|turn>\"")) return proto;
+  return VocabularyFromTokenizerJson(text, path, vocab_size);
+}
+
+}  // namespace
+
+absl::StatusOr<HfVocabulary> ReadHfVocabulary(const std::string& folder,
+                                              int64_t vocab_size) {
+  HfVocabulary tokenizer;
+  ASSIGN_OR_RETURN(tokenizer.vocabulary, ReadTokens(folder, vocab_size));
+  const bool has_merges = tokenizer.vocabulary.kind == TokenizerKind::kMerges;
+  std::vector<VocabularyToken>& tokens = tokenizer.vocabulary.tokens;
+  for (auto id = static_cast<int64_t>(tokens.size()); id < vocab_size; ++id) {
+    tokens.push_back({absl::StrCat("[PAD", id, "]"),
+                      has_merges ? kNoScore : kPadScore, TokenType::kUnused});
   }
   const std::string config_path =
       absl::StrCat(folder, "/tokenizer_config.json");
@@ -135,8 +189,6 @@ std::map<std::string, GgufValue> TokenizerMetadata(
     types.push_back(static_cast<int32_t>(token.type));
   }
   std::map<std::string, GgufValue> metadata = {
-      {"tokenizer.ggml.model", std::string("llama")},
-      {"tokenizer.ggml.pre", std::string("default")},
       {"tokenizer.ggml.tokens", std::move(texts)},
       {"tokenizer.ggml.scores", std::move(scores)},
       {"tokenizer.ggml.token_type", std::move(types)},
@@ -147,9 +199,20 @@ std::map<std::string, GgufValue> TokenizerMetadata(
       {"tokenizer.ggml.padding_token_id",
        static_cast<uint32_t>(vocabulary.pad_id)},
       {"tokenizer.ggml.add_bos_token", true},
-      {"tokenizer.ggml.add_eos_token", false},
       {"tokenizer.ggml.add_space_prefix", false},
   };
+  if (vocabulary.kind == TokenizerKind::kMerges) {
+    metadata["tokenizer.ggml.model"] = std::string("gemma4");
+    metadata["tokenizer.ggml.merges"] = MergeLines(vocabulary);
+    if (vocabulary.mask_id >= 0) {
+      metadata["tokenizer.ggml.mask_token_id"] =
+          static_cast<uint32_t>(vocabulary.mask_id);
+    }
+  } else {
+    metadata["tokenizer.ggml.model"] = std::string("llama");
+    metadata["tokenizer.ggml.pre"] = std::string("default");
+    metadata["tokenizer.ggml.add_eos_token"] = false;
+  }
   if (!tokenizer.chat_template.empty()) {
     metadata["tokenizer.chat_template"] = tokenizer.chat_template;
   }

@@ -7,7 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "services/model/gguf_value.h"
-#include "services/model/sentencepiece_model.h"
+#include "services/model/vocabulary.h"
 
 namespace onegrid::model {
 
@@ -17,14 +17,18 @@ struct HfVocabulary {
   std::string chat_template;  // empty if there is none
 };
 
-// Reads tokenizer.model and, where they are, tokenizer_config.json and
-// chat_template.jinja, as llama.cpp's converter does: the added tokens of the
-// configuration, and those that look like it, become control or user-defined
-// tokens, and a vocabulary shorter than `vocab_size` (rows of the embedding)
-// is filled up with unused tokens "[PAD<id>]".
-// NotFound: no tokenizer.model. DataLoss (CORRUPT_FILE): a file that is not
-// what its name says, or more tokens than vocab_size. Unimplemented: those of
-// VocabularyFromModelProto.
+// Reads the tokenizer as llama.cpp's converter does:
+// - Of Gemma 3, tokenizer.model: the added tokens of tokenizer_config.json, and
+//   those that look like it, become control or user-defined tokens.
+// - Of Gemma 4, which has none, tokenizer.json (VocabularyFromTokenizerJson);
+//   tokenizer_config.json may name other bos, eos, pad and mask tokens.
+// The chat template is chat_template.jinja or that of tokenizer_config.json. A
+// vocabulary shorter than `vocab_size` (rows of the embedding) is filled up
+// with unused tokens "[PAD<id>]".
+// NotFound: no tokenizer.model, nor a tokenizer.json with Gemma 4's "<|turn>".
+// DataLoss (CORRUPT_FILE): a file that is not what its name says, or more
+// tokens than vocab_size. Unimplemented: those of VocabularyFromModelProto and
+// VocabularyFromTokenizerJson.
 absl::StatusOr<HfVocabulary> ReadHfVocabulary(const std::string& folder,
                                               int64_t vocab_size);
 

@@ -84,6 +84,27 @@ TEST(HostileFilesTest, DamagedGgufFilesNeverCrash) {
   EXPECT_LT(opened, kCopies * 19 / 20);
 }
 
+TEST(HostileFilesTest, DamagedGemma4VocabulariesNeverCrash) {
+  std::mt19937 rng(5);
+  GgufWriter writer;
+  writer.Set("general.architecture", std::string("gemma4"));
+  for (const auto& [key, value] : TinyTokenizerMetadata({"ab", "abc"})) {
+    writer.Set(key, value);
+  }
+  writer.Set("tokenizer.ggml.model", std::string("gemma4"));
+  writer.Set("tokenizer.ggml.merges", std::vector<std::string>{"a b", "ab c"});
+  const std::string path = WriteTestFile("good.gguf", "");
+  ASSERT_TRUE(writer.WriteTo(path).ok());
+  const std::string good = ReadTestFile(path);
+  ASSERT_TRUE(Tokenizer::FromGguf(**GgufFile::Open(path)).ok());
+  int opened = 0;
+  for (int i = 0; i < kCopies; ++i) {
+    opened += ReadGguf(WriteTestFile("bad.gguf", Damaged(good, 1024, rng)));
+  }
+  EXPECT_GT(opened, kCopies / 20);
+  EXPECT_LT(opened, kCopies);
+}
+
 TEST(HostileFilesTest, DamagedShardsNeverCrash) {
   std::mt19937 rng(4);
   std::string paths[2];

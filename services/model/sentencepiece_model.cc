@@ -1,22 +1,20 @@
 #include "services/model/sentencepiece_model.h"
 
-#include <cmath>
 #include <cstring>
 #include <utility>
 
-#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_replace.h"
 #include "absl/strings/string_view.h"
 #include "services/common/error_info.h"
 #include "services/model/mapped_file.h"
+#include "services/model/merge_list.h"
 
 namespace onegrid::model {
 namespace {
 
-constexpr char kEscapedSpace[] = "\xe2\x96\x81";  // U+2581
 constexpr char kTokensKey[] = "tokenizer.ggml.tokens";
+constexpr char kMergesKey[] = "tokenizer.ggml.merges";
 
 // Writes protobuf fields in the wire format.
 class ProtoWriter {
@@ -60,24 +58,25 @@ absl::StatusOr<int32_t> TokenId(const GgufFile& file, const char* name,
   return static_cast<int32_t>(id);
 }
 
-absl::Status CheckKind(const GgufFile& file) {
+absl::StatusOr<TokenizerKind> KindOf(const GgufFile& file) {
   ASSIGN_OR_RETURN(const std::string kind,
                    file.GetString("tokenizer.ggml.model"));
+  if (kind == "gemma4") return TokenizerKind::kMerges;  // Never has a prefix.
   // llama.cpp takes a missing add_space_prefix for true.
   bool space_prefix = true;
   if (file.Has("tokenizer.ggml.add_space_prefix")) {
     ASSIGN_OR_RETURN(space_prefix,
                      file.GetBool("tokenizer.ggml.add_space_prefix"));
   }
-  if (kind == "llama" && !space_prefix) return absl::OkStatus();
+  if (kind == "llama" && !space_prefix) return TokenizerKind::kScores;
   const std::string found =
       absl::StrCat(kind, space_prefix ? " with a space prefix" : "");
   return common::MakeError(
       absl::StatusCode::kUnimplemented, "UNSUPPORTED_TOKENIZER",
       absl::StrCat(file.path(), ": unsupported tokenizer: found '", found,
                    "', supported: 'llama' (SentencePiece) without a space "
-                   "prefix"),
-      {{"path", file.path()}, {"found", found}, {"supported", "llama"}});
+                   "prefix, 'gemma4'"),
+      {{"path", file.path()}, {"found", found}, {"supported", "llama,gemma4"}});
 }
 
 std::string SerializePiece(const VocabularyToken& token, bool is_unknown) {
@@ -93,81 +92,14 @@ std::string SerializePiece(const VocabularyToken& token, bool is_unknown) {
 
 }  // namespace
 
-absl::Status CheckTokens(const std::string& path, absl::string_view list,
-                         const Vocabulary& vocabulary) {
-  absl::flat_hash_set<absl::string_view> texts;
-  bool has_byte[256] = {};
-  for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
-    const VocabularyToken& token = vocabulary.tokens[id];
-    const std::string where = absl::StrCat(list, "[", id, "]");
-    if (token.text.empty()) {
-      return CorruptFile(path, absl::StrCat(where, " is empty"));
-    }
-    if (!texts.insert(token.text).second) {
-      return CorruptFile(path,
-                         absl::StrCat(where, " has the text of another token"));
-    }
-    if (!std::isfinite(token.score)) {
-      return CorruptFile(path,
-                         absl::StrCat(where, ": its score is not finite"));
-    }
-    const int32_t type = static_cast<int32_t>(token.type);
-    if (type < 1 || type > 6) {
-      return CorruptFile(path, absl::StrCat(where,
-                                            ": expected a token type 1 to 6, "
-                                            "found ",
-                                            type));
-    }
-    if (token.type == TokenType::kByte) {
-      const int byte = ByteOfToken(token.text);
-      if (byte < 0) {
-        return CorruptFile(path,
-                           absl::StrCat(where,
-                                        ": a byte token is not named <0x00> to "
-                                        "<0xFF>"));
-      }
-      has_byte[byte] = true;
-    }
-  }
-  for (int byte = 0; byte < 256; ++byte) {
-    if (!has_byte[byte]) {
-      return CorruptFile(path,
-                         absl::StrCat(list, ": no token for byte ", byte));
-    }
-  }
-  return absl::OkStatus();
-}
-
-int ByteOfToken(const std::string& text) {
-  if (text.size() != 6 || text.compare(0, 3, "<0x") != 0 || text[5] != '>') {
-    return -1;
-  }
-  int value = 0;
-  for (const char c : text.substr(3, 2)) {
-    if (c >= '0' && c <= '9') {
-      value = value * 16 + (c - '0');
-    } else if (c >= 'A' && c <= 'F') {
-      value = value * 16 + (c - 'A' + 10);
-    } else {
-      return -1;
-    }
-  }
-  return value;
-}
-
-std::string EscapeSpaces(const std::string& text) {
-  return absl::StrReplaceAll(text, {{" ", kEscapedSpace}});
-}
-
-std::string UnescapeSpaces(const std::string& text) {
-  return absl::StrReplaceAll(text, {{kEscapedSpace, " "}});
-}
-
 absl::StatusOr<Vocabulary> VocabularyFromGguf(const GgufFile& file) {
-  RETURN_IF_ERROR(CheckKind(file));
+  Vocabulary vocabulary;
+  ASSIGN_OR_RETURN(vocabulary.kind, KindOf(file));
   ASSIGN_OR_RETURN(std::vector<std::string> texts, file.GetStrings(kTokensKey));
-  ASSIGN_OR_RETURN(const std::vector<float> scores,
-                   file.GetF32s("tokenizer.ggml.scores"));
+  std::vector<float> scores(texts.size(), kNoScore);
+  if (vocabulary.kind == TokenizerKind::kScores) {
+    ASSIGN_OR_RETURN(scores, file.GetF32s("tokenizer.ggml.scores"));
+  }
   ASSIGN_OR_RETURN(const std::vector<int32_t> types,
                    file.GetI32s("tokenizer.ggml.token_type"));
   if (scores.size() != texts.size() || types.size() != texts.size()) {
@@ -176,7 +108,6 @@ absl::StatusOr<Vocabulary> VocabularyFromGguf(const GgufFile& file) {
                                     texts.size(), " tokens, ", scores.size(),
                                     " scores, ", types.size(), " token types"));
   }
-  Vocabulary vocabulary;
   vocabulary.tokens.reserve(texts.size());
   for (size_t i = 0; i < texts.size(); ++i) {
     vocabulary.tokens.push_back(
@@ -188,6 +119,14 @@ absl::StatusOr<Vocabulary> VocabularyFromGguf(const GgufFile& file) {
   ASSIGN_OR_RETURN(vocabulary.eos_id, TokenId(file, "eos", size));
   ASSIGN_OR_RETURN(vocabulary.unknown_id, TokenId(file, "unknown", size));
   ASSIGN_OR_RETURN(vocabulary.pad_id, TokenId(file, "padding", size));
+  if (vocabulary.kind == TokenizerKind::kScores) return vocabulary;
+  if (file.Has("tokenizer.ggml.mask_token_id")) {
+    ASSIGN_OR_RETURN(vocabulary.mask_id, TokenId(file, "mask", size));
+  }
+  ASSIGN_OR_RETURN(const std::vector<std::string> lines,
+                   file.GetStrings(kMergesKey));
+  RETURN_IF_ERROR(
+      ResolveMergeLines(file.path(), kMergesKey, lines, &vocabulary));
   return vocabulary;
 }
 

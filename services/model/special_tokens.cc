@@ -7,6 +7,8 @@
 namespace onegrid::model {
 namespace {
 
+constexpr char kToolResponse[] = "<|tool_response>";
+
 uint8_t ByteAt(absl::string_view text, size_t i) {
   return static_cast<uint8_t>(text[i]);
 }
@@ -17,8 +19,9 @@ uint32_t PairAt(absl::string_view text, size_t i) {
 
 // llama.cpp takes tokens of these names for control tokens whatever the file
 // says; Gemma 3's files call </s>, the HTML tag, user-defined.
-bool IsEndMarker(absl::string_view text) {
-  return text == "<eos>" || text == "<end_of_turn>" || text == "</s>";
+bool IsEndMarker(const Vocabulary& vocabulary, absl::string_view text) {
+  return vocabulary.kind == TokenizerKind::kScores &&
+         (text == "</s>" || EndsGeneration(text));
 }
 
 // Appends `plain` to out, cut at each occurrence of `special`.
@@ -36,12 +39,30 @@ void CutPlain(absl::string_view plain, absl::string_view special, int32_t id,
 
 }  // namespace
 
+bool EndsGeneration(absl::string_view name) {
+  return name == "<eos>" || name == "<end_of_turn>" || name == "<turn|>" ||
+         name == kToolResponse;
+}
+
+void SetTypesByName(Vocabulary* vocabulary) {
+  if (vocabulary->kind == TokenizerKind::kScores) return;
+  bool has_tools = false;
+  for (VocabularyToken& token : vocabulary->tokens) {
+    if (EndsGeneration(token.text)) token.type = TokenType::kControl;
+    has_tools |= token.text == kToolResponse;
+  }
+  for (VocabularyToken& token : vocabulary->tokens) {
+    if (token.text != "</s>") continue;
+    token.type = has_tools ? TokenType::kNormal : TokenType::kControl;
+  }
+}
+
 SpecialTokens::SpecialTokens(const Vocabulary& vocabulary) {
   for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
     const VocabularyToken& token = vocabulary.tokens[id];
     const bool is_control = token.type == TokenType::kControl ||
                             token.type == TokenType::kUnknown ||
-                            IsEndMarker(token.text);
+                            IsEndMarker(vocabulary, token.text);
     if (!is_control && token.type != TokenType::kUserDefined) continue;
     specials_.push_back({token.text, static_cast<int32_t>(id), is_control});
   }

@@ -9,15 +9,25 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/string_view.h"
-#include "services/model/sentencepiece_model.h"
+#include "services/model/vocabulary.h"
 
 namespace onegrid::model {
 
-// Cuts control and user-defined tokens out of text before SentencePiece sees
-// it, in llama.cpp's order (tokenizer_st_partition): the longest token text
-// first, each everywhere from left to right, then the next on what is left.
-// That is not the same as the longest match at each place.
-// Thread-safe.
+// True for the names of tokens that end what a model generates: "<eos>",
+// Gemma 3's "<end_of_turn>", Gemma 4's "<turn|>" and "<|tool_response>", behind
+// which a tool answers. llama.cpp goes by the name too.
+bool EndsGeneration(absl::string_view name);
+
+// Changes the types of tokens to what llama.cpp makes of them by their names,
+// whatever a "gemma4" file says: those that end generation are control tokens,
+// "</s>" is a normal one beside "<|tool_response>", else a control token.
+// Leaves vocabularies of the kind kScores alone.
+void SetTypesByName(Vocabulary* vocabulary);
+
+// Cuts control and user-defined tokens out of text before BpeMerger sees it, in
+// llama.cpp's order (tokenizer_st_partition): the longest token text first,
+// each everywhere from left to right, then the next on what is left. That is
+// not the same as the longest match at each place. Thread-safe.
 class SpecialTokens {
  public:
   // A run of plain text (id < 0) or one special token.

@@ -2,24 +2,27 @@
 
 #include <utility>
 
-#include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
 #include "services/common/error_info.h"
-#include "services/model/mapped_file.h"
-#include "services/model/utf8.h"
+#include "services/model/sentencepiece_model.h"
 
 namespace onegrid::model {
+namespace {
+
+Vocabulary TypedByName(Vocabulary vocabulary) {
+  SetTypesByName(&vocabulary);
+  return vocabulary;
+}
+
+}  // namespace
 
 Tokenizer::Tokenizer(Vocabulary vocabulary)
-    : vocabulary_(std::move(vocabulary)),
+    : vocabulary_(TypedByName(std::move(vocabulary))),
       specials_(vocabulary_),
       merger_(vocabulary_) {
   end_of_generation_.insert(vocabulary_.eos_id);
   for (int64_t id = 0; id < vocab_size(); ++id) {
-    const VocabularyToken& token = vocabulary_.tokens[id];
-    if (token.text == "<end_of_turn>") end_of_generation_.insert(id);
-    if (token.type == TokenType::kByte) {
-      byte_ids_[ByteOfToken(token.text)] = static_cast<int32_t>(id);
+    if (EndsGeneration(vocabulary_.tokens[id].text)) {
+      end_of_generation_.insert(static_cast<int32_t>(id));
     }
   }
 }
@@ -27,20 +30,7 @@ Tokenizer::Tokenizer(Vocabulary vocabulary)
 absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromGguf(
     const GgufFile& file) {
   ASSIGN_OR_RETURN(Vocabulary vocabulary, VocabularyFromGguf(file));
-  return std::unique_ptr<Tokenizer>(new Tokenizer(std::move(vocabulary)));
-}
-
-void Tokenizer::EncodePlain(absl::string_view text,
-                            std::vector<int32_t>* ids) const {
-  while (!text.empty()) {
-    const size_t valid = ValidUtf8Prefix(text);
-    if (valid > 0) merger_.Encode(text.substr(0, valid), ids);
-    text.remove_prefix(valid);
-    if (!text.empty()) {
-      ids->push_back(byte_ids_[static_cast<uint8_t>(text[0])]);
-      text.remove_prefix(1);
-    }
-  }
+  return std::make_unique<Tokenizer>(std::move(vocabulary));
 }
 
 std::vector<int32_t> Tokenizer::Encode(absl::string_view text, bool add_bos,
@@ -52,7 +42,7 @@ std::vector<int32_t> Tokenizer::Encode(absl::string_view text, bool add_bos,
     if (fragment.id >= 0) {
       ids.push_back(fragment.id);
     } else {
-      EncodePlain(fragment.text, &ids);
+      merger_.Encode(fragment.text, &ids);
     }
   }
   return ids;

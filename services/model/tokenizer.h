@@ -12,14 +12,15 @@
 #include "absl/types/span.h"
 #include "services/model/bpe_merger.h"
 #include "services/model/gguf_reader.h"
-#include "services/model/sentencepiece_model.h"
 #include "services/model/special_tokens.h"
+#include "services/model/vocabulary.h"
 
 namespace onegrid::model {
 
-// Gemma 3's tokenizer, built from the metadata of a GGUF file: BpeMerger
-// merges, this class cuts out control and user-defined tokens first. The ids
-// equal llama.cpp's (tests/parity/tokenizer_parity.py). Thread-safe.
+// The tokenizers of Gemma 3 and Gemma 4: BpeMerger merges, this class cuts out
+// control and user-defined tokens first. The ids equal llama.cpp's and, for
+// Gemma 4, those of Hugging Face's tokenizers (tests/evidence/tokenizers).
+// Thread-safe.
 class Tokenizer {
  public:
   // Errors: those of VocabularyFromGguf. Takes about half a second for 262,144
@@ -27,11 +28,14 @@ class Tokenizer {
   static absl::StatusOr<std::unique_ptr<Tokenizer>> FromGguf(
       const GgufFile& file);
 
+  // Of a vocabulary that VocabularyFromGguf or ReadHfVocabulary has checked.
+  explicit Tokenizer(Vocabulary vocabulary);
+
   // Ids of `text`. add_bos puts the begin-of-sequence token first.
   // parse_control: the texts of control tokens ("<end_of_turn>") become those
-  // tokens; false is right for user data. User-defined tokens (runs of newlines
-  // and spaces, HTML tags) are always tokens. Bytes that are not UTF-8 become
-  // byte tokens.
+  // tokens; false is right for user data. User-defined tokens (Gemma 3's runs
+  // of newlines and spaces and HTML tags, Gemma 4's "<|channel>") are always
+  // tokens. Bytes that are not UTF-8: see BpeMerger.
   std::vector<int32_t> Encode(absl::string_view text, bool add_bos,
                               bool parse_control) const;
 
@@ -48,7 +52,7 @@ class Tokenizer {
   // Empty for an id out of range.
   const std::string& Name(int32_t id) const;
 
-  // True for the end-of-sequence token and for "<end_of_turn>".
+  // True for the file's end-of-sequence token and for EndsGeneration.
   bool IsEndOfGeneration(int32_t id) const {
     return end_of_generation_.contains(id);
   }
@@ -57,18 +61,14 @@ class Tokenizer {
   int32_t bos() const { return vocabulary_.bos_id; }
   int32_t eos() const { return vocabulary_.eos_id; }
   int32_t pad() const { return vocabulary_.pad_id; }
+  // As it was given, but for SetTypesByName.
   const Vocabulary& vocabulary() const { return vocabulary_; }
 
  private:
-  explicit Tokenizer(Vocabulary vocabulary);
-
-  void EncodePlain(absl::string_view text, std::vector<int32_t>* ids) const;
-
   const Vocabulary vocabulary_;
   const SpecialTokens specials_;
   const BpeMerger merger_;
   absl::flat_hash_set<int32_t> end_of_generation_;
-  int32_t byte_ids_[256];
 };
 
 }  // namespace onegrid::model

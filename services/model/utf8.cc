@@ -28,6 +28,39 @@ size_t CharacterLength(absl::string_view text) {
   return length;
 }
 
+// The character at the front of `text`, overlong or a surrogate maybe, and its
+// length; 0 if there is none.
+size_t LooseCharacter(absl::string_view text, uint32_t* code) {
+  const uint8_t lead = static_cast<uint8_t>(text[0]);
+  const size_t length = lead < 0xC0   ? 0
+                        : lead < 0xE0 ? 2
+                        : lead < 0xF0 ? 3
+                        : lead < 0xF8 ? 4
+                                      : 0;
+  if (length == 0 || text.size() < length) return 0;
+  *code = lead & (0xFFu >> (length + 1));
+  for (size_t i = 1; i < length; ++i) {
+    const uint8_t byte = static_cast<uint8_t>(text[i]);
+    if ((byte & 0xC0) != 0x80) return 0;
+    *code = *code << 6 | (byte & 0x3F);
+  }
+  return *code <= 0x10FFFF ? length : 0;
+}
+
+// Appends the shortest form of `code`.
+void AppendCharacter(uint32_t code, std::string* out) {
+  if (code < 0x80) {
+    *out += static_cast<char>(code);
+    return;
+  }
+  const int tails = code < 0x800 ? 1 : code < 0x10000 ? 2 : 3;
+  *out +=
+      static_cast<char>((0xFF00 >> (tails + 1) & 0xFF) | code >> (6 * tails));
+  for (int i = tails - 1; i >= 0; --i) {
+    *out += static_cast<char>(0x80 | (code >> (6 * i) & 0x3F));
+  }
+}
+
 constexpr absl::string_view kSpaces[] = {" ",  // The most frequent first.
                                          "\n",
                                          "\t",
@@ -77,6 +110,21 @@ size_t ValidUtf8Prefix(absl::string_view text) {
     valid += length;
   }
   return valid;
+}
+
+std::string ReplaceInvalidUtf8(absl::string_view text) {
+  std::string out;
+  while (!text.empty()) {
+    const size_t valid = ValidUtf8Prefix(text);
+    out.append(text.data(), valid);
+    text.remove_prefix(valid);
+    if (text.empty()) break;
+    uint32_t code = 0xFFFD;
+    const size_t length = LooseCharacter(text, &code);
+    AppendCharacter(length > 0 ? code : 0xFFFD, &out);
+    text.remove_prefix(length > 0 ? length : 1);
+  }
+  return out;
 }
 
 absl::string_view StripUnicodeSpace(absl::string_view text) {

@@ -42,6 +42,9 @@ CONTROL = ["<bos>", "<eos>", "<pad>", "<unk>", "<mask>", "<start_of_turn>",
            "</table>", "<h1>", "</h1>", "<br>", "<strong>", "</s>", "<s>",
            "<0x0A>", "<0xFF>", "<0x41>", "<|turn>", "[INST]", "<sup>",
            "<code>", "</code>", "<blockquote>", "<unused99999>"]
+GEMMA4_CONTROL = ["<|turn>", "<turn|>", "<|tool>", "<tool|>", "<|tool_call>",
+                  "<tool_call|>", "<|tool_response>", "<tool_response|>",
+                  '<|"|>', "<|think|>", "<|channel>", "<channel|>"]
 RUNS = [" ", "\n", "\t", "\r\n", "\u2581", "\u00a0", " \n", "\n ", "\t "]
 CODE = ["for (int i = 0; i < n; ++i) {", "    return x[i] * 2.5f;", "}",
         "def f(a, *args, **kwargs):", "\treturn {k: v for k, v in a.items()}",
@@ -90,7 +93,7 @@ def _damaged(rng, name):
     return name
 
 
-def _made_up_line(rng):
+def _made_up_line(rng, names):
     parts = []
     for _ in range(rng.randint(1, 24)):
         kind = rng.randrange(8)
@@ -101,7 +104,7 @@ def _made_up_line(rng):
         elif kind == 1:
             parts.append(rng.choice(RUNS) * rng.randint(1, 40))
         elif kind == 2:
-            parts.append(_damaged(rng, rng.choice(CONTROL)))
+            parts.append(_damaged(rng, rng.choice(names)))
         elif kind == 3:
             parts.append(rng.choice(CODE))
         elif kind == 4:
@@ -115,12 +118,13 @@ def _made_up_line(rng):
     return "".join(parts)
 
 
-def mixed_lines(count, seed, system=True):
+def mixed_lines(count, seed, system=True, names=None):
     """`count` strings without U+0000, which llama.cpp's callers cut at. All are
-    made up if `system` is false: then they are the same on every machine."""
+    made up if `system` is false: then they are the same on every machine.
+    `names` are the control tokens to write; default: Gemma 3's."""
     rng = random.Random(seed)
     lines = _system_lines(count // 2) if system else []
     while len(lines) < count:
-        lines.append(_made_up_line(rng))
+        lines.append(_made_up_line(rng, names or CONTROL))
     rng.shuffle(lines)
     return [line.replace("\0", "") for line in lines]
