@@ -25,29 +25,40 @@ int32_t ControlToken(const Vocabulary& vocabulary, absl::string_view name) {
 }  // namespace
 
 absl::StatusOr<ChatTemplate> ChatTemplate::Create(const Tokenizer& tokenizer) {
-  const int32_t start = ControlToken(tokenizer.vocabulary(), kStartOfTurn);
-  const int32_t end = ControlToken(tokenizer.vocabulary(), kEndOfTurn);
+  const Vocabulary& vocabulary = tokenizer.vocabulary();
+  const char* const gemma4_start = TurnMarksOf(ChatFormat::kGemma4).start;
+  const ChatFormat format = ControlToken(vocabulary, gemma4_start) >= 0
+                                ? ChatFormat::kGemma4
+                                : ChatFormat::kGemma3;
+  const TurnMarks marks = TurnMarksOf(format);
+  const int32_t start = ControlToken(vocabulary, marks.start);
+  const int32_t end = ControlToken(vocabulary, marks.end);
   if (start < 0 || end < 0) {
+    const char* const missing = start < 0 ? marks.start : marks.end;
     return common::MakeError(
         absl::StatusCode::kFailedPrecondition, "NO_CHAT_TOKENS",
-        absl::StrCat("the vocabulary has no control token ",
-                     start < 0 ? kStartOfTurn : kEndOfTurn,
+        absl::StrCat("the vocabulary has no control token ", missing,
                      ", so conversations cannot be written in it"),
-        {{"token", start < 0 ? kStartOfTurn : kEndOfTurn}});
+        {{"token", missing}});
   }
-  return ChatTemplate(tokenizer, start, end);
+  return ChatTemplate(tokenizer, format, start, end);
+}
+
+const char* ChatTemplate::name() const {
+  return format_ == ChatFormat::kGemma4 ? "gemma4" : kName;
 }
 
 ChatTokens ChatTemplate::Encode(absl::Span<const Turn> turns,
                                 bool open_answer) const {
   ChatTokens chat;
-  for (const ChatPiece& piece : ChatPieces(turns, open_answer)) {
+  const absl::string_view start = TurnMarksOf(format_).start;
+  for (const ChatPiece& piece : ChatPieces(turns, open_answer, format_)) {
     const auto begin = static_cast<int64_t>(chat.tokens.size());
     if (piece.kind == ChatPiece::Kind::kBos) {
       chat.tokens.push_back(tokenizer_->bos());
     } else if (piece.kind == ChatPiece::Kind::kControl) {
-      chat.tokens.push_back(piece.text == kStartOfTurn ? start_of_turn_
-                                                       : end_of_turn_);
+      chat.tokens.push_back(piece.text == start ? start_of_turn_
+                                                : end_of_turn_);
     } else {
       const std::vector<int32_t> ids = tokenizer_->Encode(
           piece.text, /*add_bos=*/false, /*parse_control=*/false);
@@ -62,21 +73,22 @@ ChatTokens ChatTemplate::Encode(absl::Span<const Turn> turns,
   return chat;
 }
 
-std::string ChatTemplate::Text(absl::Span<const Turn> turns, bool open_answer) {
+std::string ChatTemplate::Text(absl::Span<const Turn> turns, bool open_answer,
+                               ChatFormat format) {
   std::string text;
-  for (const ChatPiece& piece : ChatPieces(turns, open_answer)) {
+  for (const ChatPiece& piece : ChatPieces(turns, open_answer, format)) {
     text += piece.text;
   }
   return text;
 }
 
-std::string ChatTemplate::Digest() {
+std::string ChatTemplate::Digest(ChatFormat format) {
   const Turn turns[] = {{Role::kSystem, " s \n"},
                         {Role::kUser, " u1 "},
                         {Role::kAssistant, "\ta1\n"},
                         {Role::kUser, "u2"},
                         {Role::kAssistant, "a2"}};
-  return common::Sha256Of(Text(turns, /*open_answer=*/true));
+  return common::Sha256Of(Text(turns, /*open_answer=*/true, format));
 }
 
 }  // namespace onegrid::model

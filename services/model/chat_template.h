@@ -1,5 +1,5 @@
-// The chat format of the Gemma 3 family (chat_pieces.h), made of tokens rather
-// than of text.
+// The chat format of a Gemma family (chat_pieces.h), made of tokens rather than
+// of text.
 //
 // For texts without the names of control tokens the ids equal those of the
 // family's Jinja template (tests/parity/chat_template_parity.py). Where a text
@@ -13,12 +13,13 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "services/model/chat_pieces.h"
 #include "services/model/chat_turns.h"
 #include "services/model/tokenizer.h"
 
 namespace onegrid::model {
 
-// What the model writes of an assistant turn, its text and <end_of_turn>:
+// What the model writes of an assistant turn, its text and the end of turn:
 // tokens begin..end-1.
 struct AnswerTokens {
   int64_t turn = 0;  // Index of the turn.
@@ -34,15 +35,17 @@ struct ChatTokens {
 // Thread-safe. The tokenizer must outlive it.
 class ChatTemplate {
  public:
+  // Of Gemma 3. See name().
   static constexpr char kName[] = "gemma3";
-  // SHA-256 of the Jinja template that renders as Text does
+  // SHA-256 of Gemma 3's Jinja template that renders as Text does
   // (tests/parity/chat_template_parity.py): that of the family's
-  // instruction-tuned models.
+  // instruction-tuned models. Gemma 4 has had several.
   static constexpr char kJinjaSha256[] =
       "7de1c58e208eda46e9c7f86397df37ec49883aeece39fb961e0a6b24088dd3c4";
 
-  // FailedPrecondition (NO_CHAT_TOKENS): the vocabulary has no control tokens
-  // <start_of_turn> and <end_of_turn>.
+  // Gemma 4's format for a vocabulary with a control token <|turn>, Gemma 3's
+  // for others. FailedPrecondition (NO_CHAT_TOKENS): the vocabulary has no
+  // control tokens <start_of_turn> and <end_of_turn>, or no <turn|>.
   static absl::StatusOr<ChatTemplate> Create(const Tokenizer& tokenizer);
 
   // The tokens of a conversation. With `open_answer` the opening of an
@@ -50,21 +53,28 @@ class ChatTemplate {
   // RenderProblem(turns) must be "".
   ChatTokens Encode(absl::Span<const Turn> turns, bool open_answer) const;
 
+  // The format: "gemma3" or "gemma4".
+  const char* name() const;
+  ChatFormat format() const { return format_; }
+
   // The text that the family's template renders.
-  static std::string Text(absl::Span<const Turn> turns, bool open_answer);
+  static std::string Text(absl::Span<const Turn> turns, bool open_answer,
+                          ChatFormat format = ChatFormat::kGemma3);
 
   // 64 hex digits: SHA-256 of Text of a fixed conversation that shows every
   // rule. Another format has another digest.
-  static std::string Digest();
+  static std::string Digest(ChatFormat format = ChatFormat::kGemma3);
 
  private:
-  ChatTemplate(const Tokenizer& tokenizer, int32_t start_of_turn,
-               int32_t end_of_turn)
+  ChatTemplate(const Tokenizer& tokenizer, ChatFormat format,
+               int32_t start_of_turn, int32_t end_of_turn)
       : tokenizer_(&tokenizer),
+        format_(format),
         start_of_turn_(start_of_turn),
         end_of_turn_(end_of_turn) {}
 
   const Tokenizer* tokenizer_;
+  ChatFormat format_;
   int32_t start_of_turn_;
   int32_t end_of_turn_;
 };

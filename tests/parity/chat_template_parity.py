@@ -5,9 +5,11 @@
       --tool TOKENIZE_TOOL --node-dir DIR [--conversations 2000] [--seed 1]
   tests/parity/chat_template_parity.py --template FILE --goldens OUT
 
-FILE of --template is the chat template of a Gemma 3 model: a .jinja file, a
-GGUF file with tokenizer.chat_template, or a Python source that has it as
-_CHAT_TEMPLATE. jinja2 renders it as transformers does, llama.cpp tokenizes the
+FILE of --template is the chat template of a Gemma 3 or Gemma 4 model: a .jinja
+file, a GGUF file with tokenizer.chat_template, or a Python source that has it
+as _CHAT_TEMPLATE; the GGUF has a vocabulary of the same family. With
+--drop-empty-thought the empty thought that the templates of Gemma 4 12B and
+more put before an answer is taken off, as in those of the E models. jinja2 renders it as transformers does, llama.cpp tokenizes the
 text with its control tokens, and //services/model:tokenize_tool --chat makes
 tokens of the turns. Prints `chat template: N of M conversations equal`; exits 0
 only if all are equal, 1 if some differ, 2 if a side could not be run.
@@ -38,6 +40,7 @@ SPACES = ["", " ", "\n", "\t\n ", "\r\n", "\v\f", "\x1c\x1f", "\x85", "\xa0",
           "\u1680", "\u2003", "\u2028\u2029", "\u202f", "\u205f", "\u3000",
           "\u200b", "\ufeff", "\x1b"]
 SHOWN_DIFFERENCES_MAX = 5
+EMPTY_THOUGHT = "<|channel>thought\n<channel|>"
 
 
 def read_template(path):
@@ -85,10 +88,11 @@ def conversations(lines, count, seed):
         yield {"messages": messages, "open_answer": bool(rng.randrange(2))}
 
 
-def render(template, case):
-    return template.render(
+def render(template, case, drop_empty_thought=False):
+    text = template.render(
         messages=case["messages"], bos_token="<bos>",
         add_generation_prompt=case["open_answer"])
+    return text.removesuffix(EMPTY_THOUGHT) if drop_empty_thought else text
 
 
 def run(command, lines):
@@ -122,6 +126,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--template", required=True)
     parser.add_argument("--goldens")
+    parser.add_argument("--drop-empty-thought", action="store_true")
     parser.add_argument("--gguf")
     parser.add_argument("--tool")
     parser.add_argument("--node-dir")
@@ -147,7 +152,7 @@ def main():
         parser.error("--gguf, --tool and --node-dir are needed")
     lines = mixed_lines(args.conversations, args.seed)
     cases = list(conversations(lines, args.conversations, args.seed))
-    texts = [render(template, case) for case in cases]
+    texts = [render(template, case, args.drop_empty_thought) for case in cases]
     equal, tokens = compare(args, cases, texts)
     print(f"chat template: {equal} of {len(cases)} conversations equal, "
           f"{tokens} tokens (target {len(cases)})")
