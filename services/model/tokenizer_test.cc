@@ -81,6 +81,9 @@ TEST_F(TokenizerTest, BytesThatAreNotUtf8BecomeBytes) {
   Build({});
   EXPECT_THAT(Encode("a\xff\xc3"), ElementsAre(kA, Byte(0xFF), Byte(0xC3)));
   EXPECT_THAT(Encode(std::string("a\0", 2)), ElementsAre(kA, Byte(0)));
+  // As llama.cpp: what a character cut short lacks is taken from what follows.
+  EXPECT_THAT(Encode("\303aa"), ElementsAre(Byte(0xC3), Byte('a'), kA));
+  EXPECT_THAT(Encode("\200a"), ElementsAre(Byte(0x80), kA));
 }
 
 TEST_F(TokenizerTest, UserDefinedTokensAreAlwaysCutOut) {
