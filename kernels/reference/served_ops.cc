@@ -200,8 +200,14 @@ void ServedRope(const float* cosines, const float* sines, int64_t half,
 }
 
 void ServedRopeAngles(int64_t position, int64_t half, double theta,
-                      double position_scale, float* cosines, float* sines) {
+                      double position_scale, float* cosines, float* sines,
+                      int64_t pairs) {
   for (int64_t i = 0; i < half; ++i) {
+    if (pairs > 0 && i >= pairs) {
+      cosines[i] = 1;
+      sines[i] = 0;
+      continue;
+    }
     const double frequency =
         std::pow(theta, -2.0 * static_cast<double>(i) /
                             static_cast<double>(2 * half)) /
@@ -209,6 +215,14 @@ void ServedRopeAngles(int64_t position, int64_t half, double theta,
     const double angle = static_cast<double>(position) * frequency;
     cosines[i] = static_cast<float>(std::cos(angle));
     sines[i] = static_cast<float>(std::sin(angle));
+  }
+}
+
+void ServedSoftCap(float cap, int64_t count, float* x) {
+  const float twice = 2.0f / cap;
+  for (int64_t i = 0; i < count; ++i) {
+    const float e = ServedExp(x[i] * twice);
+    x[i] = cap * ((e - 1.0f) / (e + 1.0f));
   }
 }
 

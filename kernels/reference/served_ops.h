@@ -45,9 +45,14 @@ void ServedRope(const float* cosines, const float* sines, int64_t half,
                 float* x);
 
 // Cosines and sines [half] of position / position_scale * theta^(-i / half),
-// computed in double.
+// computed in double; with `pairs` above 0, of no rotation from pair `pairs`
+// on.
 void ServedRopeAngles(int64_t position, int64_t half, double theta,
-                      double position_scale, float* cosines, float* sines);
+                      double position_scale, float* cosines, float* sines,
+                      int64_t pairs = 0);
+
+// x [count] = cap * ((e - 1) / (e + 1)) with e = e^(x * (2 / cap)), in place.
+void ServedSoftCap(float cap, int64_t count, float* x);
 
 // e^x for -87 <= x <= 88; x outside is moved there.
 float ServedExp(float x);

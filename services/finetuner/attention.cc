@@ -44,8 +44,15 @@ int64_t KeyRow(const AttentionSpec& spec, const AttentionLayout::Token& token,
 
 at::Tensor Flat(const at::Tensor& t) { return t.view({-1, t.size(-1)}); }
 
+// Norm weights of values: they have none.
+std::vector<float> Ones(int64_t d) {
+  return std::vector<float>(static_cast<size_t>(d), 1.0f);
+}
+
 // Norm and rotation of every query and key row, and the gather of all three.
-BucketTensors Gather(const at::Tensor& qkv, const AttentionSpec& spec,
+// kv: the tensor with keys and values.
+BucketTensors Gather(const at::Tensor& qkv, const at::Tensor& kv,
+                     const AttentionSpec& spec,
                      const AttentionLayout::Bucket& bucket, bool as_served) {
   const int64_t d = spec.head_dim, half = d / 2, padded = bucket.padded;
   const int64_t batch =
@@ -54,9 +61,11 @@ BucketTensors Gather(const at::Tensor& qkv, const AttentionSpec& spec,
   BucketTensors out{at::zeros({batch, group * padded, d}, qkv.options()),
                     at::zeros({batch, padded, d}, qkv.options()),
                     at::zeros({batch, padded, d}, qkv.options())};
-  const Rows in(qkv), q(Flat(out.q)), k(Flat(out.k)), v(Flat(out.v));
+  const Rows in(qkv), kv_in(kv);
+  const Rows q(Flat(out.q)), k(Flat(out.k)), v(Flat(out.v));
   const float* q_norm = spec.q_norm.const_data_ptr<float>();
   const float* k_norm = spec.k_norm.const_data_ptr<float>();
+  const std::vector<float> ones = Ones(d);
   const float* cosines = spec.rope.cosines.const_data_ptr<float>();
   const float* sines = spec.rope.sines.const_data_ptr<float>();
   const float eps = static_cast<float>(spec.eps);
@@ -67,28 +76,29 @@ BucketTensors Gather(const at::Tensor& qkv, const AttentionSpec& spec,
         for (int64_t t = begin; t < end; ++t) {
           const AttentionLayout::Token& token = bucket.tokens[t];
           const int64_t angle = token.position * half;
-          for (int64_t h = 0; h < spec.heads + spec.kv_heads; ++h) {
-            const bool query = h < spec.heads;
-            RmsNormRow(in.Load(token.row, h * d, d, a.data()),
-                       query ? q_norm : k_norm, d, eps, b.data());
+          for (int64_t h = 0; h < spec.heads; ++h) {
+            RmsNormRow(in.Load(token.row, h * d, d, a.data()), q_norm, d, eps,
+                       b.data());
             RopeRow(cosines + angle, sines + angle, half, 1.0f, b.data());
-            if (query) {
-              q.Store(QueryRow(spec, token, h, padded), 0, d, b.data());
-              continue;
-            }
-            if (as_served) quant::FakeQuantizeKey(absl::MakeSpan(b));
-            k.Store(KeyRow(spec, token, h - spec.heads, padded), 0, d,
-                    b.data());
+            q.Store(QueryRow(spec, token, h, padded), 0, d, b.data());
           }
           for (int64_t h = 0; h < spec.kv_heads; ++h) {
-            const int64_t column = (spec.heads + spec.kv_heads + h) * d;
-            const float* value = in.Load(token.row, column, d, a.data());
-            if (as_served) {
-              if (value != a.data()) std::copy(value, value + d, a.data());
-              quant::FakeQuantizeInt8(absl::MakeSpan(a));
-              value = a.data();
+            const int64_t row = KeyRow(spec, token, h, padded);
+            RmsNormRow(
+                kv_in.Load(token.row, spec.k_column + h * d, d, a.data()),
+                k_norm, d, eps, b.data());
+            RopeRow(cosines + angle, sines + angle, half, 1.0f, b.data());
+            if (as_served) quant::FakeQuantizeKey(absl::MakeSpan(b));
+            k.Store(row, 0, d, b.data());
+            const float* value =
+                kv_in.Load(token.row, spec.v_column + h * d, d, a.data());
+            if (spec.norm_values) {
+              RmsNormRow(value, ones.data(), d, eps, b.data());
+            } else {
+              std::copy(value, value + d, b.data());
             }
-            v.Store(KeyRow(spec, token, h, padded), 0, d, value);
+            if (as_served) quant::FakeQuantizeInt8(absl::MakeSpan(b));
+            v.Store(row, 0, d, b.data());
           }
         }
       });
@@ -166,15 +176,14 @@ void CopyHeads(const AttentionSpec& spec, const AttentionLayout::Bucket& bucket,
       });
 }
 
-// Takes gradients of the rotated, normed rows back to the projection's output.
-void ScatterGrad(const AttentionSpec& spec,
-                 const AttentionLayout::Bucket& bucket, const at::Tensor& qkv,
-                 const BucketTensors& grad, const at::Tensor& d_qkv) {
+// Takes gradients of the rotated, normed queries back to their projection.
+void ScatterQueryGrad(const AttentionSpec& spec,
+                      const AttentionLayout::Bucket& bucket,
+                      const at::Tensor& qkv, const at::Tensor& grad_q,
+                      const at::Tensor& d_qkv) {
   const int64_t d = spec.head_dim, half = d / 2, padded = bucket.padded;
-  const Rows in(qkv), out(d_qkv);
-  const Rows dq(Flat(grad.q)), dk(Flat(grad.k)), dv(Flat(grad.v));
-  const float* q_norm = spec.q_norm.const_data_ptr<float>();
-  const float* k_norm = spec.k_norm.const_data_ptr<float>();
+  const Rows in(qkv), out(d_qkv), dq(Flat(grad_q));
+  const float* norm = spec.q_norm.const_data_ptr<float>();
   const float* cosines = spec.rope.cosines.const_data_ptr<float>();
   const float* sines = spec.rope.sines.const_data_ptr<float>();
   const float eps = static_cast<float>(spec.eps);
@@ -185,25 +194,61 @@ void ScatterGrad(const AttentionSpec& spec,
         for (int64_t t = begin; t < end; ++t) {
           const AttentionLayout::Token& token = bucket.tokens[t];
           const int64_t angle = token.position * half;
-          for (int64_t h = 0; h < spec.heads + spec.kv_heads; ++h) {
-            const bool query = h < spec.heads;
+          for (int64_t h = 0; h < spec.heads; ++h) {
             const float* g =
-                query
-                    ? dq.Load(QueryRow(spec, token, h, padded), 0, d, b.data())
-                    : dk.Load(KeyRow(spec, token, h - spec.heads, padded), 0, d,
-                              b.data());
+                dq.Load(QueryRow(spec, token, h, padded), 0, d, b.data());
             if (g != b.data()) std::copy(g, g + d, b.data());
             RopeRow(cosines + angle, sines + angle, half, -1.0f, b.data());
-            const float* w = query ? q_norm : k_norm;
             const float* x = in.Load(token.row, h * d, d, a.data());
-            const float r = RmsNormRow(x, w, d, eps, c.data());
-            RmsNormGradRow(x, w, b.data(), r, d, c.data());
+            const float r = RmsNormRow(x, norm, d, eps, c.data());
+            RmsNormGradRow(x, norm, b.data(), r, d, c.data());
             out.Store(token.row, h * d, d, c.data());
           }
+        }
+      });
+}
+
+// The same of keys and values.
+void ScatterKvGrad(const AttentionSpec& spec,
+                   const AttentionLayout::Bucket& bucket, const at::Tensor& kv,
+                   const BucketTensors& grad, const at::Tensor& d_kv) {
+  const int64_t d = spec.head_dim, half = d / 2, padded = bucket.padded;
+  const Rows in(kv), out(d_kv), dk(Flat(grad.k)), dv(Flat(grad.v));
+  const float* norm = spec.k_norm.const_data_ptr<float>();
+  const std::vector<float> ones = Ones(d);
+  const float* cosines = spec.rope.cosines.const_data_ptr<float>();
+  const float* sines = spec.rope.sines.const_data_ptr<float>();
+  const float eps = static_cast<float>(spec.eps);
+  at::parallel_for(
+      0, static_cast<int64_t>(bucket.tokens.size()), kTokenGrain,
+      [&](int64_t begin, int64_t end) {
+        std::vector<float> a(d), b(d), c(d), e(d);
+        for (int64_t t = begin; t < end; ++t) {
+          const AttentionLayout::Token& token = bucket.tokens[t];
+          const int64_t angle = token.position * half;
           for (int64_t h = 0; h < spec.kv_heads; ++h) {
-            const int64_t column = (spec.heads + spec.kv_heads + h) * d;
-            out.Store(token.row, column, d,
-                      dv.Load(KeyRow(spec, token, h, padded), 0, d, a.data()));
+            const int64_t row = KeyRow(spec, token, h, padded);
+            const int64_t k_column = spec.k_column + h * d;
+            const int64_t v_column = spec.v_column + h * d;
+            const float* g = dk.Load(row, 0, d, b.data());
+            if (g != b.data()) std::copy(g, g + d, b.data());
+            RopeRow(cosines + angle, sines + angle, half, -1.0f, b.data());
+            const float* x = in.Load(token.row, k_column, d, a.data());
+            const float r = RmsNormRow(x, norm, d, eps, c.data());
+            RmsNormGradRow(x, norm, b.data(), r, d, c.data());
+            g = dv.Load(row, 0, d, b.data());
+            if (spec.norm_values) {
+              x = in.Load(token.row, v_column, d, a.data());
+              const float s = RmsNormRow(x, ones.data(), d, eps, e.data());
+              RmsNormGradRow(x, ones.data(), g, s, d, e.data());
+              g = e.data();
+            }
+            if (v_column == k_column) {  // One projection gives both.
+              for (int64_t i = 0; i < d; ++i) c[i] += g[i];
+            } else {
+              out.Store(token.row, v_column, d, g);
+            }
+            out.Store(token.row, k_column, d, c.data());
           }
         }
       });
@@ -212,19 +257,24 @@ void ScatterGrad(const AttentionSpec& spec,
 class AttentionFunction : public Function<AttentionFunction> {
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& qkv,
+                            const at::Tensor& kv, bool own,
                             const AttentionSpec* spec,
                             const AttentionLayout* layout, bool as_served) {
     at::Tensor out =
         at::empty({qkv.size(0), spec->heads * spec->head_dim}, qkv.options());
     variable_list saved = {qkv};
+    if (!own) saved.push_back(kv);
     for (const AttentionLayout::Bucket& bucket : layout->buckets) {
-      const BucketTensors x = Gather(qkv, *spec, bucket, as_served);
+      const BucketTensors x = Gather(qkv, kv, *spec, bucket, as_served);
       at::Tensor p = at::bmm(x.q, x.k.transpose(1, 2));
       Softmax(*spec, bucket, p);
       CopyHeads(*spec, bucket, out, at::bmm(p, x.v), /*scatter=*/true);
       saved.insert(saved.end(), {x.q, x.k, x.v, p});
     }
-    if (qkv.requires_grad()) ctx->save_for_backward(saved);
+    if (qkv.requires_grad() || kv.requires_grad()) {
+      ctx->save_for_backward(saved);
+    }
+    ctx->saved_data["own"] = own;
     ctx->saved_data["spec"] = reinterpret_cast<int64_t>(spec);
     ctx->saved_data["layout"] = reinterpret_cast<int64_t>(layout);
     return out;
@@ -235,11 +285,14 @@ class AttentionFunction : public Function<AttentionFunction> {
         reinterpret_cast<const AttentionSpec*>(ctx->saved_data["spec"].toInt());
     const auto* layout = reinterpret_cast<const AttentionLayout*>(
         ctx->saved_data["layout"].toInt());
+    const bool own = ctx->saved_data["own"].toBool();
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor& qkv = saved[0];
+    const at::Tensor& kv = own ? qkv : saved[1];
     const at::Tensor d_out = grads[0].contiguous();
     at::Tensor d_qkv = at::empty(qkv.sizes(), qkv.options());
-    size_t next = 1;
+    at::Tensor d_kv = own ? d_qkv : at::zeros(kv.sizes(), kv.options());
+    size_t next = own ? 1 : 2;
     for (const AttentionLayout::Bucket& bucket : layout->buckets) {
       const at::Tensor &q = saved[next], &k = saved[next + 1],
                        &v = saved[next + 2], &p = saved[next + 3];
@@ -250,9 +303,12 @@ class AttentionFunction : public Function<AttentionFunction> {
       SoftmaxGrad(*spec, p, d_s);
       const BucketTensors grad{at::bmm(d_s, k), at::bmm(d_s.transpose(1, 2), q),
                                at::bmm(p.transpose(1, 2), d_o)};
-      ScatterGrad(*spec, bucket, qkv, grad, d_qkv);
+      ScatterQueryGrad(*spec, bucket, qkv, grad.q, d_qkv);
+      ScatterKvGrad(*spec, bucket, kv, grad, d_kv);
     }
-    return {d_qkv, at::Tensor(), at::Tensor(), at::Tensor()};
+    return {d_qkv,        own ? at::Tensor() : d_kv,
+            at::Tensor(), at::Tensor(),
+            at::Tensor(), at::Tensor()};
   }
 };
 
@@ -278,7 +334,7 @@ AttentionLayout MakeAttentionLayout(const PackedSequence& sequence) {
 }
 
 RopeTable MakeRopeTable(int64_t positions, int64_t head_dim, double theta,
-                        double scaling_factor) {
+                        double scaling_factor, int64_t pairs) {
   const int64_t half = head_dim / 2;
   RopeTable table{at::empty({positions, half}, at::kFloat),
                   at::empty({positions, half}, at::kFloat)};
@@ -286,7 +342,9 @@ RopeTable MakeRopeTable(int64_t positions, int64_t head_dim, double theta,
   float* sines = table.sines.mutable_data_ptr<float>();
   for (int64_t j = 0; j < half; ++j) {
     const double frequency =
-        std::pow(theta, -2.0 * j / head_dim) / scaling_factor;
+        pairs > 0 && j >= pairs
+            ? 0
+            : std::pow(theta, -2.0 * j / head_dim) / scaling_factor;
     for (int64_t p = 0; p < positions; ++p) {
       cosines[p * half + j] = static_cast<float>(std::cos(p * frequency));
       sines[p * half + j] = static_cast<float>(std::sin(p * frequency));
@@ -295,9 +353,13 @@ RopeTable MakeRopeTable(int64_t positions, int64_t head_dim, double theta,
   return table;
 }
 
-at::Tensor Attention(const at::Tensor& qkv, const AttentionSpec& spec,
-                     const AttentionLayout& layout, bool as_served) {
-  return AttentionFunction::apply(qkv, &spec, &layout, as_served);
+at::Tensor Attention(const at::Tensor& q, const at::Tensor& kv,
+                     const AttentionSpec& spec, const AttentionLayout& layout,
+                     bool as_served) {
+  // A function of autograd takes no undefined tensor.
+  const bool own = !kv.defined();
+  return AttentionFunction::apply(q, own ? q : kv, own, &spec, &layout,
+                                  as_served);
 }
 
 }  // namespace onegrid::finetuner

@@ -39,8 +39,9 @@ struct RopeTable {
   at::Tensor sines;
 };
 
+// With `pairs` above 0 only the first so many of the head_dim / 2 pairs rotate.
 RopeTable MakeRopeTable(int64_t positions, int64_t head_dim, double theta,
-                        double scaling_factor);
+                        double scaling_factor, int64_t pairs = 0);
 
 // One layer's attention, all but its projections.
 struct AttentionSpec {
@@ -48,19 +49,27 @@ struct AttentionSpec {
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
   int64_t window = 0;  // A query sees this many positions, its own included.
+  // Where keys and values begin in the projection that has them; values may be
+  // the keys before norm and rotation.
+  int64_t k_column = 0;
+  int64_t v_column = 0;
+  bool norm_values = false;  // Each to a mean square of 1.
   double scale = 0;
   double eps = 0;
   at::Tensor q_norm;  // [head_dim] float32
-  at::Tensor k_norm;
+  at::Tensor k_norm;  // Of the layer whose keys these are.
   RopeTable rope;
 };
 
-// qkv [T, (heads + 2 kv_heads) * head_dim]: q, k, v side by side, straight from
-// their projection -> [T, heads * head_dim] of the same type. `spec` and
-// `layout` must outlive the backward pass. as_served: keys and values are
-// rounded as in the inference service's cache, gradients pass straight through.
-at::Tensor Attention(const at::Tensor& qkv, const AttentionSpec& spec,
-                     const AttentionLayout& layout, bool as_served);
+// q [T, columns]: heads * head_dim of queries, then, unless `kv` is defined,
+// keys and values, straight from their projection -> [T, heads * head_dim] of
+// the same type. kv [T, columns] is another layer's q, whose keys and values
+// are attended to; gradients go to both. `spec` and `layout` must outlive the
+// backward pass. as_served: keys and values are rounded as in the inference
+// service's cache, gradients pass straight through.
+at::Tensor Attention(const at::Tensor& q, const at::Tensor& kv,
+                     const AttentionSpec& spec, const AttentionLayout& layout,
+                     bool as_served);
 
 }  // namespace onegrid::finetuner
 

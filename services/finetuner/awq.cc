@@ -16,10 +16,6 @@ namespace onegrid::finetuner {
 namespace {
 
 constexpr int kExponents = 20;
-// Position of v and up among a layer's linears; the norms that feed the groups
-// among a layer's norms.
-constexpr int kValue = 2, kUp = 5;
-constexpr int kAttentionNorm = 0, kMlpNorm = 4, kNormsPerLayer = 6;
 
 // Squared output error of rounding the members of a group with their columns
 // scaled by t.
@@ -85,42 +81,67 @@ void DivideNorm(const at::Tensor& t, std::vector<float>* norm) {
       .div_(t);
 }
 
+// Whether something before the group can take its scales: a norm's weight, or
+// the rows of a linear. Gemma 4 norms its values, so rows of v can't; nothing
+// weighs what the layer's own input is computed from.
+bool HasScales(LinearGroup group, const model::GemmaConfig& config) {
+  switch (group) {
+    case LinearGroup::kInputGate:
+    case LinearGroup::kInputOut:
+      return false;
+    case LinearGroup::kOutput:
+      return config.family == model::GemmaFamily::kGemma3;
+    default:
+      return true;
+  }
+}
+
 // Scales one group of one layer of `checkpoint`.
 absl::Status ScaleGroup(int64_t layer, LinearGroup group,
                         const ModelGrids& grids,
                         const InputStatistics& statistics,
                         FloatCheckpoint* checkpoint) {
-  const GroupSpan span = LinearsOf(group);
-  const auto first = static_cast<size_t>(layer * kLinearsPerLayer);
-  const absl::Span<at::Tensor> linears =
-      absl::MakeSpan(checkpoint->linears).subspan(first, kLinearsPerLayer);
+  const model::GemmaConfig& config = checkpoint->config;
+  const LinearLayout layout(checkpoint->specs);
+  const GroupSpan span = layout.Of(layer, group);
   const auto begin = static_cast<size_t>(span.begin);
   const auto count = static_cast<size_t>(span.end - span.begin);
-  const model::GemmaConfig& config = checkpoint->config;
+  const absl::Span<at::Tensor> linears = absl::MakeSpan(checkpoint->linears);
   const at::Tensor magnitude =
       group == LinearGroup::kOutput
           ? ShareOverHeads(statistics.magnitude, config)
           : statistics.magnitude;
   ASSIGN_OR_RETURN(
       const at::Tensor t,
-      SearchScales(
-          linears.subspan(begin, count),
-          absl::MakeConstSpan(grids.linears).subspan(first + begin, count),
-          statistics.hessian, magnitude));
+      SearchScales(linears.subspan(begin, count),
+                   absl::MakeConstSpan(grids.linears).subspan(begin, count),
+                   statistics.hessian, magnitude));
   for (at::Tensor& member : linears.subspan(begin, count)) member = member * t;
-  std::vector<float>* norms = checkpoint->norms.data() + layer * kNormsPerLayer;
+  const NormLayout norms(config);
+  const auto divide_norm = [&](LayerNorm norm) {
+    DivideNorm(t,
+               &checkpoint->norms[static_cast<size_t>(norms.Of(layer, norm))]);
+  };
+  // The last of q, k, v; the last of gate, up.
+  const auto last = [&](LinearGroup of) -> at::Tensor& {
+    return linears[static_cast<size_t>(layout.Of(layer, of).end - 1)];
+  };
   switch (group) {
     case LinearGroup::kQkv:
-      DivideNorm(t, &norms[kAttentionNorm]);
+      divide_norm(LayerNorm::kAttentionInput);
       break;
     case LinearGroup::kOutput:
-      linears[kValue] = linears[kValue] / OfValueRows(t, config).unsqueeze(1);
+      last(LinearGroup::kQkv) =
+          last(LinearGroup::kQkv) / OfValueRows(t, config).unsqueeze(1);
       break;
     case LinearGroup::kGateUp:
-      DivideNorm(t, &norms[kMlpNorm]);
+      divide_norm(LayerNorm::kMlpInput);
       break;
     case LinearGroup::kDown:
-      linears[kUp] = linears[kUp] / t.unsqueeze(1);
+      last(LinearGroup::kGateUp) = last(LinearGroup::kGateUp) / t.unsqueeze(1);
+      break;
+    case LinearGroup::kInputGate:
+    case LinearGroup::kInputOut:
       break;
   }
   return absl::OkStatus();
@@ -141,6 +162,7 @@ absl::StatusOr<FloatCheckpoint> ScaleChannels(
   for (int64_t layer = 0; layer < checkpoint.config.layer_count(); ++layer) {
     const LayerStatistics statistics = pass.ObserveAndAdvance(layer);
     for (int g = 0; g < kGroupsPerLayer; ++g) {
+      if (!HasScales(static_cast<LinearGroup>(g), checkpoint.config)) continue;
       RETURN_IF_ERROR(ScaleGroup(layer, static_cast<LinearGroup>(g), grids,
                                  statistics[static_cast<size_t>(g)], &scaled));
     }

@@ -38,7 +38,7 @@ CalibrationPass::CalibrationPass(const GemmaModel& model,
   const c10::NoGradGuard no_grad;
   for (const PackedSequence& sequence : sequences) {
     layouts_.push_back(MakeAttentionLayout(sequence));
-    streams_.push_back(model.Embed(sequence));
+    streams_.push_back(model.Start(sequence));
   }
 }
 
@@ -65,9 +65,9 @@ LayerStatistics CalibrationPass::Run(int64_t layer, bool observe,
     };
   }
   for (size_t i = 0; i < streams_.size(); ++i) {
-    at::Tensor out =
-        model_.ForwardLayer(layer, streams_[i], layouts_[i], options);
-    if (advance) streams_[i] = std::move(out);
+    LayerStream stream = streams_[i];
+    model_.ForwardLayer(layer, layouts_[i], options, &stream);
+    if (advance) streams_[i] = std::move(stream);
   }
   return statistics;
 }

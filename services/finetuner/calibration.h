@@ -17,7 +17,8 @@
 
 namespace onegrid::finetuner {
 
-// Of the inputs x [T, in] of one linear group, over all sequences.
+// Of the inputs x [T, in] of one linear group, over all sequences. Undefined if
+// the layer has no such group.
 struct InputStatistics {
   at::Tensor hessian;    // Sum of x^T x, [in, in] float32.
   at::Tensor magnitude;  // Sum of |x|, [in] float32.
@@ -44,8 +45,8 @@ class CalibrationPass {
   // Both in one run.
   LayerStatistics ObserveAndAdvance(int64_t layer);
 
-  // The inputs of the next layer of each sequence, [T, hidden] float32.
-  const std::vector<at::Tensor>& streams() const { return streams_; }
+  // Each sequence before the next layer.
+  const std::vector<LayerStream>& streams() const { return streams_; }
   const std::vector<AttentionLayout>& layouts() const { return layouts_; }
 
  private:
@@ -53,7 +54,7 @@ class CalibrationPass {
 
   const GemmaModel& model_;
   std::vector<AttentionLayout> layouts_;
-  std::vector<at::Tensor> streams_;
+  std::vector<LayerStream> streams_;
 };
 
 }  // namespace onegrid::finetuner

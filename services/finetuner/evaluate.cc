@@ -24,7 +24,7 @@ void ScoreSequence(const GemmaModel& model, const ForwardOptions& options,
   const at::Tensor x = model.Forward(sequence, layout, options);
   const HeadScores scores =
       ScoreTargets(model.FinalHidden(x, labels.rows, options.as_served),
-                   model.head().weight, labels.targets);
+                   model.head(), labels.targets);
   size_t next = 0;
   for (int64_t s = 0; s < sequence.segments(); ++s) {
     const int64_t stop = sequence.segment_starts[static_cast<size_t>(s + 1)];

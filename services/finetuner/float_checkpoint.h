@@ -21,6 +21,8 @@ struct FloatCheckpoint {
   std::vector<model::LinearSpec> specs;
   std::vector<at::Tensor> linears;  // [out, in], parallel to specs.
   at::Tensor embedding;             // [vocab, hidden], also the head.
+  // [vocab, layers * width], each layer's own input; undefined if none.
+  at::Tensor per_layer_embedding;
   std::vector<std::vector<float>> norms;
 };
 

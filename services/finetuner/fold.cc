@@ -15,11 +15,11 @@ namespace {
 // One calibration sequence on its way through the layers.
 struct Stream {
   AttentionLayout layout;
-  at::Tensor x;  // [T, hidden] float32, the input of the next layer.
+  LayerStream at;  // Before the next layer.
 };
 
 // Advances every stream by one layer of the adapted model and returns the
-// X^T X of its four linear groups, [in, in] float32.
+// X^T X of its linear groups, [in, in] float32.
 std::vector<at::Tensor> AdvanceAndObserve(const GemmaModel& model,
                                           const LoraAdapter& adapter,
                                           int64_t layer,
@@ -39,7 +39,7 @@ std::vector<at::Tensor> AdvanceAndObserve(const GemmaModel& model,
     hessian.addmm_(input.t(), input);
   };
   for (Stream& stream : *streams) {
-    stream.x = model.ForwardLayer(layer, stream.x, stream.layout, options);
+    model.ForwardLayer(layer, stream.layout, options, &stream.at);
   }
   return hessians;
 }
@@ -75,7 +75,7 @@ absl::StatusOr<FoldResult> Fold(const GridCheckpoint& checkpoint,
   const c10::NoGradGuard no_grad;
   std::vector<Stream> streams;
   for (const PackedSequence& sequence : calibration) {
-    streams.push_back({MakeAttentionLayout(sequence), model.Embed(sequence)});
+    streams.push_back({MakeAttentionLayout(sequence), model.Start(sequence)});
   }
   FoldResult result;
   result.linears = checkpoint.linears;

@@ -11,17 +11,6 @@
 namespace onegrid::finetuner {
 namespace {
 
-// Positions of a layer's norms in GemmaNorms.
-enum LayerNorm {
-  kAttentionInput,
-  kQuery,
-  kKey,
-  kAttentionOutput,
-  kMlpInput,
-  kMlpOutput,
-  kNormsPerLayer,
-};
-
 // A mask of 0 and 1 / (1 - p), or an undefined tensor.
 at::Tensor DropoutMask(const at::Tensor& x, const ForwardOptions& options) {
   if (options.dropout_random == nullptr || options.adapter == nullptr) {
@@ -47,11 +36,19 @@ at::Tensor DequantizeTensor(const quant::GridMatrix& matrix) {
 
 namespace {
 
+// The size of heads of one kind of layers; of any if there is none.
+int64_t HeadDim(const model::GemmaConfig& config, bool global) {
+  for (const model::GemmaLayer& layer : config.layers) {
+    if (layer.global == global) return layer.head_dim;
+  }
+  return config.layers[0].head_dim;
+}
+
 // Everything but the linears. `Checkpoint` has config and norms.
 template <typename Checkpoint>
-std::shared_ptr<const SharedWeights> MakeShared(const Checkpoint& checkpoint,
-                                                const at::Tensor& embedding,
-                                                int64_t max_positions) {
+std::shared_ptr<SharedWeights> MakeShared(const Checkpoint& checkpoint,
+                                          const at::Tensor& embedding,
+                                          int64_t max_positions) {
   auto shared = std::make_shared<SharedWeights>();
   const model::GemmaConfig& config = checkpoint.config;
   shared->config = config;
@@ -62,25 +59,59 @@ std::shared_ptr<const SharedWeights> MakeShared(const Checkpoint& checkpoint,
                                           at::kFloat)
                                 .clone());
   }
-  shared->rope_local = MakeRopeTable(max_positions, config.layers[0].head_dim,
-                                     config.rope_theta_local, 1.0);
-  shared->rope_global =
-      MakeRopeTable(max_positions, config.layers[0].head_dim,
-                    config.rope_theta_global, config.rope_scaling_factor);
+  shared->rope_local =
+      MakeRopeTable(max_positions, HeadDim(config, /*global=*/false),
+                    config.rope_theta_local, 1.0);
+  shared->rope_global = MakeRopeTable(
+      max_positions, HeadDim(config, /*global=*/true), config.rope_theta_global,
+      config.rope_scaling_factor, config.rope_global_pairs);
   return shared;
+}
+
+// Rows of a matrix that stays in codes.
+at::Tensor DequantizeRows(const quant::GridMatrix& matrix,
+                          const at::Tensor& ids) {
+  const int64_t cols = matrix.cols, group = matrix.grid->group;
+  at::Tensor rows = at::empty({ids.numel(), cols}, at::kFloat);
+  float* out = rows.mutable_data_ptr<float>();
+  const int32_t* id = ids.const_data_ptr<int32_t>();
+  for (int64_t r = 0; r < ids.numel(); ++r) {
+    for (int64_t i = 0; i < cols; ++i) {
+      const int64_t at = id[r] * cols + i;
+      *out++ = static_cast<float>(matrix.codes[static_cast<size_t>(at)]) *
+               matrix.scales[static_cast<size_t>(at / group)];
+    }
+  }
+  return rows;
 }
 
 }  // namespace
 
 std::shared_ptr<const SharedWeights> MakeSharedWeights(
     const GridCheckpoint& checkpoint, int64_t max_positions) {
-  return MakeShared(checkpoint, DequantizeTensor(checkpoint.embedding),
-                    max_positions);
+  auto shared = MakeShared(checkpoint, DequantizeTensor(checkpoint.embedding),
+                           max_positions);
+  if (checkpoint.config.per_layer_width > 0) {
+    shared->per_layer_projection = DequantizeTensor(checkpoint.linears.back());
+    shared->per_layer_rows =
+        [table = checkpoint.per_layer_embedding](const at::Tensor& ids) {
+          return DequantizeRows(*table, ids);
+        };
+  }
+  return shared;
 }
 
 std::shared_ptr<const SharedWeights> MakeSharedWeights(
     const FloatCheckpoint& checkpoint, int64_t max_positions) {
-  return MakeShared(checkpoint, checkpoint.embedding, max_positions);
+  auto shared = MakeShared(checkpoint, checkpoint.embedding, max_positions);
+  if (checkpoint.config.per_layer_width > 0) {
+    shared->per_layer_projection = checkpoint.linears.back();
+    shared->per_layer_rows =
+        [table = checkpoint.per_layer_embedding](const at::Tensor& ids) {
+          return at::index_select(table, 0, ids);
+        };
+  }
+  return shared;
 }
 
 GemmaModel::GemmaModel(std::shared_ptr<const SharedWeights> shared,
@@ -101,40 +132,70 @@ GemmaModel::GemmaModel(std::shared_ptr<const SharedWeights> shared,
 GemmaModel::GemmaModel(std::shared_ptr<const SharedWeights> shared,
                        const std::function<at::Tensor(int64_t linear)>& weight,
                        at::ScalarType compute_type)
-    : shared_(std::move(shared)), compute_type_(compute_type) {
+    : shared_(std::move(shared)),
+      compute_type_(compute_type),
+      layout_(model::GemmaLinears(shared_->config)),
+      norm_layout_(shared_->config) {
   const model::GemmaConfig& config = shared_->config;
+  const std::vector<model::LinearSpec> specs = model::GemmaLinears(config);
+  places_.resize(specs.size());
   for (int64_t layer = 0; layer < config.layer_count(); ++layer) {
     for (int g = 0; g < kGroupsPerLayer; ++g) {
-      const GroupSpan span = LinearsOf(static_cast<LinearGroup>(g));
+      const GroupSpan span = layout_.Of(layer, static_cast<LinearGroup>(g));
       std::vector<at::Tensor> members;
       int64_t offset = 0;
-      for (int i = span.begin; i < span.end; ++i) {
-        members.push_back(
-            weight(layer * kLinearsPerLayer + i).to(compute_type));
+      for (int64_t i = span.begin; i < span.end; ++i) {
+        members.push_back(weight(i).to(compute_type));
         const int64_t rows = members.back().size(0);
-        places_.push_back({weights_.size(), offset, rows});
+        places_[static_cast<size_t>(i)] = {weights_.size(), offset, rows};
         offset += rows;
       }
-      weights_.push_back(at::cat(members, 0));
+      weights_.push_back(members.empty() ? at::Tensor() : at::cat(members, 0));
     }
-    const bool global = config.IsGlobalLayer(layer);
-    AttentionSpec spec;
-    spec.heads = config.heads;
-    spec.kv_heads = config.layers[layer].kv_heads;
-    spec.head_dim = config.layers[layer].head_dim;
-    spec.window = global ? config.context_length : config.sliding_window;
-    spec.scale = config.attention_scale;
-    spec.eps = config.rms_eps;
-    spec.q_norm = Norm(layer, kQuery);
-    spec.k_norm = Norm(layer, kKey);
-    spec.rope = global ? shared_->rope_global : shared_->rope_local;
-    attention_.push_back(std::move(spec));
+    attention_.push_back(MakeAttentionSpec(layer));
   }
-  head_ = {shared_->embedding, shared_->embedding.to(compute_type)};
+  experts_.resize(config.experts > 0 ? config.layers.size() : 0);
+  for (size_t i = 0; i < specs.size(); ++i) {
+    if (layout_.InGroup(static_cast<int64_t>(i))) continue;
+    places_[i] = {weights_.size(), 0, specs[i].out};
+    if (specs[i].experts > 1) {
+      ExpertPlaces& places = experts_[static_cast<size_t>(specs[i].layer)];
+      (specs[i].kind == "down_proj" ? places.down : places.gate_up) =
+          weights_.size();
+    }
+    weights_.push_back(
+        weight(static_cast<int64_t>(i))
+            .to(compute_type, /*non_blocking=*/false, /*copy=*/true));
+  }
+  head_ = {shared_->embedding, shared_->embedding.to(compute_type),
+           config.logit_softcap};
 }
 
-const at::Tensor& GemmaModel::Norm(int64_t layer, int index) const {
-  return shared_->norms[static_cast<size_t>(layer * kNormsPerLayer + index)];
+AttentionSpec GemmaModel::MakeAttentionSpec(int64_t layer) const {
+  const model::GemmaConfig& config = shared_->config;
+  const model::GemmaLayer& shape = config.layers[layer];
+  const int64_t kv_width = shape.kv_heads * shape.head_dim;
+  AttentionSpec spec;
+  spec.heads = config.heads;
+  spec.kv_heads = shape.kv_heads;
+  spec.head_dim = shape.head_dim;
+  spec.window = shape.global ? config.context_length : config.sliding_window;
+  // Keys, then values, stand behind the queries of the layer that has them.
+  spec.k_column = config.heads * shape.head_dim;
+  spec.v_column = config.layers[shape.kv_source].value_is_key
+                      ? spec.k_column
+                      : spec.k_column + kv_width;
+  spec.norm_values = config.family == model::GemmaFamily::kGemma4;
+  spec.scale = config.attention_scale;
+  spec.eps = config.rms_eps;
+  spec.q_norm = Norm(layer, LayerNorm::kQuery);
+  spec.k_norm = Norm(shape.kv_source, LayerNorm::kKey);
+  spec.rope = shape.global ? shared_->rope_global : shared_->rope_local;
+  return spec;
+}
+
+const at::Tensor& GemmaModel::Norm(int64_t layer, LayerNorm norm) const {
+  return shared_->norms[static_cast<size_t>(norm_layout_.Of(layer, norm))];
 }
 
 void GemmaModel::SetLinear(int64_t linear, const at::Tensor& weight) {
@@ -155,8 +216,8 @@ at::Tensor GemmaModel::Linear(int64_t layer, LinearGroup group,
                            : input;
   const int g = static_cast<int>(group);
   if (options.weight_gradients != nullptr) {
-    return GridLinear(x, weights_[layer * kGroupsPerLayer + g], layer, group,
-                      options.weight_gradients);
+    return GridLinear(x, weights_[layer * kGroupsPerLayer + g],
+                      layout_.Of(layer, group).begin, options.weight_gradients);
   }
   const LoraAdapter* adapter = options.adapter;
   const LoraGroup* lora =
@@ -165,47 +226,156 @@ at::Tensor GemmaModel::Linear(int64_t layer, LinearGroup group,
                     lora == nullptr ? at::Tensor() : DropoutMask(x, options));
 }
 
-at::Tensor GemmaModel::ForwardLayer(int64_t layer, const at::Tensor& x,
-                                    const AttentionLayout& layout,
-                                    const ForwardOptions& options) const {
+at::Tensor GemmaModel::AttentionBlock(int64_t layer, const at::Tensor& x,
+                                      const AttentionLayout& layout,
+                                      const ForwardOptions& options,
+                                      LayerStream* stream) const {
   const double eps = config().rms_eps;
   const at::Tensor a =
-      RmsNorm(x, Norm(layer, kAttentionInput), eps, compute_type_);
+      RmsNorm(x, Norm(layer, LayerNorm::kAttentionInput), eps, compute_type_);
+  const at::Tensor q = Linear(layer, LinearGroup::kQkv, a, options);
+  at::Tensor kv;
+  if (!config().HasKv(layer)) {
+    kv = stream->keys_and_values.at(config().layers[layer].kv_source);
+  } else if (config().layers.back().kv_source < config().layer_count() - 1) {
+    stream->keys_and_values[layer] = q;
+  }
   const at::Tensor heads = Attention(
-      Linear(layer, LinearGroup::kQkv, a, options),
-      attention_[static_cast<size_t>(layer)], layout, options.as_served);
-  const at::Tensor after_attention =
-      AddRmsNorm(x, Linear(layer, LinearGroup::kOutput, heads, options),
-                 Norm(layer, kAttentionOutput), eps);
-  const at::Tensor m =
-      RmsNorm(after_attention, Norm(layer, kMlpInput), eps, compute_type_);
-  const at::Tensor activated =
-      GeluMul(Linear(layer, LinearGroup::kGateUp, m, options));
-  return AddRmsNorm(after_attention,
-                    Linear(layer, LinearGroup::kDown, activated, options),
-                    Norm(layer, kMlpOutput), eps);
+      q, kv, attention_[static_cast<size_t>(layer)], layout, options.as_served);
+  return AddRmsNorm(x, Linear(layer, LinearGroup::kOutput, heads, options),
+                    Norm(layer, LayerNorm::kAttentionOutput), eps);
 }
 
-at::Tensor GemmaModel::Embed(const PackedSequence& sequence) const {
+at::Tensor GemmaModel::MlpBlock(int64_t layer, const at::Tensor& x,
+                                const ForwardOptions& options) const {
+  const double eps = config().rms_eps;
+  const at::Tensor m =
+      RmsNorm(x, Norm(layer, LayerNorm::kMlpInput), eps, compute_type_);
+  const at::Tensor activated =
+      GeluMul(Linear(layer, LinearGroup::kGateUp, m, options));
+  at::Tensor branch = Linear(layer, LinearGroup::kDown, activated, options);
+  if (config().experts > 0) {
+    branch = AddRmsNorm(Experts(layer, x, options.as_served), branch,
+                        Norm(layer, LayerNorm::kDenseOutput), eps);
+  }
+  return AddRmsNorm(x, branch, Norm(layer, LayerNorm::kMlpOutput), eps);
+}
+
+at::Tensor GemmaModel::Experts(int64_t layer, const at::Tensor& x,
+                               bool as_served) const {
+  const model::GemmaConfig& c = config();
+  const ExpertPlaces& places = experts_[static_cast<size_t>(layer)];
+  const at::Tensor gate_up =
+      weights_[places.gate_up].view({c.experts, 2 * c.expert_ff, c.hidden});
+  const at::Tensor down =
+      weights_[places.down].view({c.experts, c.hidden, c.expert_ff});
+  const at::Tensor router_norm = Norm(layer, LayerNorm::kRouterScale) /
+                                 std::sqrt(static_cast<float>(c.hidden));
+  const at::Tensor routed = RmsNorm(x, router_norm, c.rms_eps, at::kFloat);
+  const at::Tensor logits = at::mm(
+      routed, Norm(layer, LayerNorm::kRouter).view({c.experts, c.hidden}).t());
+  const auto [shares, chosen] =
+      at::topk(at::softmax(logits, 1), c.experts_used, 1);
+  const at::Tensor weights =
+      shares / shares.sum(1, /*keepdim=*/true) *
+      at::index_select(Norm(layer, LayerNorm::kExpertScale), 0,
+                       chosen.flatten())
+          .view_as(shares);
+  at::Tensor input = RmsNorm(x, Norm(layer, LayerNorm::kExpertsInput),
+                             c.rms_eps, compute_type_);
+  if (as_served) input = FakeQuantize(input, /*int16=*/false);
+  at::Tensor sum = at::zeros_like(x, x.options().requires_grad(false));
+  for (int64_t expert = 0; expert < c.experts; ++expert) {
+    const at::Tensor uses = at::nonzero(chosen == expert);  // [n, 2]
+    if (uses.size(0) == 0) continue;
+    const at::Tensor rows = uses.select(1, 0).contiguous();
+    const at::Tensor weight =
+        weights.flatten()
+            .index_select(0, rows * c.experts_used + uses.select(1, 1))
+            .unsqueeze(1);
+    at::Tensor active =
+        GeluMul(at::mm(at::index_select(input, 0, rows), gate_up[expert].t()));
+    if (as_served) active = FakeQuantize(active, /*int16=*/false);
+    const at::Tensor out = at::mm(active, down[expert].t()).to(at::kFloat);
+    sum = at::index_add(sum, 0, rows, out * weight);
+  }
+  return RmsNorm(sum, Norm(layer, LayerNorm::kExpertsOutput), c.rms_eps,
+                 at::kFloat);
+}
+
+at::Tensor GemmaModel::PerLayerBlock(int64_t layer, const at::Tensor& x,
+                                     const at::Tensor& input,
+                                     const ForwardOptions& options) const {
+  const at::Tensor gate =
+      Linear(layer, LinearGroup::kInputGate, x.to(compute_type_), options);
+  const at::Tensor mixed = GeluMul(at::cat({gate, input.to(compute_type_)}, 1));
+  return AddRmsNorm(x, Linear(layer, LinearGroup::kInputOut, mixed, options),
+                    Norm(layer, LayerNorm::kInputOutput), config().rms_eps);
+}
+
+void GemmaModel::ForwardLayer(int64_t layer, const AttentionLayout& layout,
+                              const ForwardOptions& options,
+                              LayerStream* stream) const {
+  at::Tensor x = AttentionBlock(layer, stream->x, layout, options, stream);
+  x = MlpBlock(layer, x, options);
+  if (stream->per_layer.defined()) {
+    x = PerLayerBlock(layer, x, stream->per_layer[layer], options);
+  }
+  if (config().family == model::GemmaFamily::kGemma4) {
+    x = x * Norm(layer, LayerNorm::kOutputScale);
+  }
+  stream->x = x;
+}
+
+at::Tensor GemmaModel::PerLayerInputs(const at::Tensor& x,
+                                      const at::Tensor& ids,
+                                      bool as_served) const {
+  const model::GemmaConfig& c = config();
+  const int64_t layers = c.layer_count(), width = c.per_layer_width;
+  const at::Tensor input = as_served ? FakeQuantize(x, /*int16=*/true) : x;
+  const at::Tensor projected =
+      at::mm(input, shared_->per_layer_projection.t())
+          .mul_(1.0f / std::sqrt(static_cast<float>(c.hidden)));
+  const at::Tensor normed = RmsNorm(
+      projected.view({-1, width}),
+      shared_->norms[static_cast<size_t>(norm_layout_.per_layer_input())],
+      c.rms_eps, at::kFloat);
+  const at::Tensor looked_up =
+      shared_->per_layer_rows(ids).mul_(std::sqrt(static_cast<float>(width)));
+  return (normed.view({-1, layers, width}) +
+          looked_up.view({-1, layers, width}))
+      .mul_(std::sqrt(0.5f))
+      .transpose(0, 1)
+      .contiguous();
+}
+
+LayerStream GemmaModel::Start(const PackedSequence& sequence,
+                              bool as_served) const {
+  const c10::NoGradGuard no_grad;
   at::Tensor ids = at::from_blob(const_cast<int32_t*>(sequence.tokens.data()),
                                  {sequence.size()}, at::kInt);
-  return at::index_select(shared_->embedding, 0, ids)
-      .mul_(std::sqrt(static_cast<float>(config().hidden)));
+  LayerStream stream;
+  stream.x = at::index_select(shared_->embedding, 0, ids)
+                 .mul_(std::sqrt(static_cast<float>(config().hidden)));
+  if (config().per_layer_width > 0) {
+    stream.per_layer = PerLayerInputs(stream.x, ids, as_served);
+  }
+  return stream;
 }
 
 at::Tensor GemmaModel::Forward(const PackedSequence& sequence,
                                const AttentionLayout& layout,
                                const ForwardOptions& options) const {
-  at::Tensor x = Embed(sequence);
+  LayerStream stream = Start(sequence, options.as_served);
   // The weights are frozen, so the graph has to start at the input.
   if (c10::GradMode::is_enabled() &&
       (options.adapter != nullptr || options.weight_gradients != nullptr)) {
-    x.requires_grad_(true);
+    stream.x.requires_grad_(true);
   }
   for (int64_t layer = 0; layer < config().layer_count(); ++layer) {
-    x = ForwardLayer(layer, x, layout, options);
+    ForwardLayer(layer, layout, options, &stream);
   }
-  return x;
+  return stream.x;
 }
 
 at::Tensor GemmaModel::FinalHidden(const at::Tensor& x,

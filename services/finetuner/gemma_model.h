@@ -1,4 +1,4 @@
-// Gemma 3 on its grid in LibTorch: frozen dequantized weights, optional LoRA.
+// Gemma on its grid in LibTorch: frozen dequantized weights, optional LoRA.
 #ifndef SERVICES_FINETUNER_GEMMA_MODEL_H_
 #define SERVICES_FINETUNER_GEMMA_MODEL_H_
 
@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -29,6 +30,17 @@ struct SharedWeights {
   std::vector<at::Tensor> norms;  // GemmaNorms order, float32
   RopeTable rope_local;
   RopeTable rope_global;
+  // Of each layer's own input; undefined and null if there is none.
+  std::function<at::Tensor(const at::Tensor& ids)> per_layer_rows;
+  at::Tensor per_layer_projection;  // [layers * width, hidden] float32
+};
+
+// A sequence on its way through the layers.
+struct LayerStream {
+  at::Tensor x;          // [T, hidden] float32, the next layer's input
+  at::Tensor per_layer;  // [layers, T, width] float32; undefined if none
+  // Projections whose keys and values later layers attend to, by layer.
+  std::map<int64_t, at::Tensor> keys_and_values;
 };
 
 // max_positions: length of the longest segment that will be run.
@@ -76,13 +88,14 @@ class GemmaModel {
                      const AttentionLayout& layout,
                      const ForwardOptions& options) const;
 
-  // One layer of Forward: x [T, hidden] float32 -> the same shape.
-  at::Tensor ForwardLayer(int64_t layer, const at::Tensor& x,
-                          const AttentionLayout& layout,
-                          const ForwardOptions& options) const;
+  // One layer of Forward. Layers run in order: some read what earlier ones left
+  // in the stream.
+  void ForwardLayer(int64_t layer, const AttentionLayout& layout,
+                    const ForwardOptions& options, LayerStream* stream) const;
 
-  // Embedding rows times sqrt(hidden), the input of layer 0.
-  at::Tensor Embed(const PackedSequence& sequence) const;
+  // The stream before layer 0: embedding rows times sqrt(hidden).
+  LayerStream Start(const PackedSequence& sequence,
+                    bool as_served = false) const;
 
   // Final norm of the given rows of Forward's result, [rows, hidden] float32:
   // the input of the head. `as_served`: see ForwardOptions.
@@ -106,11 +119,36 @@ class GemmaModel {
              at::ScalarType compute_type);
   at::Tensor Linear(int64_t layer, LinearGroup group, const at::Tensor& x,
                     const ForwardOptions& options) const;
-  const at::Tensor& Norm(int64_t layer, int index) const;
+  const at::Tensor& Norm(int64_t layer, LayerNorm norm) const;
+  // Each layer's own input, of embedding rows x and the tokens' table rows.
+  at::Tensor PerLayerInputs(const at::Tensor& x, const at::Tensor& ids,
+                            bool as_served) const;
+  AttentionSpec MakeAttentionSpec(int64_t layer) const;
+  // The parts of a layer, each [T, hidden] -> [T, hidden].
+  at::Tensor AttentionBlock(int64_t layer, const at::Tensor& x,
+                            const AttentionLayout& layout,
+                            const ForwardOptions& options,
+                            LayerStream* stream) const;
+  at::Tensor MlpBlock(int64_t layer, const at::Tensor& x,
+                      const ForwardOptions& options) const;
+  at::Tensor Experts(int64_t layer, const at::Tensor& x, bool as_served) const;
+  at::Tensor PerLayerBlock(int64_t layer, const at::Tensor& x,
+                           const at::Tensor& input,
+                           const ForwardOptions& options) const;
 
   std::shared_ptr<const SharedWeights> shared_;
   at::ScalarType compute_type_;
-  std::vector<at::Tensor> weights_;  // [layer * kGroupsPerLayer + group]
+  LinearLayout layout_;
+  NormLayout norm_layout_;
+  // [layer * kGroupsPerLayer + group], undefined where a layer has none; then
+  // the linears that are in no group.
+  std::vector<at::Tensor> weights_;
+  // By layer: places in weights_ of gate and up, and of down.
+  struct ExpertPlaces {
+    size_t gate_up = 0;
+    size_t down = 0;
+  };
+  std::vector<ExpertPlaces> experts_;
   // Where each linear lies: index in weights_, first row there, rows.
   struct Place {
     size_t group;

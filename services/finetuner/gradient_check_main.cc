@@ -15,6 +15,7 @@
 #include <cmath>
 #include <cstdio>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -134,16 +135,12 @@ class Check {
   std::vector<at::Tensor> WeightGradients() {
     class Sink : public WeightGradientSink {
      public:
-      void Add(int64_t layer, LinearGroup group,
-               const at::Tensor& dw) override {
-        at::Tensor& at = groups[static_cast<size_t>(layer * kGroupsPerLayer) +
-                                static_cast<size_t>(group)];
+      void Add(int64_t first_linear, const at::Tensor& dw) override {
+        at::Tensor& at = groups[first_linear];
         at = at.defined() ? at + dw : dw.clone();
       }
-      std::vector<at::Tensor> groups;
+      std::map<int64_t, at::Tensor> groups;  // by first linear
     } sink;
-    sink.groups.resize(
-        static_cast<size_t>(model_.config().layer_count() * kGroupsPerLayer));
     ForwardOptions options;
     options.weight_gradients = &sink;
     const at::Tensor x = model_.Forward(sequence_, layout_, options);
@@ -151,20 +148,12 @@ class Check {
                 labels_.targets)
         .backward();
     std::vector<at::Tensor> linears;
-    for (int64_t layer = 0; layer < model_.config().layer_count(); ++layer) {
-      for (int g = 0; g < kGroupsPerLayer; ++g) {
-        const GroupSpan span = LinearsOf(static_cast<LinearGroup>(g));
-        int64_t offset = 0;
-        for (int i = span.begin; i < span.end; ++i) {
-          const int64_t rows =
-              checkpoint_
-                  .specs[static_cast<size_t>(layer * kLinearsPerLayer + i)]
-                  .out;
-          linears.push_back(
-              sink.groups[static_cast<size_t>(layer * kGroupsPerLayer + g)]
-                  .narrow(0, offset, rows));
-          offset += rows;
-        }
+    for (const auto& [first, dw] : sink.groups) {
+      int64_t offset = 0;
+      for (int64_t linear = first; offset < dw.size(0); ++linear) {
+        const int64_t rows = checkpoint_.specs[static_cast<size_t>(linear)].out;
+        linears.push_back(dw.narrow(0, offset, rows));
+        offset += rows;
       }
     }
     return linears;
@@ -175,8 +164,11 @@ class Check {
     // Each kind of linear, in a sliding, a global and the last layer.
     for (const int64_t layer :
          {int64_t{2}, int64_t{5}, model_.config().layer_count() - 1}) {
-      for (int i = 0; i < kLinearsPerLayer; ++i) {
-        const int64_t linear = layer * kLinearsPerLayer + i;
+      for (int64_t linear = 0; linear < static_cast<int64_t>(gradients.size());
+           ++linear) {
+        if (checkpoint_.specs[static_cast<size_t>(linear)].layer != layer) {
+          continue;
+        }
         const at::Tensor& gradient = gradients[static_cast<size_t>(linear)];
         Compare(absl::StrCat(
                     "weight of ",
@@ -331,7 +323,7 @@ class Check {
     full.hidden = hidden + at::empty_like(hidden).normal_(0, 0.3, random_);
     full.head = &model_.head();
     HeadTeacher top;
-    top.top = ScoreTop(full.hidden, model_.head().weight, 64);
+    top.top = ScoreTop(full.hidden, model_.head(), 64);
     const auto check = [&](const std::string& what, const LossWeights& weights,
                            const HeadTeacher* teacher) {
       at::Tensor leaf = hidden.clone();

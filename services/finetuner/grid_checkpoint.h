@@ -1,12 +1,15 @@
-// A Gemma 3 checkpoint on its grid, as plain arrays: what training starts from
+// A Gemma checkpoint on its grid, as plain arrays: what training starts from
 // and what the fold changes. Free of LibTorch.
 #ifndef SERVICES_FINETUNER_GRID_CHECKPOINT_H_
 #define SERVICES_FINETUNER_GRID_CHECKPOINT_H_
 
+#include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "kernels/quant/grid.h"
 #include "services/model/gemma_config.h"
 #include "services/model/gguf_reader.h"
@@ -14,14 +17,16 @@
 
 namespace onegrid::finetuner {
 
-// The codes and scales of a model. Linears are in the order of GemmaLinears,
-// seven to a layer; norms in the order of GemmaNorms, GGUF values (they
-// multiply plainly).
+// The codes and scales of a model. Linears are in the order of GemmaLinears;
+// norms in the order of GemmaNorms, GGUF values (they multiply plainly).
 struct GridCheckpoint {
   model::GemmaConfig config;
   std::vector<model::LinearSpec> specs;
   std::vector<quant::GridMatrix> linears;  // Parallel to specs.
   quant::GridMatrix embedding;             // [vocab, hidden], also the head.
+  // [vocab, layers * width], each layer's own input; null if none. Shared, as
+  // it is larger than all else.
+  std::shared_ptr<const quant::GridMatrix> per_layer_embedding;
   std::vector<std::vector<float>> norms;
 };
 
@@ -30,24 +35,83 @@ struct GridCheckpoint {
 // InvalidArgument: NOT_ON_GRID (tensor, expected, found) if a tensor is missing
 // or has another type, CORRUPT_FILE (tensor) if it has a code that its grid has
 // not or a scale that is not finite. Otherwise the errors of
-// model::ConfigFromGguf and CheckTrainable.
+// model::ConfigFromGguf.
 absl::StatusOr<GridCheckpoint> LoadGridCheckpoint(const model::GgufFile& file);
 
-// Unimplemented (UNSUPPORTED_ARCHITECTURE): a model that is read and served but
-// that training has no forward pass for.
-absl::Status CheckTrainable(const model::GemmaConfig& config);
-
-// Linears that read the same input, computed as one product.
-enum class LinearGroup { kQkv = 0, kOutput = 1, kGateUp = 2, kDown = 3 };
-inline constexpr int kGroupsPerLayer = 4;
-inline constexpr int kLinearsPerLayer = 7;
-
-// Positions, within a layer, of the group's first linear and of its end.
-struct GroupSpan {
-  int begin = 0;
-  int end = 0;
+// Linears of a layer that read the same input, computed as one product.
+enum class LinearGroup {
+  kQkv = 0,
+  kOutput = 1,
+  kGateUp = 2,
+  kDown = 3,
+  kInputGate = 4,  // of the layer's own input
+  kInputOut = 5,
 };
-GroupSpan LinearsOf(LinearGroup group);
+inline constexpr int kGroupsPerLayer = 6;
+
+// Linears [begin, end), as indices in GridCheckpoint::specs.
+struct GroupSpan {
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+
+// Where the groups of each layer lie among the linears. The experts' linears,
+// and that of no layer, are in none: they are not trained.
+class LinearLayout {
+ public:
+  explicit LinearLayout(absl::Span<const model::LinearSpec> specs);
+
+  // Empty if the layer has none.
+  GroupSpan Of(int64_t layer, LinearGroup group) const {
+    return spans_[static_cast<size_t>(layer * kGroupsPerLayer) +
+                  static_cast<size_t>(group)];
+  }
+  int64_t layers() const {
+    return static_cast<int64_t>(spans_.size()) / kGroupsPerLayer;
+  }
+  // False for the linears of no group.
+  bool InGroup(int64_t linear) const;
+
+ private:
+  std::vector<GroupSpan> spans_;  // [layers, kGroupsPerLayer]
+};
+
+// A layer's tensors that are kept in f32.
+enum class LayerNorm {
+  kAttentionInput,
+  kQuery,
+  kKey,
+  kAttentionOutput,
+  kMlpInput,
+  kMlpOutput,
+  kInputOutput,  // after the layer's own input
+  kDenseOutput,  // after the MLP beside experts
+  kExpertsInput,
+  kExpertsOutput,
+  kRouter,  // [experts, hidden]
+  kRouterScale,
+  kExpertScale,
+  kOutputScale,  // of the whole layer, one number
+};
+inline constexpr int kNormsPerLayer = 14;
+
+// Where they lie among GemmaNorms.
+class NormLayout {
+ public:
+  explicit NormLayout(const model::GemmaConfig& config);
+
+  // -1: the layer has none.
+  int64_t Of(int64_t layer, LayerNorm norm) const {
+    return places_[static_cast<size_t>(layer * kNormsPerLayer) +
+                   static_cast<size_t>(norm)];
+  }
+  // The norm of all layers' own inputs before they are used; -1: none.
+  int64_t per_layer_input() const { return per_layer_input_; }
+
+ private:
+  std::vector<int64_t> places_;  // [layers, kNormsPerLayer]
+  int64_t per_layer_input_ = -1;
+};
 
 }  // namespace onegrid::finetuner
 

@@ -12,10 +12,9 @@ using torch::autograd::variable_list;
 class GridLinearFunction : public Function<GridLinearFunction> {
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x,
-                            const at::Tensor& weight, int64_t layer,
-                            int64_t group, WeightGradientSink* sink) {
-    ctx->saved_data["layer"] = layer;
-    ctx->saved_data["group"] = group;
+                            const at::Tensor& weight, int64_t first_linear,
+                            WeightGradientSink* sink) {
+    ctx->saved_data["first_linear"] = first_linear;
     ctx->saved_data["sink"] = reinterpret_cast<int64_t>(sink);
     ctx->save_for_backward({x, weight});
     return at::mm(x, weight.t());
@@ -26,21 +25,17 @@ class GridLinearFunction : public Function<GridLinearFunction> {
         reinterpret_cast<WeightGradientSink*>(ctx->saved_data["sink"].toInt());
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor dy = grads[0].contiguous();
-    sink->Add(ctx->saved_data["layer"].toInt(),
-              static_cast<LinearGroup>(ctx->saved_data["group"].toInt()),
+    sink->Add(ctx->saved_data["first_linear"].toInt(),
               at::mm(dy.t(), saved[0]));
-    return {at::mm(dy, saved[1]), at::Tensor(), at::Tensor(), at::Tensor(),
-            at::Tensor()};
+    return {at::mm(dy, saved[1]), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
 }  // namespace
 
 at::Tensor GridLinear(const at::Tensor& x, const at::Tensor& weight,
-                      int64_t layer, LinearGroup group,
-                      WeightGradientSink* sink) {
-  return GridLinearFunction::apply(x, weight, layer,
-                                   static_cast<int64_t>(group), sink);
+                      int64_t first_linear, WeightGradientSink* sink) {
+  return GridLinearFunction::apply(x, weight, first_linear, sink);
 }
 
 }  // namespace onegrid::finetuner

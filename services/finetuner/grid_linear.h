@@ -8,23 +8,21 @@
 
 #include <cstdint>
 
-#include "services/finetuner/grid_checkpoint.h"
-
 namespace onegrid::finetuner {
 
 // Takes weight gradients during the backward pass, in the thread that runs it.
 class WeightGradientSink {
  public:
   virtual ~WeightGradientSink() = default;
-  // dw [group out, in] of the compute type, to be added.
-  virtual void Add(int64_t layer, LinearGroup group, const at::Tensor& dw) = 0;
+  // dw [group out, in] of the compute type, to be added: that of the linears
+  // from first_linear on, one below the other.
+  virtual void Add(int64_t first_linear, const at::Tensor& dw) = 0;
 };
 
 // x [T, in], weight [out, in], both of the compute type -> [T, out],
 // differentiable in x. `sink` must outlive the backward pass.
 at::Tensor GridLinear(const at::Tensor& x, const at::Tensor& weight,
-                      int64_t layer, LinearGroup group,
-                      WeightGradientSink* sink);
+                      int64_t first_linear, WeightGradientSink* sink);
 
 }  // namespace onegrid::finetuner
 

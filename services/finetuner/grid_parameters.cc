@@ -252,12 +252,9 @@ void GridParameters::WriteTo(GemmaModel* model) const {
   }
 }
 
-void GridParameters::Add(int64_t layer, LinearGroup group,
-                         const at::Tensor& dw) {
-  const GroupSpan span = LinearsOf(group);
+void GridParameters::Add(int64_t first_linear, const at::Tensor& dw) {
   int64_t offset = 0;
-  for (int i = span.begin; i < span.end; ++i) {
-    const int64_t linear = layer * kLinearsPerLayer + i;
+  for (int64_t linear = first_linear; offset < dw.size(0); ++linear) {
     const int64_t rows = first_[static_cast<size_t>(linear)].rows;
     AddLinear(linear, dw.narrow(0, offset, rows));
     offset += rows;

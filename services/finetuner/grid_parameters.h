@@ -72,7 +72,7 @@ class GridParameters : public WeightGradientSink {
   quant::GridMatrix Quantized(int64_t linear) const;
   std::vector<quant::GridMatrix> AllQuantized() const;
 
-  void Add(int64_t layer, LinearGroup group, const at::Tensor& dw) override;
+  void Add(int64_t first_linear, const at::Tensor& dw) override;
 
  private:
   // Views of the flat vectors; undefined where nothing is trained.

@@ -95,8 +95,8 @@ TEST_F(GridTrainingTest, ScaleGradientsMatchFiniteDifferences) {
 // Collects whole weight gradients.
 class CollectingSink : public WeightGradientSink {
  public:
-  void Add(int64_t layer, LinearGroup group, const at::Tensor& dw) override {
-    at::Tensor& sum = sums[layer * kGroupsPerLayer + static_cast<int>(group)];
+  void Add(int64_t first_linear, const at::Tensor& dw) override {
+    at::Tensor& sum = sums[first_linear];
     sum = sum.defined() ? sum + dw : dw.clone();
   }
   std::map<int64_t, at::Tensor> sums;
@@ -118,18 +118,14 @@ TEST_F(GridTrainingTest, WeightGradientsMatchFiniteDifferences) {
   loss(&sink);
   const c10::NoGradGuard no_grad;
   for (const int64_t linear : {0, 2, 3, 5, 6, 9, 13}) {
-    const int64_t layer = linear / kLinearsPerLayer;
-    const int position = static_cast<int>(linear % kLinearsPerLayer);
+    // The group that the linear is in, and where.
+    const auto group = std::prev(sink.sums.upper_bound(linear));
     int64_t offset = 0;
-    int group = 0;
-    while (LinearsOf(static_cast<LinearGroup>(group)).end <= position) ++group;
-    for (int i = LinearsOf(static_cast<LinearGroup>(group)).begin; i < position;
-         ++i) {
-      offset += checkpoint_.linears[i].rows;
+    for (int64_t i = group->first; i < linear; ++i) {
+      offset += checkpoint_.linears[static_cast<size_t>(i)].rows;
     }
     at::Tensor weight = model_.linear(linear);
-    const at::Tensor gradient = sink.sums.at(layer * kGroupsPerLayer + group)
-                                    .narrow(0, offset, weight.size(0));
+    const at::Tensor gradient = group->second.narrow(0, offset, weight.size(0));
     const at::Tensor direction = gradient / gradient.norm();
     const double step = 2e-3;
     const at::Tensor before = weight.clone();
@@ -292,7 +288,7 @@ TEST_F(GridTrainingTest, DistillationEqualsPlainDivergence) {
   full.hidden = teacher_hidden;
   full.head = &head;
   HeadTeacher all;  // The most likely tokens, all of them.
-  all.top = ScoreTop(teacher_hidden, head.weight, head.weight.size(0));
+  all.top = ScoreTop(teacher_hidden, head, head.weight.size(0));
   for (const HeadTeacher* teacher : {&full, &all}) {
     for (const int64_t chunk : {3, 64}) {
       hidden.mutable_grad().reset();
@@ -311,7 +307,7 @@ TEST_F(GridTrainingTest, TopTokensLeaveTheRestAsOneToken) {
   const at::Tensor teacher_hidden = at::randn({5, 64});
   at::Tensor hidden = at::randn({5, 64}).requires_grad_(true);
   HeadTeacher teacher;
-  teacher.top = ScoreTop(teacher_hidden, head.weight, 8);
+  teacher.top = ScoreTop(teacher_hidden, head, 8);
   const at::Tensor q = teacher.top.logprobs.to(at::kDouble).exp();
   const at::Tensor p = at::softmax(Logits(hidden, head), 1)
                            .gather(1, teacher.top.ids.to(at::kLong));
@@ -383,7 +379,7 @@ TEST_F(GridTrainingTest, CachedTeacherSaysWhatTheModelSays) {
   const HeadTeacher kept = (*cached)->Judge(sequence_, layout, labels);
   const HeadTeacher said = MakeModelTeacher(teacher_model, nullptr)
                                ->Judge(sequence_, layout, labels);
-  const TopLogprobs top = ScoreTop(said.hidden, said.head->weight, 96);
+  const TopLogprobs top = ScoreTop(said.hidden, *said.head, 96);
   ASSERT_EQ(kept.top.ids.sizes(), top.ids.sizes());
   EXPECT_LT((kept.top.logprobs - top.logprobs).abs().max().item<float>(), 1e-5);
   EXPECT_EQ(MakeCachedTeacher(teacher_model, nullptr, examples_, kTokens, 8,

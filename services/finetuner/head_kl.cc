@@ -7,6 +7,7 @@
 #include <cmath>
 #include <vector>
 
+#include "services/finetuner/head_loss.h"
 #include "services/finetuner/row_ops.h"
 
 namespace onegrid::finetuner {
@@ -88,8 +89,10 @@ std::vector<HeadComparison> CompareRows(const HeadInput& teacher,
   for (int64_t block = 0; block < blocks; ++block) {
     const int64_t first = block * kTokens;
     const int64_t n = std::min(kTokens, vocab - first);
-    const at::Tensor t = at::mm(t_hidden, teacher.head.narrow(0, first, n).t());
-    const at::Tensor s = at::mm(s_hidden, student.head.narrow(0, first, n).t());
+    const at::Tensor t =
+        LogitsOf(t_hidden, teacher.head.narrow(0, first, n), teacher.softcap);
+    const at::Tensor s =
+        LogitsOf(s_hidden, student.head.narrow(0, first, n), student.softcap);
     const float* t_data = t.const_data_ptr<float>();
     const float* s_data = s.const_data_ptr<float>();
     at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
@@ -112,7 +115,9 @@ at::Tensor TargetLogits(const HeadInput& input,
                         absl::Span<const int32_t> targets) {
   const at::Tensor ids = at::tensor(
       at::ArrayRef<int32_t>(targets.data(), targets.size()), at::kInt);
-  return (input.hidden * input.head.index_select(0, ids)).sum(1);
+  at::Tensor logits = (input.hidden * input.head.index_select(0, ids)).sum(1);
+  if (input.softcap > 0) logits.div_(input.softcap).tanh_().mul_(input.softcap);
+  return logits;
 }
 
 }  // namespace

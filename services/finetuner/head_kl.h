@@ -12,10 +12,11 @@
 namespace onegrid::finetuner {
 
 // Final hidden states [P, its width] float32 and the output head [vocab, its
-// width] float32 of one model.
+// width] float32 of one model; softcap as in Head.
 struct HeadInput {
   at::Tensor hidden;
   at::Tensor head;
+  double softcap = 0;
 };
 
 // Sums over positions, in nats.

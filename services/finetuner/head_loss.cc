@@ -104,8 +104,8 @@ double HeadLossCall::LossAndGradient(int64_t start,
   at::Tensor teacher_logits;
   const bool distills = teacher != nullptr && weights.kl > 0;
   if (distills && teacher->hidden.defined()) {
-    teacher_logits = at::mm(teacher->hidden.narrow(0, start, rows),
-                            teacher->head->weight.t());
+    teacher_logits = LogitsOf(teacher->hidden.narrow(0, start, rows),
+                              teacher->head->weight, teacher->head->softcap);
   }
   std::vector<LossSums> each(rows);
   at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
@@ -147,8 +147,13 @@ class HeadLossFunction : public Function<HeadLossFunction> {
     for (int64_t start = 0; start < count; start += call->chunk) {
       const int64_t rows = std::min(call->chunk, count - start);
       const at::Tensor logits =
-          at::mm(hidden.narrow(0, start, rows), head.weight.t());
+          LogitsOf(hidden.narrow(0, start, rows), head.weight, head.softcap);
+      // d capped / d logit = 1 - (capped / softcap)^2.
+      const at::Tensor slope = head.softcap > 0
+                                   ? 1 - (logits / head.softcap).square_()
+                                   : at::Tensor();
       sum += call->LossAndGradient(start, logits);
+      if (slope.defined()) logits.mul_(slope);
       d_hidden.narrow(0, start, rows)
           .copy_(at::mm(logits.to(head.compute_weight.scalar_type()),
                         head.compute_weight));
@@ -165,6 +170,13 @@ class HeadLossFunction : public Function<HeadLossFunction> {
 
 }  // namespace
 
+at::Tensor LogitsOf(const at::Tensor& hidden, const at::Tensor& weight,
+                    double softcap) {
+  at::Tensor logits = at::mm(hidden, weight.t());
+  if (softcap > 0) logits.div_(softcap).tanh_().mul_(softcap);
+  return logits;
+}
+
 at::Tensor HeadLoss(const at::Tensor& hidden, const Head& head,
                     absl::Span<const int32_t> targets,
                     const LossWeights& weights, const HeadTeacher* teacher,
@@ -179,16 +191,17 @@ at::Tensor HeadLossSum(const at::Tensor& hidden, const Head& head,
   return HeadLoss(hidden, head, targets, {}, nullptr, &sums, chunk);
 }
 
-HeadScores ScoreTargets(const at::Tensor& hidden, const at::Tensor& weight,
+HeadScores ScoreTargets(const at::Tensor& hidden, const Head& head,
                         absl::Span<const int32_t> targets) {
   const c10::NoGradGuard no_grad;
-  const int64_t count = hidden.size(0), vocab = weight.size(0);
+  const int64_t count = hidden.size(0), vocab = head.weight.size(0);
   HeadScores scores;
   scores.target_logprobs.resize(count);
   scores.argmax.resize(count);
   for (int64_t start = 0; start < count; start += kHeadChunk) {
     const int64_t rows = std::min(kHeadChunk, count - start);
-    const at::Tensor logits = at::mm(hidden.narrow(0, start, rows), weight.t());
+    const at::Tensor logits =
+        LogitsOf(hidden.narrow(0, start, rows), head.weight, head.softcap);
     const float* data = logits.const_data_ptr<float>();
     at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
@@ -231,15 +244,14 @@ TopLogprobs TopOfLogits(const at::Tensor& logits, int64_t k) {
   return top;
 }
 
-TopLogprobs ScoreTop(const at::Tensor& hidden, const at::Tensor& weight,
-                     int64_t k) {
+TopLogprobs ScoreTop(const at::Tensor& hidden, const Head& head, int64_t k) {
   const c10::NoGradGuard no_grad;
   const int64_t count = hidden.size(0);
   std::vector<at::Tensor> ids, logprobs;
   for (int64_t start = 0; start < count; start += kHeadChunk) {
     const int64_t rows = std::min(kHeadChunk, count - start);
-    const TopLogprobs top =
-        TopOfLogits(at::mm(hidden.narrow(0, start, rows), weight.t()), k);
+    const TopLogprobs top = TopOfLogits(
+        LogitsOf(hidden.narrow(0, start, rows), head.weight, head.softcap), k);
     ids.push_back(top.ids);
     logprobs.push_back(top.logprobs);
   }

@@ -25,7 +25,12 @@ inline constexpr int64_t kHeadChunk = 64;
 struct Head {
   at::Tensor weight;          // float32: logits are exact in either precision.
   at::Tensor compute_weight;  // Compute type, for the gradient product.
+  double softcap = 0;  // Logits are softcap * tanh(logit / softcap); 0: plain.
 };
+
+// Logits [P, vocab] float32 of rows `weight` of a head at hidden [P, hidden].
+at::Tensor LogitsOf(const at::Tensor& hidden, const at::Tensor& weight,
+                    double softcap);
 
 // The k most likely tokens of each position, most likely first: ids [P, k]
 // int32 and their natural log-probabilities [P, k] float32.
@@ -68,14 +73,13 @@ struct HeadScores {
   std::vector<float> target_logprobs;
   std::vector<int32_t> argmax;
 };
-HeadScores ScoreTargets(const at::Tensor& hidden, const at::Tensor& weight,
+HeadScores ScoreTargets(const at::Tensor& hidden, const Head& head,
                         absl::Span<const int32_t> targets);
 
 // Of logits [P, vocab] float32; 1 <= k <= vocab.
 TopLogprobs TopOfLogits(const at::Tensor& logits, int64_t k);
-// Of the head [vocab, hidden] at hidden [P, hidden].
-TopLogprobs ScoreTop(const at::Tensor& hidden, const at::Tensor& weight,
-                     int64_t k);
+// Of the head at hidden [P, hidden].
+TopLogprobs ScoreTop(const at::Tensor& hidden, const Head& head, int64_t k);
 
 }  // namespace onegrid::finetuner
 

@@ -120,11 +120,14 @@ TEST_F(LearnTest, SlidingLayersSeeOnlyTheirWindow) {
   PackedSequence sequence;
   AppendSegment({std::vector<int32_t>(20, 7), {}}, 0, kTokens, &sequence);
   const AttentionLayout layout = MakeAttentionLayout(sequence);
-  const at::Tensor before =
-      model_.ForwardLayer(0, model_.Embed(sequence), layout, {});
+  const auto first_layer = [&] {
+    LayerStream stream = model_.Start(sequence);
+    model_.ForwardLayer(0, layout, {}, &stream);
+    return stream.x;
+  };
+  const at::Tensor before = first_layer();
   sequence.tokens[0] = 8;
-  const at::Tensor after =
-      model_.ForwardLayer(0, model_.Embed(sequence), layout, {});
+  const at::Tensor after = first_layer();
   const at::Tensor change = (after - before).abs().amax(1);
   for (int64_t i = 0; i < 20; ++i) {
     if (i < kTinyWindow) {
@@ -142,6 +145,9 @@ TEST(AsServedTest, AttentionReadsRoundedKeysAndValues) {
                      1,
                      kDim,
                      8,
+                     kDim,
+                     2 * kDim,
+                     false,
                      0.7,
                      1e-6,
                      at::ones({kDim}),
@@ -151,7 +157,7 @@ TEST(AsServedTest, AttentionReadsRoundedKeysAndValues) {
   AppendSegment({{5, 6}, {}}, 0, 2, &sequence);
   const at::Tensor qkv = at::randn({2, 3 * kDim});
   const at::Tensor out =
-      Attention(qkv, spec, MakeAttentionLayout(sequence), true);
+      Attention(qkv, at::Tensor(), spec, MakeAttentionLayout(sequence), true);
   const auto row = [&](int64_t token, int64_t part) {
     const at::Tensor x = qkv[token].narrow(0, part * kDim, kDim).contiguous();
     const float* data = x.const_data_ptr<float>();

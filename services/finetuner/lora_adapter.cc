@@ -23,13 +23,10 @@ struct GroupPlan {
 };
 
 GroupPlan PlanGroup(absl::Span<const model::LinearSpec> linears,
-                    absl::Span<const LoraShape> shapes, int64_t layer,
-                    LinearGroup group) {
+                    absl::Span<const LoraShape> shapes, GroupSpan span) {
   GroupPlan plan;
-  const GroupSpan span = LinearsOf(group);
   int64_t out_offset = 0;
-  for (int i = span.begin; i < span.end; ++i) {
-    const int64_t linear = layer * kLinearsPerLayer + i;
+  for (int64_t linear = span.begin; linear < span.end; ++linear) {
     const model::LinearSpec& spec = linears[static_cast<size_t>(linear)];
     plan.in = spec.in;
     const LoraShape& shape = shapes[static_cast<size_t>(linear)];
@@ -72,12 +69,13 @@ absl::StatusOr<LoraAdapter> LoraAdapter::Create(
     uint64_t seed) {
   LoraAdapter adapter;
   ASSIGN_OR_RETURN(adapter.shapes_, PlanLora(linears, options));
-  const int64_t layers =
-      static_cast<int64_t>(linears.size()) / kLinearsPerLayer;
+  const LinearLayout layout(linears);
   std::vector<GroupPlan> plans;
-  for (int64_t g = 0; g < layers * kGroupsPerLayer; ++g) {
-    plans.push_back(PlanGroup(linears, adapter.shapes_, g / kGroupsPerLayer,
-                              static_cast<LinearGroup>(g % kGroupsPerLayer)));
+  for (int64_t layer = 0; layer < layout.layers(); ++layer) {
+    for (int g = 0; g < kGroupsPerLayer; ++g) {
+      plans.push_back(PlanGroup(linears, adapter.shapes_,
+                                layout.Of(layer, static_cast<LinearGroup>(g))));
+    }
   }
   int64_t total = 0;
   for (size_t i = 0; i < linears.size(); ++i) {
@@ -112,16 +110,16 @@ absl::StatusOr<LoraAdapter> LoraAdapter::Create(
 }
 
 void LoraAdapter::Refresh(at::ScalarType compute_type) {
+  const LinearLayout layout(linears_);
   for (size_t g = 0; g < groups_.size(); ++g) {
     LoraGroup& group = groups_[g];
     if (group.members.empty()) continue;
     const GroupSpan span =
-        LinearsOf(static_cast<LinearGroup>(g % kGroupsPerLayer));
+        layout.Of(static_cast<int64_t>(g / kGroupsPerLayer),
+                  static_cast<LinearGroup>(g % kGroupsPerLayer));
     int64_t out = 0;
-    for (int i = span.begin; i < span.end; ++i) {
-      out += linears_[g / kGroupsPerLayer * kLinearsPerLayer +
-                      static_cast<size_t>(i)]
-                 .out;
+    for (int64_t i = span.begin; i < span.end; ++i) {
+      out += linears_[static_cast<size_t>(i)].out;
     }
     // New tensors: an autograd graph may still hold the old ones.
     group.a_compute = group.a.to(compute_type, /*non_blocking=*/false,

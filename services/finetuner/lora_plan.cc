@@ -103,6 +103,10 @@ absl::StatusOr<std::vector<LoraShape>> PlanLora(
       if (pattern.alpha != 0) shapes[i].alpha = pattern.alpha;
     }
   }
+  for (size_t i = 0; i < linears.size(); ++i) {
+    // No adapter goes on experts, or on what is outside the layers.
+    if (linears[i].experts > 1 || linears[i].layer < 0) shapes[i] = {};
+  }
   for (LoraShape& shape : shapes) {
     if (shape.rank == 0) continue;
     RETURN_IF_ERROR(CheckShape(shape));

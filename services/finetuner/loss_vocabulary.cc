@@ -12,9 +12,9 @@ namespace onegrid::finetuner {
 namespace {
 
 Head RowsOf(const at::Tensor& embedding, const at::Tensor& ids,
-            at::ScalarType compute_type) {
+            at::ScalarType compute_type, double softcap) {
   const at::Tensor weight = embedding.index_select(0, ids);
-  return {weight, weight.to(compute_type)};
+  return {weight, weight.to(compute_type), softcap};
 }
 
 // Marks the teacher's favourites at the labels of one example; returns their
@@ -27,7 +27,7 @@ int64_t MarkTop(const GemmaModel& teacher, const TokenizedExample& example,
   const Labels labels = LabelsOf(sequence);
   const TopLogprobs said = ScoreTop(
       teacher.FinalHidden(teacher.Forward(sequence, layout, {}), labels.rows),
-      teacher.head().weight, top);
+      teacher.head(), top);
   const int32_t* ids = said.ids.const_data_ptr<int32_t>();
   for (int64_t i = 0; i < said.ids.numel(); ++i) (*wanted)[ids[i]] = true;
   return static_cast<int64_t>(labels.rows.size());
@@ -37,9 +37,9 @@ int64_t MarkTop(const GemmaModel& teacher, const TokenizedExample& example,
 
 LossVocabulary::LossVocabulary(const at::Tensor& ids, const at::Tensor& student,
                                const at::Tensor& teacher,
-                               at::ScalarType compute_type)
-    : student_(RowsOf(student, ids, compute_type)),
-      teacher_(RowsOf(teacher, ids, compute_type)),
+                               at::ScalarType compute_type, double softcap)
+    : student_(RowsOf(student, ids, compute_type, softcap)),
+      teacher_(RowsOf(teacher, ids, compute_type, softcap)),
       local_(static_cast<size_t>(student.size(0)), -1) {
   const int64_t* tokens = ids.const_data_ptr<int64_t>();
   for (int64_t i = 0; i < ids.numel(); ++i) {
@@ -89,7 +89,8 @@ absl::StatusOr<LossVocabulary> ChooseLossVocabulary(
     if (wanted[static_cast<size_t>(token)]) ids.push_back(token);
   }
   return LossVocabulary(at::tensor(ids, at::kLong), student_embedding,
-                        teacher.head().weight, teacher.compute_type());
+                        teacher.head().weight, teacher.compute_type(),
+                        teacher.head().softcap);
 }
 
 }  // namespace onegrid::finetuner

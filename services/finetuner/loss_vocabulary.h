@@ -26,9 +26,10 @@ namespace onegrid::finetuner {
 class LossVocabulary {
  public:
   // The tokens `ids`, ascending int64, of the embeddings [vocab, width]
-  // float32, as heads that compute in `compute_type`.
+  // float32, as heads that compute in `compute_type` and have one soft cap.
   LossVocabulary(const at::Tensor& ids, const at::Tensor& student,
-                 const at::Tensor& teacher, at::ScalarType compute_type);
+                 const at::Tensor& teacher, at::ScalarType compute_type,
+                 double softcap = 0);
 
   int64_t size() const { return student_.weight.size(0); }
   // Rows of these tokens.

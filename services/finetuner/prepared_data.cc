@@ -117,8 +117,8 @@ absl::StatusOr<TokenizedExample> SplitPreparer::EncodeChat(
     const Record& record) {
   if (!chat_.has_value()) {
     ASSIGN_OR_RETURN(chat_, model::ChatTemplate::Create(tokenizer_));
-    report_.templates.emplace(model::ChatTemplate::kName,
-                              model::ChatTemplate::Digest());
+    report_.templates.emplace(chat_->name(),
+                              model::ChatTemplate::Digest(chat_->format()));
   }
   model::ChatTokens chat = chat_->Encode(record.turns, /*open_answer=*/false);
   TokenizedExample example;

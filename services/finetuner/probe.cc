@@ -39,7 +39,7 @@ Predict PredictInFloat(const GemmaModel& model) {
     std::vector<int64_t> rows(sequence.size() - 1);
     std::iota(rows.begin(), rows.end(), int64_t{0});
     return ScoreTop(model.FinalHidden(model.Forward(packed, layout, {}), rows),
-                    model.head().weight, top);
+                    model.head(), top);
   };
 }
 

@@ -29,9 +29,11 @@ absl::StatusOr<std::vector<quant::GridMatrix>> RoundLinears(
     ASSIGN_OR_RETURN(quant::GridMatrix matrix,
                      EncodeTensor(checkpoint.linears[i], *grids.linears[i]));
     linears.push_back(std::move(matrix));
-    if (linears.size() % kLinearsPerLayer == 0 &&
-        !progress(static_cast<int64_t>(linears.size()) / kLinearsPerLayer,
-                  checkpoint.config.layer_count())) {
+    const int layer = checkpoint.specs[i].layer;
+    const bool ends_layer = i + 1 == checkpoint.specs.size() ||
+                            checkpoint.specs[i + 1].layer != layer;
+    if (ends_layer && layer >= 0 &&
+        !progress(layer + 1, checkpoint.config.layer_count())) {
       return Stopped();
     }
   }
@@ -47,28 +49,35 @@ absl::StatusOr<std::vector<quant::GridMatrix>> RoundLinearsWithFeedback(
   GemmaModel model(MakeSharedWeights(checkpoint, LongestSegment(calibration)),
                    checkpoint.linears, at::kFloat);
   CalibrationPass pass(model, calibration);
-  std::vector<quant::GridMatrix> linears;
+  const LinearLayout layout(checkpoint.specs);
+  std::vector<quant::GridMatrix> linears(checkpoint.linears.size());
   for (int64_t layer = 0; layer < checkpoint.config.layer_count(); ++layer) {
     const LayerStatistics statistics = pass.Observe(layer);
     for (int g = 0; g < kGroupsPerLayer; ++g) {
-      const GroupSpan span = LinearsOf(static_cast<LinearGroup>(g));
+      const GroupSpan span = layout.Of(layer, static_cast<LinearGroup>(g));
+      if (span.begin == span.end) continue;
       ASSIGN_OR_RETURN(
           const HessianFactor factor,
           FactorHessian(statistics[static_cast<size_t>(g)].hessian));
-      for (int i = span.begin; i < span.end; ++i) {
-        const auto linear = static_cast<size_t>(layer * kLinearsPerLayer + i);
+      for (int64_t i = span.begin; i < span.end; ++i) {
+        const auto linear = static_cast<size_t>(i);
         const at::Tensor& target = checkpoint.linears[linear];
         ASSIGN_OR_RETURN(const quant::GridMatrix nearest,
                          EncodeTensor(target, *grids.linears[linear]));
-        linears.push_back(RoundWithFittedScales(
+        linears[linear] = RoundWithFittedScales(
             target, nearest, statistics[static_cast<size_t>(g)].hessian,
-            factor));
-        model.SetLinear(static_cast<int64_t>(linear),
-                        DequantizeTensor(linears.back()));
+            factor);
+        model.SetLinear(i, DequantizeTensor(linears[linear]));
       }
     }
     pass.Advance(layer);
     if (!progress(layer + 1, checkpoint.config.layer_count())) return Stopped();
+  }
+  // What is in no group has no statistics.
+  for (size_t i = 0; i < linears.size(); ++i) {
+    if (layout.InGroup(static_cast<int64_t>(i))) continue;
+    ASSIGN_OR_RETURN(linears[i],
+                     EncodeTensor(checkpoint.linears[i], *grids.linears[i]));
   }
   return linears;
 }
@@ -129,6 +138,7 @@ FloatCheckpoint Dequantize(const FloatCheckpoint& source,
     values.linears.push_back(DequantizeTensor(matrix));
   }
   values.embedding = DequantizeTensor(quantized.embedding);
+  values.per_layer_embedding = source.per_layer_embedding;
   values.norms = quantized.norms;
   return values;
 }

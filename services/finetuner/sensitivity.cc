@@ -35,17 +35,17 @@ struct Examined {
 // Final hidden states of all labelled positions. `streams` are the inputs of
 // layer `layer`.
 at::Tensor RunFrom(const GemmaModel& model, int64_t layer,
-                   std::vector<at::Tensor> streams,
+                   std::vector<LayerStream> streams,
                    const std::vector<AttentionLayout>& layouts,
                    const std::vector<Labels>& labels) {
   std::vector<at::Tensor> hidden;
   for (size_t i = 0; i < streams.size(); ++i) {
     if (labels[i].rows.empty()) continue;
-    at::Tensor x = std::move(streams[i]);
+    LayerStream stream = std::move(streams[i]);
     for (int64_t l = layer; l < model.config().layer_count(); ++l) {
-      x = model.ForwardLayer(l, x, layouts[i], {});
+      model.ForwardLayer(l, layouts[i], {}, &stream);
     }
-    hidden.push_back(model.FinalHidden(x, labels[i].rows));
+    hidden.push_back(model.FinalHidden(stream.x, labels[i].rows));
   }
   return at::cat(hidden);
 }
@@ -66,11 +66,12 @@ absl::StatusOr<Examined> Examine(const GemmaModel& model,
   examined.teacher.hidden =
       RunFrom(model, 0, start.streams(), start.layouts(), examined.labels);
   const TopLogprobs top =
-      ScoreTop(examined.teacher.hidden, model.head().weight,
+      ScoreTop(examined.teacher.hidden, model.head(),
                std::min(kTeacherTop, model.config().vocab_size));
   examined.vocabulary = std::get<0>(at::_unique(top.ids)).to(at::kLong);
   examined.teacher.head =
       model.head().weight.index_select(0, examined.vocabulary);
+  examined.teacher.softcap = model.head().softcap;
   return examined;
 }
 
@@ -117,9 +118,9 @@ class Measurement {
 };
 
 double Measurement::Kl(at::Tensor hidden, const at::Tensor& head) const {
-  return MeanKl(
-      examined_.teacher,
-      {std::move(hidden), head.index_select(0, examined_.vocabulary)});
+  return MeanKl(examined_.teacher,
+                {std::move(hidden), head.index_select(0, examined_.vocabulary),
+                 model_.head().softcap});
 }
 
 absl::StatusOr<TensorCosts> Measurement::Linear(
@@ -171,6 +172,7 @@ Measurement::InputsOf(int64_t layer) {
   if (!options_.feedback) return inputs;
   const LayerStatistics statistics = calibration_.ObserveAndAdvance(layer);
   for (size_t g = 0; g < inputs.size(); ++g) {
+    if (!statistics[g].hessian.defined()) continue;
     ASSIGN_OR_RETURN(HessianFactor factor,
                      FactorHessian(statistics[g].hessian));
     inputs[g] = Inputs{statistics[g].hessian, std::move(factor)};
@@ -183,16 +185,15 @@ absl::StatusOr<std::vector<TensorCosts>> Measurement::All(
     const SensitivityProgress& progress) {
   ASSIGN_OR_RETURN(examined_, Examine(model_, text_, text));
   const auto total = static_cast<int64_t>(checkpoint_.linears.size()) + 1;
+  const LinearLayout layout(checkpoint_.specs);
   std::vector<TensorCosts> tensors;
   for (int64_t layer = 0; layer < checkpoint_.config.layer_count(); ++layer) {
     ASSIGN_OR_RETURN(const auto inputs, InputsOf(layer));
     for (size_t g = 0; g < inputs.size(); ++g) {
-      const GroupSpan span = LinearsOf(static_cast<LinearGroup>(g));
-      for (int i = span.begin; i < span.end; ++i) {
-        ASSIGN_OR_RETURN(
-            TensorCosts costs,
-            Linear(layer, static_cast<size_t>(layer * kLinearsPerLayer + i),
-                   inputs[g]));
+      const GroupSpan span = layout.Of(layer, static_cast<LinearGroup>(g));
+      for (int64_t i = span.begin; i < span.end; ++i) {
+        ASSIGN_OR_RETURN(TensorCosts costs,
+                         Linear(layer, static_cast<size_t>(i), inputs[g]));
         tensors.push_back(std::move(costs));
         if (!progress(static_cast<int64_t>(tensors.size()), total)) {
           return absl::CancelledError("the measurement was cancelled");

@@ -42,21 +42,38 @@ class ServedModel {
   // One sequence on its way through the layers.
   struct Stream;
 
-  std::vector<float> Norm(const std::vector<float>& x, size_t norm) const;
-  void AddNorm(const std::vector<float>& branch, size_t norm,
+  // Of the rows of x, by a weight of GridCheckpoint::norms.
+  std::vector<float> Norm(const std::vector<float>& x, int64_t norm) const;
+  std::vector<float> NormBy(const std::vector<float>& x,
+                            const std::vector<float>& weight) const;
+  void AddNorm(const std::vector<float>& branch, int64_t norm,
                std::vector<float>* x) const;
-  // Of linear `linear` with the input quantized in `terms`; [m, out].
+  int64_t NormOf(int64_t layer, LayerNorm norm) const {
+    return norms_.Of(layer, norm);
+  }
+  // Of linear `linear` with the input quantized; [m, out].
   std::vector<float> Linear(const reference::ServedInput& input,
-                            size_t linear) const;
+                            int64_t linear) const;
   void Multiply(const reference::ServedInput& input, const quant::GridMatrix& w,
                 float* out) const;
   // Norm of every head, then rotation by position.
-  void NormAndRotate(int64_t layer, int64_t heads, size_t norm,
+  void NormAndRotate(int64_t layer, int64_t heads, int64_t norm,
                      const Stream& stream, std::vector<float>* x) const;
-  std::vector<float> Attention(int64_t layer, const Stream& stream) const;
+  // Puts the layer's keys and values, of the quantized input, into its cache.
+  void AppendKeysAndValues(int64_t layer, const reference::ServedInput& input,
+                           Stream* stream) const;
+  std::vector<float> Attention(int64_t layer, Stream* stream) const;
   std::vector<float> FeedForward(int64_t layer, const Stream& stream) const;
+  // Adds the experts' part to `branch`.
+  void AddExperts(int64_t layer, const Stream& stream,
+                  std::vector<float>* branch) const;
+  // Sets the stream's per_layer from its x, the scaled embedding.
+  void EmbedPerLayer(absl::Span<const int32_t> tokens, Stream* stream) const;
+  void AddPerLayerInput(int64_t layer, Stream* stream) const;
 
   const GridCheckpoint& checkpoint_;
+  const LinearLayout layout_;
+  const NormLayout norms_;
   const absl::Span<const quant::GridMatrix> linears_;
   kernels::ThreadPool& pool_;
 };

@@ -95,8 +95,8 @@ absl::StatusOr<std::unique_ptr<Teacher>> MakeCachedTeacher(
     if (!labels.rows.empty()) {
       const AttentionLayout layout = MakeAttentionLayout(sequence);
       const HeadTeacher said = teacher.Judge(sequence, layout, labels);
-      KeepByExample(sequence, labels,
-                    ScoreTop(said.hidden, said.head->weight, top), &kept);
+      KeepByExample(sequence, labels, ScoreTop(said.hidden, *said.head, top),
+                    &kept);
     }
     if (!progress(static_cast<int64_t>(i + 1),
                   static_cast<int64_t>(sequences.size()))) {

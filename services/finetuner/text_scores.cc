@@ -39,9 +39,9 @@ absl::StatusOr<TextScores> CompareOnText(
     if (!labels.rows.empty()) {
       const HeadComparison part =
           CompareHeads({LabelledHidden(teacher, sequences[i], layout, labels),
-                        teacher.head().weight},
+                        teacher.head().weight, teacher.head().softcap},
                        {LabelledHidden(student, sequences[i], layout, labels),
-                        student.head().weight},
+                        student.head().weight, student.head().softcap},
                        labels.targets);
       sums.kl += part.kl;
       sums.teacher_nats += part.teacher_nats;
@@ -73,7 +73,7 @@ absl::StatusOr<double> MeanNats(const GemmaModel& model,
     if (!labels.rows.empty()) {
       const HeadScores scores =
           ScoreTargets(LabelledHidden(model, sequences[i], layout, labels),
-                       model.head().weight, labels.targets);
+                       model.head(), labels.targets);
       for (const float logprob : scores.target_logprobs) sum -= logprob;
       tokens += static_cast<int64_t>(labels.rows.size());
     }

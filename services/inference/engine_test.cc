@@ -236,6 +236,49 @@ TEST_F(EngineTest, FloatModeOfEveryTypeEqualsTheNaiveForward) {
   }
 }
 
+// Layers that have no keys of their own compute rows with an output only: what
+// is asked for must not change what comes out, now or later.
+TEST_F(EngineTest, RowsWithoutOutputChangeNothing) {
+  const std::string path = testing::TempDir() + "/tiny_engine_edge.gguf";
+  ASSERT_TRUE(WriteTinyModel(
+                  path, {.structure = TinyStructure::kGemma4Edge, .types = {}})
+                  .ok());
+  const auto file = model::GgufFile::Open(path);
+  const auto weights = LoadGemmaWeights(**file, *pool_);
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  EngineOptions options;
+  options.max_sequences = 3;
+  options.max_context = kTinyContext;
+  options.max_step_tokens = kStep;
+  const auto engine = Engine::Create(*weights, options, *pool_);
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  const std::vector<int32_t> a = Tokens(30, 3), b = Tokens(25, 4);
+  const Rows all_a = Run(**engine, 0, a, kStep);
+  const Rows all_b = Run(**engine, 1, b, kStep);
+  // In one step: the last five rows of a, none of b.
+  (*engine)->Reset(0);
+  (*engine)->Reset(1);
+  ASSERT_TRUE((*engine)->Forward({Chunk{1, b, 25}, Chunk{0, a, 25}}).ok());
+  Rows rows;
+  AppendRows(**engine, &rows);
+  EXPECT_EQ(rows, Rows(all_a.begin() + 25, all_a.end()));
+  // Then nothing of b for a while, and at last something.
+  const std::vector<int32_t> more = Tokens(20, 5);
+  ASSERT_TRUE((*engine)
+                  ->Forward({Chunk{1, absl::MakeConstSpan(more).first(19), 19}})
+                  .ok());
+  EXPECT_EQ((*engine)->output_rows(), 0);
+  ASSERT_TRUE(
+      (*engine)
+          ->Forward({Chunk{1, absl::MakeConstSpan(more).subspan(19), 0}})
+          .ok());
+  rows.clear();
+  AppendRows(**engine, &rows);
+  std::vector<int32_t> whole = b;
+  whole.insert(whole.end(), more.begin(), more.end());
+  EXPECT_EQ(rows.back(), Run(**engine, 2, whole, kStep).back());
+}
+
 // There is nothing to round in int8 mode either, but for keys and values.
 TEST_F(EngineTest, Bf16WeightsTakeFloatsInEachMode) {
   const std::string path = testing::TempDir() + "/tiny_engine_bf16.gguf";

@@ -1,72 +1,23 @@
 #include "services/inference/experts.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
-#include <numeric>
 
 #include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/expert_choice.h"
 
 namespace onegrid::inference {
-namespace {
-
-// In 16 parts, like every sum over a row that is served: the compiler may use
-// vectors of any width and the bits stay the same.
-float Dot(const float* a, const float* b, int64_t n) {
-  constexpr int64_t kParts = 16;
-  float parts[kParts] = {};
-  int64_t i = 0;
-  for (; i + kParts <= n; i += kParts) {
-    for (int64_t p = 0; p < kParts; ++p) parts[p] += a[i + p] * b[i + p];
-  }
-  for (; i < n; ++i) parts[i % kParts] += a[i] * b[i];
-  float sum = 0;
-  for (const float part : parts) sum += part;
-  return sum;
-}
-
-}  // namespace
-
-std::vector<ExpertChoice> ChooseExperts(absl::Span<const float> logits,
-                                        int64_t used,
-                                        absl::Span<const float> scales) {
-  std::vector<int64_t> order(logits.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::partial_sort(order.begin(), order.begin() + used, order.end(),
-                    [&](int64_t a, int64_t b) {
-                      return logits[a] != logits[b] ? logits[a] > logits[b]
-                                                    : a < b;
-                    });
-  const float max = logits[order[0]];
-  float all = 0;
-  for (const float logit : logits) all += std::exp(logit - max);
-  float chosen = 0;
-  for (int64_t i = 0; i < used; ++i) {
-    chosen += std::exp(logits[order[i]] - max) / all;
-  }
-  std::sort(order.begin(), order.begin() + used);
-  std::vector<ExpertChoice> choices;
-  for (int64_t i = 0; i < used; ++i) {
-    const float probability = std::exp(logits[order[i]] - max) / all;
-    choices.push_back({order[i], probability / chosen * scales[order[i]]});
-  }
-  return choices;
-}
-
 Experts::Experts(const model::GemmaConfig& config, const Numerics& numerics,
                  int64_t max_rows, kernels::ThreadPool& pool)
     : config_(config),
       numerics_(numerics),
       pool_(pool),
       input_(numerics, pool),
-      uses_(config.experts),
-      router_norm_(config.hidden) {
+      uses_(config.experts) {
   const auto floats = [max_rows](int64_t width) {
-    return kernels::AlignedBuffer<float>(
-        static_cast<size_t>(max_rows * width));
+    return kernels::AlignedBuffer<float>(static_cast<size_t>(max_rows * width));
   };
   normed_ = floats(config.hidden);
-  logits_ = floats(config.experts);
   rows_ = floats(config.hidden);
   gate_up_ = floats(2 * config.expert_ff);
   active_ = floats(config.expert_ff);
@@ -76,29 +27,24 @@ Experts::Experts(const model::GemmaConfig& config, const Numerics& numerics,
 
 void Experts::Route(const ExpertWeights& weights, const float* x,
                     int64_t rows) {
-  const int64_t hidden = config_.hidden, experts = config_.experts;
-  const float root = 1.0f / std::sqrt(static_cast<float>(hidden));
-  for (int64_t i = 0; i < hidden; ++i) {
-    router_norm_[i] = weights.router_scale[i] * root;
-  }
+  const int64_t hidden = config_.hidden;
+  router_norm_ = cpu::RouterNorm(weights.router_scale);
   cpu::RmsNorm(x, router_norm_.data(), rows, hidden,
                static_cast<float>(config_.rms_eps), normed_.data(), pool_,
                numerics_.isa);
-  pool_.ParallelFor(
-      rows * experts, std::max<int64_t>(16, pool_.GrainFor(rows * experts)),
-      [&](int64_t begin, int64_t end, int) {
-        for (int64_t i = begin; i < end; ++i) {
-          logits_.data()[i] =
-              Dot(normed_.data() + i / experts * hidden,
-                  weights.router.data() + i % experts * hidden, hidden);
-        }
-      });
+  std::vector<std::vector<cpu::ExpertChoice>> choices(rows);
+  pool_.ParallelFor(rows, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) {
+      const auto token = absl::MakeConstSpan(normed_.data() + row * hidden,
+                                             static_cast<size_t>(hidden));
+      choices[row] =
+          cpu::ChooseExperts(cpu::RouterLogits(token, weights.router),
+                             config_.experts_used, weights.expert_scale);
+    }
+  });
   for (auto& uses : uses_) uses.clear();
   for (int64_t row = 0; row < rows; ++row) {
-    const auto logits = absl::MakeConstSpan(
-        logits_.data() + row * experts, static_cast<size_t>(experts));
-    for (const ExpertChoice& choice : ChooseExperts(
-             logits, config_.experts_used, weights.expert_scale)) {
+    for (const cpu::ExpertChoice& choice : choices[row]) {
       uses_[choice.expert].push_back({row, choice.weight});
     }
   }

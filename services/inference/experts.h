@@ -14,20 +14,6 @@
 
 namespace onegrid::inference {
 
-// One expert of a token, and its share in the sum.
-struct ExpertChoice {
-  int64_t expert;
-  float weight;
-};
-
-// The `used` experts with the largest logits, in the order of their numbers: the
-// softmax over all logits, divided by its sum over these, times the experts'
-// scales. Of equal logits the lower number goes first.
-// (transformers modeling_gemma4.py, Gemma4TextRouter.)
-std::vector<ExpertChoice> ChooseExperts(absl::Span<const float> logits,
-                                        int64_t used,
-                                        absl::Span<const float> scales);
-
 // Each row's result depends only on that row. Thread-compatible.
 class Experts {
  public:
@@ -55,10 +41,9 @@ class Experts {
   const Numerics numerics_;
   kernels::ThreadPool& pool_;
   LinearInput input_;
-  std::vector<std::vector<Use>> uses_;   // by expert
-  std::vector<float> router_norm_;       // [hidden]
+  std::vector<std::vector<Use>> uses_;     // by expert
+  std::vector<float> router_norm_;         // [hidden]
   kernels::AlignedBuffer<float> normed_;   // [rows, hidden]
-  kernels::AlignedBuffer<float> logits_;   // [rows, experts]
   kernels::AlignedBuffer<float> rows_;     // [rows, hidden], one expert's
   kernels::AlignedBuffer<float> gate_up_;  // [rows, 2 * expert_ff]
   kernels::AlignedBuffer<float> active_;   // [rows, expert_ff]

@@ -1,5 +1,6 @@
 #include "services/inference/tiny_model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -13,97 +14,81 @@
 #include "kernels/quant/grid_blocks.h"
 #include "services/common/error_info.h"
 #include "services/model/gguf_writer.h"
+#include "services/model/hf_model_config.h"
+#include "services/model/tensor_names.h"
 
 namespace onegrid::inference {
 namespace {
 
-constexpr int64_t kHidden = 64;
-constexpr int64_t kFf = 96;
-constexpr int64_t kHeads = 4;
-constexpr int64_t kKvHeads = 2;
-constexpr int64_t kHeadDim = 32;
 constexpr int64_t kLayers = 4;
 
 class Builder {
  public:
   explicit Builder(const TinyModelOptions& options)
-      : options_(options), random_(options.seed) {}
+      : options_(options),
+        config_(TinyConfig(options.structure)),
+        random_(options.seed) {}
 
   absl::Status Matrix(const std::string& name, quant::GgmlType type,
-                      const std::vector<float>& w, int64_t out, int64_t in) {
+                      int64_t rows, int64_t cols,
+                      const std::vector<int64_t>& dims, float deviation) {
+    const std::vector<float> w = Random(rows * cols, deviation);
     const auto found = options_.types.find(name);
     if (found != options_.types.end()) type = found->second;
     if (type == quant::GgmlType::kF32) {
-      return writer_.AddTensor(name, type, {in, out}, Bytes(w));
+      return writer_.AddTensor(name, type, dims, Bytes(w));
     }
     if (type == quant::GgmlType::kBF16) {
       std::vector<uint16_t> halves;
       for (const float value : w) halves.push_back(kernels::FloatToBf16(value));
-      return writer_.AddTensor(name, type, {in, out}, Bytes(halves));
+      return writer_.AddTensor(name, type, dims, Bytes(halves));
     }
     ASSIGN_OR_RETURN(const quant::Grid* grid, quant::GridOfBlocks(type));
     ASSIGN_OR_RETURN(const quant::GridMatrix matrix,
-                     quant::EncodeMatrix(w, out, in, *grid));
+                     quant::EncodeMatrix(w, rows, cols, *grid));
     ASSIGN_OR_RETURN(std::vector<uint8_t> blocks, quant::PackBlocks(matrix));
-    return writer_.AddTensor(name, type, {in, out}, std::move(blocks));
+    return writer_.AddTensor(name, type, dims, std::move(blocks));
   }
 
-  absl::Status Linear(const std::string& name, int64_t out, int64_t in) {
-    return Matrix(name, quant::GgmlType::kQ4_0,
-                  Random(out * in, 1.5f / std::sqrt(in)), out, in);
+  absl::Status Linear(const model::LinearSpec& spec) {
+    return Matrix(
+        spec.gguf_name,
+        spec.layer < 0 ? quant::GgmlType::kQ8_0 : quant::GgmlType::kQ4_0,
+        spec.out, spec.in, spec.GgufDims(),
+        1.5f / std::sqrt(static_cast<float>(spec.in)));
   }
 
-  absl::Status Norm(const std::string& name, int64_t size) {
-    std::vector<float> w = Random(size, 0.2f);
-    for (float& value : w) value += 1;
-    return writer_.AddTensor(name, quant::GgmlType::kF32, {size}, Bytes(w));
+  absl::Status Norm(const model::NormSpec& spec) {
+    std::vector<float> w =
+        Random(spec.size * std::max<int64_t>(1, spec.rows), 0.2f);
+    if (spec.rows == 0) {
+      for (float& value : w) value += 1;
+    }
+    if (spec.gguf_name == model::kGgufRopeFactors) {
+      w = model::RopeFactors(config_);
+    }
+    return writer_.AddTensor(spec.gguf_name, quant::GgmlType::kF32,
+                             spec.GgufDims(), Bytes(w));
   }
 
-  absl::Status Embedding() {
-    return Matrix("token_embd.weight", quant::GgmlType::kQ8_0,
-                  Random(kTinyVocab * kHidden, 0.3f), kTinyVocab, kHidden);
-  }
-
-  absl::Status Layer(int64_t layer) {
-    const auto name = [layer](const char* part) {
-      return absl::StrCat("blk.", layer, ".", part, ".weight");
-    };
-    const int64_t q = kHeads * kHeadDim;
-    const int64_t kv = kKvHeads * kHeadDim;
-    RETURN_IF_ERROR(Norm(name("attn_norm"), kHidden));
-    RETURN_IF_ERROR(Linear(name("attn_q"), q, kHidden));
-    RETURN_IF_ERROR(Linear(name("attn_k"), kv, kHidden));
-    RETURN_IF_ERROR(Linear(name("attn_v"), kv, kHidden));
-    RETURN_IF_ERROR(Norm(name("attn_q_norm"), kHeadDim));
-    RETURN_IF_ERROR(Norm(name("attn_k_norm"), kHeadDim));
-    RETURN_IF_ERROR(Linear(name("attn_output"), kHidden, q));
-    RETURN_IF_ERROR(Norm(name("post_attention_norm"), kHidden));
-    RETURN_IF_ERROR(Norm(name("ffn_norm"), kHidden));
-    RETURN_IF_ERROR(Linear(name("ffn_gate"), kFf, kHidden));
-    RETURN_IF_ERROR(Linear(name("ffn_up"), kFf, kHidden));
-    RETURN_IF_ERROR(Linear(name("ffn_down"), kHidden, kFf));
-    return Norm(name("post_ffw_norm"), kHidden);
+  absl::Status Tensors() {
+    for (const model::TableSpec& spec : model::GemmaTables(config_)) {
+      RETURN_IF_ERROR(Matrix(spec.gguf_name, quant::GgmlType::kQ8_0, spec.rows,
+                             spec.cols, {spec.cols, spec.rows}, 0.3f));
+    }
+    for (const model::LinearSpec& spec : model::GemmaLinears(config_)) {
+      RETURN_IF_ERROR(Linear(spec));
+    }
+    for (const model::NormSpec& spec : model::GemmaNorms(config_)) {
+      RETURN_IF_ERROR(Norm(spec));
+    }
+    return absl::OkStatus();
   }
 
   void Metadata() {
-    writer_.Set("general.architecture", std::string("gemma3"));
-    const std::pair<const char*, uint32_t> sizes[] = {
-        {"context_length", kTinyContext},
-        {"embedding_length", kHidden},
-        {"block_count", kLayers},
-        {"feed_forward_length", kFf},
-        {"attention.head_count", kHeads},
-        {"attention.head_count_kv", kKvHeads},
-        {"attention.key_length", kHeadDim},
-        {"attention.value_length", kHeadDim},
-        {"attention.sliding_window", kTinyWindow},
-        {"attention.sliding_window_pattern", 3},
-    };
-    for (const auto& [key, value] : sizes) {
-      writer_.Set(absl::StrCat("gemma3.", key), value);
+    for (const auto& [key, value] : model::GemmaMetadata(config_)) {
+      writer_.Set(key, value);
     }
-    writer_.Set("gemma3.attention.layer_norm_rms_epsilon", 1e-6f);
-    writer_.Set("gemma3.rope.freq_base", 1e6f);
   }
 
   void Tokenizer() {
@@ -161,11 +146,45 @@ class Builder {
   }
 
   const TinyModelOptions options_;
+  const model::GemmaConfig config_;
   std::mt19937_64 random_;
   model::GgufWriter writer_;
 };
 
 }  // namespace
+
+model::GemmaConfig TinyConfig(TinyStructure structure) {
+  const model::GemmaLayer shape = {.head_dim = 32, .kv_heads = 2, .ff = 96};
+  model::GemmaConfig config;
+  config.vocab_size = kTinyVocab;
+  config.hidden = 64;
+  config.heads = 4;
+  config.sliding_window = kTinyWindow;
+  config.context_length = kTinyContext;
+  config.layers = model::UniformLayers(kLayers, 3, shape);
+  if (structure == TinyStructure::kGemma3) return config;
+  config.family = model::GemmaFamily::kGemma4;
+  config.attention_scale = 1;
+  config.logit_softcap = 30;
+  config.rope_global_pairs = 8;
+  const bool edge = structure == TinyStructure::kGemma4Edge;
+  config.layers = model::UniformLayers(edge ? 2 * kLayers : kLayers, 2, shape);
+  for (model::GemmaLayer& layer : config.layers) {
+    if (layer.global) layer.head_dim = 64;
+    layer.value_is_key = layer.global && !edge;
+    if (layer.value_is_key) layer.kv_heads = 1;
+  }
+  if (edge) {
+    config.per_layer_width = 32;
+    model::ShareKv(kLayers, config.layers);
+    for (int64_t i = kLayers; i < 2 * kLayers; ++i) config.layers[i].ff *= 2;
+  } else {
+    config.experts = 8;
+    config.experts_used = 2;
+    config.expert_ff = 32;
+  }
+  return config;
+}
 
 TinyModelOptions MixedTinyModel() {
   TinyModelOptions options;
@@ -186,11 +205,7 @@ absl::Status WriteTinyModel(const std::string& path,
   Builder builder(options);
   builder.Metadata();
   builder.Tokenizer();
-  RETURN_IF_ERROR(builder.Embedding());
-  for (int64_t layer = 0; layer < kLayers; ++layer) {
-    RETURN_IF_ERROR(builder.Layer(layer));
-  }
-  RETURN_IF_ERROR(builder.Norm("output_norm.weight", kHidden));
+  RETURN_IF_ERROR(builder.Tensors());
   return builder.WriteTo(path);
 }
 

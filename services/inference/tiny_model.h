@@ -1,4 +1,4 @@
-// A Gemma 3 of random weights, small enough for unit tests.
+// A Gemma of random weights, small enough for unit tests.
 #ifndef SERVICES_INFERENCE_TINY_MODEL_H_
 #define SERVICES_INFERENCE_TINY_MODEL_H_
 
@@ -8,11 +8,12 @@
 
 #include "absl/status/status.h"
 #include "kernels/quant/ggml_types.h"
+#include "services/model/gemma_config.h"
 
 namespace onegrid::inference {
 
-// Its shape: 4 layers (the third global, a window of 16 in the others), hidden
-// 64, ff 96, 4 heads of 32 over 2 key/value heads, a context of 256.
+// A Gemma 3's shape: 4 layers (the third global, a window of 16 in the others),
+// hidden 64, ff 96, 4 heads of 32 over 2 key/value heads, a context of 256.
 inline constexpr int kTinyVocab = 320;
 inline constexpr int kTinyWindow = 16;
 inline constexpr int kTinyContext = 256;
@@ -23,10 +24,18 @@ inline constexpr int32_t kTinyBos = 2;
 inline constexpr int32_t kTinyFirstByte = 4;
 inline constexpr int32_t kTinyLetterA = 261;
 
+// Those of Gemma 4, global heads of 64: as E2B, 8 layers with inputs of their
+// own, the last four with a wider MLP and the keys of earlier ones; as 26B-A4B,
+// 4 layers with experts, whose global values are the keys.
+enum class TinyStructure { kGemma3, kGemma4Edge, kGemma4Experts };
+
+model::GemmaConfig TinyConfig(TinyStructure structure);
+
 struct TinyModelOptions {
+  TinyStructure structure = TinyStructure::kGemma3;
   uint64_t seed = 1;
   // Of matrices by name: Q4_0, Q2_0, Q8_0, BF16, or F32, which the engine does
-  // not take. Else linears are Q4_0 and the embedding Q8_0.
+  // not take. Else linears are Q4_0, tables and what is outside layers Q8_0.
   std::map<std::string, quant::GgmlType> types;
 };
 

@@ -1,8 +1,8 @@
 // Goal: the logits that the finetuner tells of a model are the ones that the
 // inference engine serves, bit for bit.
-// Method: a tiny random model with matrices on every grid, far beyond its
-// sliding window; each instruction set that the machine has, prompts whole and
-// in chunks.
+// Method: tiny random models, Gemma 3 with matrices on every grid and Gemma 4's
+// structures, far beyond their sliding window; each instruction set that the
+// machine has, prompts whole and in chunks.
 #include <algorithm>
 #include <memory>
 #include <string>
@@ -41,9 +41,11 @@ class ServedArithmetic : public testing::TestWithParam<Isa> {
     if (!kernels::IsaSupported(GetParam())) {
       GTEST_SKIP() << "no " << kernels::IsaName(GetParam()) << " here";
     }
+  }
+
+  void Write(const inference::TinyModelOptions& options) {
     const std::string path = testing::TempDir() + "/served_arithmetic.gguf";
-    ASSERT_TRUE(
-        inference::WriteTinyModel(path, inference::MixedTinyModel()).ok());
+    ASSERT_TRUE(inference::WriteTinyModel(path, options).ok());
     auto file = model::GgufFile::Open(path);
     ASSERT_TRUE(file.ok()) << file.status();
     file_ = *std::move(file);
@@ -72,11 +74,14 @@ class ServedArithmetic : public testing::TestWithParam<Isa> {
     return logits;
   }
 
+  // The trainer's logits are the engine's.
+  void Compare();
+
   kernels::ThreadPool pool_{2};
   std::unique_ptr<model::GgufFile> file_;
 };
 
-TEST_P(ServedArithmetic, TrainerSeesTheLogitsThatAreServed) {
+void ServedArithmetic::Compare() {
   const auto checkpoint = finetuner::LoadGridCheckpoint(*file_);
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
   const finetuner::ServedModel trained(*checkpoint, checkpoint->linears, pool_);
@@ -89,6 +94,21 @@ TEST_P(ServedArithmetic, TrainerSeesTheLogitsThatAreServed) {
     EXPECT_TRUE(std::equal(got.begin(), got.end(), want.begin()))
         << "chunks of " << chunk;
   }
+}
+
+TEST_P(ServedArithmetic, TrainerSeesTheLogitsThatAreServed) {
+  Write(inference::MixedTinyModel());
+  Compare();
+}
+
+TEST_P(ServedArithmetic, OfPerLayerInputsAndSharedKeys) {
+  Write({.structure = inference::TinyStructure::kGemma4Edge, .types = {}});
+  Compare();
+}
+
+TEST_P(ServedArithmetic, OfExpertsAndValuesThatAreKeys) {
+  Write({.structure = inference::TinyStructure::kGemma4Experts, .types = {}});
+  Compare();
 }
 
 INSTANTIATE_TEST_SUITE_P(AllIsas, ServedArithmetic,

@@ -33,6 +33,10 @@ from transformers.models.gemma3 import modeling_gemma3
 from transformers.utils import logging
 
 FACTOR = 4.0
+PRECISIONS = {  # and the unit in the last place of 1
+    "f32": (torch.float32, 2.0**-24),
+    "bf16": (torch.bfloat16, 2.0**-9),
+}
 CONFIG_FIELDS = ("r", "lora_alpha", "target_modules", "rank_pattern",
                  "alpha_pattern", "use_rslora")
 PARTS = {
@@ -113,10 +117,20 @@ def exact_rotation(config):
     return forward
 
 
-def run(base, adapter, examples, dtype):
+def load_gemma3(path):
+    """What `run` takes: the model of a GGUF in a precision."""
+
+    def load(dtype):
+        model, config = build_model(path, dtype)
+        modeling_gemma3.Gemma3RotaryEmbedding.forward = exact_rotation(config)
+        return model
+
+    return load
+
+
+def run(load, adapter, examples, dtype):
     """Mean loss per label and {PEFT name: gradient in float64}."""
-    model, config = build_model(base, dtype)
-    modeling_gemma3.Gemma3RotaryEmbedding.forward = exact_rotation(config)
+    model = load(dtype)
     model = get_peft_model(model, LoraConfig(**adapter["config"]))
     lora_dtype = torch.float64 if dtype == torch.float64 else torch.float32
     parameters = {}
@@ -171,6 +185,33 @@ def batch_of(tensors):
     return [(tokens[a:b], start) for a, b, start in zip(ends, ends[1:], starts)]
 
 
+def compare(dumps, load):
+    """(loss in float64, [(precision, what, our error, the peer's, bound)])
+
+    dumps: {"f32" or "bf16": what read_dump gives}; load: as `run` takes it.
+    """
+    first = next(iter(dumps.values()))
+    tensors = {n: t for n, t in first[0].items() if n.startswith("base_model.")}
+    adapter = {"tensors": tensors, "config": first[2]}
+    examples = batch_of(first[0])
+    exact_loss, exact = run(load, adapter, examples, torch.float64)
+    rows = []
+    for precision, dump in dumps.items():
+        dtype, unit = PRECISIONS[precision]
+        ours = {n: dump[0]["grad." + n].double() for n in exact}
+        peer_loss, peer = run(load, adapter, examples, dtype)
+        mine, theirs = distance(ours, exact), distance(peer, exact)
+        loss_error = abs(peer_loss - exact_loss)
+        rows += [
+            (precision, "loss", abs(dump[1] - exact_loss), loss_error,
+             max(FACTOR * loss_error, 8 * unit * 32)),
+            (precision, "gradients, all", mine[0], theirs[0], FACTOR * theirs[0]),
+            (precision, "gradients, worst matrix", mine[1], theirs[1],
+             FACTOR * theirs[1]),
+        ]
+    return exact_loss, rows
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ("base", "f32", "bf16"):
@@ -179,31 +220,21 @@ def main():
     logging.set_verbosity_error()
 
     dumps = {"f32": read_dump(arguments.f32), "bf16": read_dump(arguments.bf16)}
-    tensors = {n: t for n, t in dumps["f32"][0].items() if n.startswith("base_model.")}
-    ranks = sorted({t.shape[0] for n, t in tensors.items() if "lora_A" in n})
-    adapter = {"tensors": tensors, "config": dumps["f32"][2]}
-    examples = batch_of(dumps["f32"][0])
+    tensors, _, config = dumps["f32"]
+    matrices = [t for n, t in tensors.items() if n.startswith("base_model.")]
+    ranks = sorted({t.shape[0] for n, t in tensors.items()
+                    if n.startswith("base_model.") and "lora_A" in n})
+    examples = batch_of(tensors)
     labels = sum(len(tokens) - start for tokens, start in examples)
-
-    exact_loss, exact = run(arguments.base, adapter, examples, torch.float64)
+    exact_loss, rows = compare(dumps, load_gemma3(arguments.base))
     print(f"batch: {len(examples)} examples, {labels} labels, exact loss {exact_loss:.9f},"
-          f" {len(exact)} LoRA matrices of ranks {ranks}, use_rslora"
-          f" {adapter['config']['use_rslora']}")
+          f" {len(matrices)} LoRA matrices of ranks {ranks}, use_rslora"
+          f" {config['use_rslora']}")
     print(f"{'precision':<10}{'':<22}{'onegrid':>12}{'peft':>12}{'bound':>12}")
     worst = 0.0
-    for precision, dtype, unit in (("f32", torch.float32, 2.0**-24),
-                                   ("bf16", torch.bfloat16, 2.0**-9)):
-        ours = {n: dumps[precision][0]["grad." + n].double() for n in exact}
-        peer_loss, peer = run(arguments.base, adapter, examples, dtype)
-        mine, theirs = distance(ours, exact), distance(peer, exact)
-        loss_bound = max(FACTOR * abs(peer_loss - exact_loss), 8 * unit * 32)
-        rows = [("loss", abs(dumps[precision][1] - exact_loss),
-                 abs(peer_loss - exact_loss), loss_bound),
-                ("gradients, all", mine[0], theirs[0], FACTOR * theirs[0]),
-                ("gradients, worst matrix", mine[1], theirs[1], FACTOR * theirs[1])]
-        for what, a, b, bound in rows:
-            print(f"{precision:<10}{what:<24}{a:>10.2e}{b:>12.2e}{bound:>12.2e}")
-            worst = max(worst, a / bound)
+    for precision, what, a, b, bound in rows:
+        print(f"{precision:<10}{what:<24}{a:>10.2e}{b:>12.2e}{bound:>12.2e}")
+        worst = max(worst, a / bound)
     print(f"training parity: largest error is {worst:.2f} of its bound, target <= 1")
     return 0 if worst <= 1 else 1
 

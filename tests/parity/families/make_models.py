@@ -77,6 +77,10 @@ def randomize(model, seed):
             noise = torch.randn(tensor.shape, generator=generator)
             if name.endswith("layer_scalar"):
                 tensor.copy_(0.8 + 0.1 * noise.clamp(-2, 2))
+            elif name.endswith(("q_norm.weight", "k_norm.weight")) and isinstance(
+                    model, Gemma4ForCausalLM):
+                # There is no other factor on the scores.
+                tensor.copy_(0.4 + 0.08 * noise.clamp(-2, 2))
             elif "norm" in name or name.endswith(("scale",)):
                 plain = 0.0 if isinstance(model, Gemma3ForCausalLM) else 1.0
                 tensor.copy_(plain + 0.2 * noise.clamp(-2, 2))
