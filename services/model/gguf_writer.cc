@@ -82,10 +82,9 @@ void GgufWriter::Set(const std::string& key, GgufValue value) {
   metadata_.emplace_back(key, std::move(value));
 }
 
-absl::Status GgufWriter::CheckTensor(const std::string& name,
-                                     quant::GgmlType type,
-                                     const std::vector<int64_t>& dims,
-                                     size_t bytes) const {
+absl::StatusOr<int64_t> GgufWriter::CheckTensor(
+    const std::string& name, quant::GgmlType type,
+    const std::vector<int64_t>& dims) const {
   if (name.empty() || name.size() > kNameBytesMax) {
     return InvalidTensor(name, absl::StrCat("expected a name of 1 to ",
                                             kNameBytesMax, " bytes"));
@@ -108,12 +107,23 @@ absl::Status GgufWriter::CheckTensor(const std::string& name,
   const auto row = quant::RowBytes(type, dims[0]);
   if (!row.ok())
     return InvalidTensor(name, std::string(row.status().message()));
-  int64_t expected = 0;
-  if (__builtin_mul_overflow(*row, elements / dims[0], &expected) ||
-      static_cast<size_t>(expected) != bytes) {
+  int64_t bytes = 0;
+  if (__builtin_mul_overflow(*row, elements / dims[0], &bytes)) {
     return InvalidTensor(
-        name, absl::StrCat("expected ", expected, " bytes, found ", bytes));
+        name, absl::StrCat("bad dimensions ", absl::StrJoin(dims, " x ")));
   }
+  return bytes;
+}
+
+absl::Status GgufWriter::Add(Tensor tensor, int64_t found_bytes) {
+  ASSIGN_OR_RETURN(tensor.bytes,
+                   CheckTensor(tensor.name, tensor.type, tensor.dims));
+  if (tensor.produce == nullptr && found_bytes != tensor.bytes) {
+    return InvalidTensor(
+        tensor.name,
+        absl::StrCat("expected ", tensor.bytes, " bytes, found ", found_bytes));
+  }
+  tensors_.push_back(std::move(tensor));
   return absl::OkStatus();
 }
 
@@ -121,18 +131,23 @@ absl::Status GgufWriter::AddTensor(const std::string& name,
                                    quant::GgmlType type,
                                    const std::vector<int64_t>& dims,
                                    absl::Span<const uint8_t> data) {
-  RETURN_IF_ERROR(CheckTensor(name, type, dims, data.size()));
-  tensors_.push_back({name, type, dims, {}, data});
-  return absl::OkStatus();
+  return Add({name, type, dims, 0, {}, data, nullptr},
+             static_cast<int64_t>(data.size()));
 }
 
 absl::Status GgufWriter::AddTensor(const std::string& name,
                                    quant::GgmlType type,
                                    const std::vector<int64_t>& dims,
                                    std::vector<uint8_t> data) {
-  RETURN_IF_ERROR(CheckTensor(name, type, dims, data.size()));
-  tensors_.push_back({name, type, dims, std::move(data), {}});
-  return absl::OkStatus();
+  const auto bytes = static_cast<int64_t>(data.size());
+  return Add({name, type, dims, 0, std::move(data), {}, nullptr}, bytes);
+}
+
+absl::Status GgufWriter::AddProduced(const std::string& name,
+                                     quant::GgmlType type,
+                                     const std::vector<int64_t>& dims,
+                                     Producer produce) {
+  return Add({name, type, dims, 0, {}, {}, std::move(produce)}, 0);
 }
 
 std::string GgufWriter::SerializeTables() const {
@@ -151,7 +166,7 @@ std::string GgufWriter::SerializeTables() const {
     for (const int64_t size : tensor.dims) Put<int64_t>(size, &out);
     Put<uint32_t>(static_cast<uint32_t>(tensor.type), &out);
     Put<uint64_t>(offset, &out);
-    offset += Padded(tensor.bytes().size());
+    offset += Padded(tensor.bytes);
   }
   return out;
 }
@@ -172,7 +187,22 @@ absl::Status GgufWriter::WriteTo(const std::string& path) const {
   RETURN_IF_ERROR(file->Append(SerializeTables()));
   RETURN_IF_ERROR(file->PadTo(kAlignment));
   for (const Tensor& tensor : tensors_) {
-    RETURN_IF_ERROR(file->Append(tensor.bytes()));
+    if (tensor.produce == nullptr) {
+      RETURN_IF_ERROR(
+          file->Append(tensor.owned.empty() ? tensor.borrowed : tensor.owned));
+    } else {
+      int64_t bytes = 0;
+      RETURN_IF_ERROR(
+          tensor.produce([&](absl::Span<const uint8_t> part) -> absl::Status {
+            bytes += static_cast<int64_t>(part.size());
+            return file->Append(part);
+          }));
+      if (bytes != tensor.bytes) {
+        return InvalidTensor(tensor.name,
+                             absl::StrCat("expected ", tensor.bytes,
+                                          " bytes, produced ", bytes));
+      }
+    }
     RETURN_IF_ERROR(file->PadTo(kAlignment));
   }
   return file->Commit();

@@ -2,11 +2,13 @@
 #define SERVICES_MODEL_GGUF_WRITER_H_
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "kernels/quant/ggml_types.h"
 #include "services/model/gguf_value.h"
@@ -35,8 +37,20 @@ class GgufWriter {
                          const std::vector<int64_t>& dims,
                          std::vector<uint8_t> data);
 
+  // Takes a part of a tensor's bytes.
+  using Sink = std::function<absl::Status(absl::Span<const uint8_t> part)>;
+  // Gives a tensor's bytes to `sink`, part by part from the first on.
+  using Producer = std::function<absl::Status(const Sink& sink)>;
+  // The same with bytes that are made when the file is written, so that no more
+  // than one tensor's need be held. `produce` is called once by each WriteTo,
+  // in the order of the tensors.
+  absl::Status AddProduced(const std::string& name, quant::GgmlType type,
+                           const std::vector<int64_t>& dims, Producer produce);
+
   // Writes the file: see AtomicFile for what happens on errors. InvalidArgument
-  // (INVALID_METADATA): "general.architecture" was not set.
+  // (INVALID_METADATA): "general.architecture" was not set. InvalidArgument
+  // (INVALID_TENSOR): a producer gave more or fewer bytes than its tensor has.
+  // Otherwise the error of a producer.
   absl::Status WriteTo(const std::string& path) const;
 
  private:
@@ -44,17 +58,17 @@ class GgufWriter {
     std::string name;
     quant::GgmlType type;
     std::vector<int64_t> dims;
+    int64_t bytes;
     std::vector<uint8_t> owned;
     absl::Span<const uint8_t> borrowed;
-
-    absl::Span<const uint8_t> bytes() const {
-      return owned.empty() ? borrowed : absl::MakeConstSpan(owned);
-    }
+    Producer produce;  // null: the bytes are in one of those
   };
 
-  absl::Status CheckTensor(const std::string& name, quant::GgmlType type,
-                           const std::vector<int64_t>& dims,
-                           size_t bytes) const;
+  // The bytes that a tensor of this type and shape has.
+  absl::StatusOr<int64_t> CheckTensor(const std::string& name,
+                                      quant::GgmlType type,
+                                      const std::vector<int64_t>& dims) const;
+  absl::Status Add(Tensor tensor, int64_t found_bytes);
   std::string SerializeTables() const;
 
   std::vector<std::pair<std::string, GgufValue>> metadata_;

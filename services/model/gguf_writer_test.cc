@@ -184,5 +184,46 @@ TEST(GgufWriterTest, FullDiskLeavesTheOldFileAndNoTemporary) {
   EXPECT_EQ(FilesIn(folder), 1u);
 }
 
+TEST(GgufWriterTest, ProducedTensorsAreMadeWhenTheFileIsWritten) {
+  int calls = 0;
+  GgufWriter writer;
+  writer.Set("general.architecture", std::string("gemma3"));
+  const std::vector<uint8_t> half(16, 7);
+  ASSERT_TRUE(writer
+                  .AddProduced("a", quant::GgmlType::kF32, {8},
+                               [&](const GgufWriter::Sink& sink) {
+                                 ++calls;
+                                 const absl::Status first = sink(half);
+                                 return first.ok() ? sink(half) : first;
+                               })
+                  .ok());
+  EXPECT_EQ(calls, 0);
+  const std::string path = WriteTestFile("produced.gguf", "");
+  ASSERT_TRUE(writer.WriteTo(path).ok());
+  EXPECT_EQ(calls, 1);
+  const auto file = GgufFile::Open(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  const GgufFile::Tensor* tensor = (*file)->Find("a");
+  ASSERT_NE(tensor, nullptr);
+  EXPECT_EQ(tensor->data, absl::MakeConstSpan(std::vector<uint8_t>(32, 7)));
+}
+
+TEST(GgufWriterTest, AProducerOfTooFewBytesLeavesNoFile) {
+  GgufWriter writer;
+  writer.Set("general.architecture", std::string("gemma3"));
+  ASSERT_TRUE(writer
+                  .AddProduced("short", quant::GgmlType::kF32, {8},
+                               [](const GgufWriter::Sink& sink) {
+                                 return sink(std::vector<uint8_t>(31));
+                               })
+                  .ok());
+  const std::string path = WriteTestFile("short.gguf", "as it was");
+  const absl::Status status = writer.WriteTo(path);
+  EXPECT_EQ(common::ErrorReason(status), "INVALID_TENSOR");
+  EXPECT_NE(std::string(status.message()).find("produced 31"),
+            std::string::npos);
+  EXPECT_EQ(ReadTestFile(path), "as it was");
+}
+
 }  // namespace
 }  // namespace onegrid::model

@@ -72,6 +72,10 @@ class Engine:
             messages.GenerateRequest, messages.GenerateResponse,
         )
 
+    @property
+    def pid(self):
+        return self._process.pid
+
     def __enter__(self):
         return self
 
