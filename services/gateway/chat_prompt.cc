@@ -35,15 +35,28 @@ absl::StatusOr<std::vector<int32_t>> PieceTokens(Backend& backend,
   return ids;
 }
 
+// Gemma 4's if the served model has its token of a turn.
+absl::StatusOr<model::ChatFormat> FormatOf(Backend& backend,
+                                           absl::Time deadline) {
+  ASSIGN_OR_RETURN(
+      const std::vector<int32_t> ids,
+      backend.Tokenize(model::TurnMarksOf(model::ChatFormat::kGemma4).start,
+                       /*add_bos=*/false,
+                       /*parse_control_tokens=*/true, deadline));
+  return ids.size() == 1 ? model::ChatFormat::kGemma4
+                         : model::ChatFormat::kGemma3;
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<int32_t>> ChatPrompt(
     Backend& backend, absl::Span<const model::Turn> turns,
     absl::Time deadline) {
+  ASSIGN_OR_RETURN(const model::ChatFormat format, FormatOf(backend, deadline));
   std::vector<int32_t> tokens;
   // Headers and ends are the same in every turn.
   std::map<std::pair<ChatPiece::Kind, std::string>, std::vector<int32_t>> seen;
-  for (const ChatPiece& piece : model::ChatPieces(turns, true)) {
+  for (const ChatPiece& piece : model::ChatPieces(turns, true, format)) {
     if (piece.text.empty()) continue;
     const auto key = std::make_pair(piece.kind, piece.text);
     auto found = seen.find(key);

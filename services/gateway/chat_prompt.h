@@ -13,11 +13,12 @@
 
 namespace onegrid::gateway {
 
-// The ids of services/model/chat_pieces.h, tokenized by the backend, with the
-// opening of the answer. Text that spells a control token stays text, so that
-// no message can end its turn. RenderProblem(turns) must be "".
-// FailedPrecondition (NO_CHAT_TOKENS): the served model has no turns; errors of
-// Backend::Tokenize. Costs one call of the backend for each different piece.
+// The ids of services/model/chat_pieces.h in the format of the served model's
+// family, tokenized by the backend, with the opening of the answer. Text that
+// spells a control token stays text, so that no message can end its turn.
+// RenderProblem(turns) must be "". FailedPrecondition (NO_CHAT_TOKENS): the
+// served model has no turns; errors of Backend::Tokenize. Costs one call of the
+// backend for each different piece, and one for the format.
 absl::StatusOr<std::vector<int32_t>> ChatPrompt(
     Backend& backend, absl::Span<const model::Turn> turns, absl::Time deadline);
 

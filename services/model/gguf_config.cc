@@ -1,5 +1,3 @@
-#include "services/model/gemma_config.h"
-
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -10,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "services/common/error_info.h"
+#include "services/model/gemma_config.h"
 #include "services/model/gemma_limits.h"
 #include "services/model/mapped_file.h"
 #include "services/model/tensor_names.h"
@@ -88,8 +87,8 @@ absl::Status GgufConfigReader::Real(const std::string& name,
                                     double& value) const {
   ASSIGN_OR_RETURN(value, file_.GetF32(Key(name)));
   if (std::isfinite(value) && value > 0) return absl::OkStatus();
-  return Corrupt(absl::StrCat(Key(name), ": expected a positive number, found ",
-                              value));
+  return Corrupt(
+      absl::StrCat(Key(name), ": expected a positive number, found ", value));
 }
 
 absl::StatusOr<PerLayer> GgufConfigReader::Numbers(
@@ -113,8 +112,8 @@ absl::StatusOr<PerLayer> GgufConfigReader::Numbers(
   }
   for (const int64_t value : values) {
     if (value < 1 || value > kWidthMax) {
-      return Corrupt(absl::StrCat(key, ": expected 1 to ", kWidthMax,
-                                  ", found ", value));
+      return Corrupt(
+          absl::StrCat(key, ": expected 1 to ", kWidthMax, ", found ", value));
     }
   }
   return values;
@@ -127,10 +126,10 @@ absl::Status GgufConfigReader::ReadFamily() {
     config_.family = family;
     if (architecture_ == ArchitectureName(family)) return absl::OkStatus();
   }
-  return Unsupported(architecture_,
-                     absl::StrCat("unsupported architecture: found '",
-                                  architecture_, "', supported: ", kSupported,
-                                  " (text)"));
+  return Unsupported(
+      architecture_,
+      absl::StrCat("unsupported architecture: found '", architecture_,
+                   "', supported: ", kSupported, " (text)"));
 }
 
 absl::Status GgufConfigReader::ReadShape() {
@@ -139,17 +138,16 @@ absl::Status GgufConfigReader::ReadShape() {
   RETURN_IF_ERROR(Int("context_length", kPositionsMax, config_.context_length));
   RETURN_IF_ERROR(
       Int("attention.sliding_window", kPositionsMax, config_.sliding_window));
-  RETURN_IF_ERROR(
-      Real("attention.layer_norm_rms_epsilon", config_.rms_eps));
+  RETURN_IF_ERROR(Real("attention.layer_norm_rms_epsilon", config_.rms_eps));
   const GgufFile::Tensor* embedding = file_.Find(kGgufEmbedding);
   if (embedding == nullptr) {
     return Corrupt(absl::StrCat("tensor '", kGgufEmbedding, "' is missing"));
   }
   config_.vocab_size = embedding->rows();
   if (config_.vocab_size < 1 || config_.vocab_size > kVocabularyMax) {
-    return Corrupt(absl::StrCat("vocabulary (rows of token_embd.weight): ",
-                                "expected 1 to ", kVocabularyMax, ", found ",
-                                config_.vocab_size));
+    return Corrupt(absl::StrCat(
+        "vocabulary (rows of token_embd.weight): ", "expected 1 to ",
+        kVocabularyMax, ", found ", config_.vocab_size));
   }
   return absl::OkStatus();
 }
@@ -167,14 +165,13 @@ absl::Status GgufConfigReader::ReadLayers() {
   ASSIGN_OR_RETURN(const PerLayer heads, Numbers("attention.head_count"));
   if (std::any_of(heads.begin(), heads.end(),
                   [&](int64_t n) { return n != heads[0]; })) {
-    return Unsupported(absl::StrJoin(heads, ","),
-                       absl::StrCat("metadata key '",
-                                    Key("attention.head_count"),
-                                    "' differs between layers"));
+    return Unsupported(
+        absl::StrJoin(heads, ","),
+        absl::StrCat("metadata key '", Key("attention.head_count"),
+                     "' differs between layers"));
   }
   config_.heads = heads[0];
-  ASSIGN_OR_RETURN(const PerLayer kv_heads,
-                   Numbers("attention.head_count_kv"));
+  ASSIGN_OR_RETURN(const PerLayer kv_heads, Numbers("attention.head_count_kv"));
   ASSIGN_OR_RETURN(const PerLayer ff, Numbers("feed_forward_length"));
   for (int64_t i = 0; i < count_; ++i) {
     config_.layers.push_back({.global = false,
@@ -220,10 +217,9 @@ absl::Status GgufConfigReader::ReadGemma4Layers(int64_t head_dim) {
   }
   const std::string key = Key("attention.sliding_window_pattern");
   const auto it = file_.metadata().find(key);
-  const auto* sliding =
-      it == file_.metadata().end()
-          ? nullptr
-          : std::get_if<std::vector<bool>>(&it->second);
+  const auto* sliding = it == file_.metadata().end()
+                            ? nullptr
+                            : std::get_if<std::vector<bool>>(&it->second);
   if (sliding == nullptr || static_cast<int64_t>(sliding->size()) != count_) {
     return Corrupt(absl::StrCat("metadata key '", key, "': expected ", count_,
                                 " booleans, one for each layer"));
