@@ -9,6 +9,7 @@ RUN apt-get update \
       libgrpc++1.51 \
       libgrpc29 \
       libprotobuf32 \
+      libre2-9 \
       libssl3 \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=builder /out/exporter /usr/local/bin/exporter

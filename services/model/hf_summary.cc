@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <memory>
 #include <set>
 #include <utility>
@@ -14,7 +13,7 @@
 #include "kernels/quant/grid_blocks.h"
 #include "nlohmann/json.hpp"
 #include "services/common/error_info.h"
-#include "services/common/files.h"
+#include "services/model/hf_config_file.h"
 #include "services/model/hf_model_config.h"
 #include "services/model/hf_vocabulary.h"
 #include "services/model/mapped_file.h"
@@ -27,8 +26,6 @@ namespace {
 
 using nlohmann::json;
 using Tensor = SafetensorsFile::Tensor;
-
-constexpr int kDepthMax = 100;
 
 // Bits and group size of packed weights; the group is 0 for one scale a row.
 using Packing = std::pair<int64_t, int64_t>;
@@ -242,33 +239,16 @@ absl::Status FolderReader::Read(const GemmaConfig& config) {
 
 absl::StatusOr<ModelSummary> SummaryOfFolder(const std::string& folder,
                                              int64_t context_tokens) {
-  const std::string path = absl::StrCat(folder, "/config.json");
-  ASSIGN_OR_RETURN(const std::string text, common::ReadFile(path));
-  int depth_max = 0;
-  json config_json = json::parse(
-      text,
-      [&](int depth, json::parse_event_t, json&) {
-        depth_max = std::max(depth_max, depth);
-        return true;
-      },
-      /*allow_exceptions=*/false);
-  if (depth_max > kDepthMax) {  // It is written out again by recursion.
-    return CorruptFile(
-        path, absl::StrCat("nested ", depth_max, " deep, expected at most ",
-                           kDepthMax));
-  }
+  ASSIGN_OR_RETURN(const HfConfigFile file, ReadHfConfigFile(folder));
   std::set<Packing> declared;
-  bool packed = false;
-  if (config_json.is_object() && config_json.contains("quantization_config")) {
+  const bool packed = !file.quantization_json.empty();
+  if (packed) {
     ASSIGN_OR_RETURN(
-        declared, DeclaredPackings(config_json["quantization_config"], path));
-    packed = true;
-    config_json.erase("quantization_config");
+        declared,
+        DeclaredPackings(json::parse(file.quantization_json), file.path));
   }
-  // Without the quantization, which is read above, it is the float model's.
-  ASSIGN_OR_RETURN(
-      const GemmaConfig config,
-      ConfigFromHfJson(packed ? config_json.dump(-1, ' ', true) : text, path));
+  ASSIGN_OR_RETURN(const GemmaConfig config,
+                   ConfigFromHfJson(file.model_json, file.path));
   ASSIGN_OR_RETURN(const auto weights, SafetensorsFolder::Open(folder));
   ModelSummaryBuilder builder(packed ? "compressed-tensors" : "safetensors",
                               config);

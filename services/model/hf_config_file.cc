@@ -1,0 +1,67 @@
+#include "services/model/hf_config_file.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "nlohmann/json.hpp"
+#include "services/common/error_info.h"
+#include "services/common/files.h"
+#include "services/model/mapped_file.h"
+
+namespace onegrid::model {
+namespace {
+
+using nlohmann::json;
+
+// JSON is written out again by recursion.
+constexpr int kDepthMax = 100;
+
+constexpr char kQuantization[] = "quantization_config";
+constexpr char kTied[] = "tie_word_embeddings";
+constexpr char kText[] = "text_config";
+
+// Takes tie_word_embeddings out of an object; false if it was false.
+bool TakeTied(json& config) {
+  const bool tied = !config.contains(kTied) || config[kTied] != false;
+  config.erase(kTied);
+  return tied;
+}
+
+std::string Text(const json& value) {
+  return value.dump(-1, ' ', /*ensure_ascii=*/true);
+}
+
+}  // namespace
+
+absl::StatusOr<HfConfigFile> ReadHfConfigFile(const std::string& folder) {
+  HfConfigFile file;
+  file.path = absl::StrCat(folder, "/config.json");
+  ASSIGN_OR_RETURN(file.model_json, common::ReadFile(file.path));
+  int depth_max = 0;
+  json config = json::parse(
+      file.model_json,
+      [&](int depth, json::parse_event_t, json&) {
+        depth_max = std::max(depth_max, depth);
+        return true;
+      },
+      /*allow_exceptions=*/false);
+  if (depth_max > kDepthMax) {
+    return CorruptFile(file.path,
+                       absl::StrCat("nested ", depth_max,
+                                    " deep, expected at most ", kDepthMax));
+  }
+  if (!config.is_object()) return CorruptFile(file.path, "not a JSON object");
+  const bool quantized =
+      config.contains(kQuantization) && !config[kQuantization].is_null();
+  if (quantized) file.quantization_json = Text(config[kQuantization]);
+  config.erase(kQuantization);
+  file.tied_head = TakeTied(config);
+  if (config.contains(kText) && config[kText].is_object() &&
+      !TakeTied(config[kText])) {
+    file.tied_head = false;
+  }
+  file.model_json = Text(config);
+  return file;
+}
+
+}  // namespace onegrid::model
