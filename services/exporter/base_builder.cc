@@ -14,7 +14,6 @@ namespace {
 
 using quant::GgmlType;
 
-constexpr uint32_t kFileTypeQ4_0 = 2;
 constexpr uint32_t kQuantizationVersion = 2;
 
 }  // namespace
@@ -33,6 +32,7 @@ absl::Status BaseBuilder::AddLinear(const model::LinearSpec& spec,
   const quant::GridMatrix& matrix = encoding.matrix;
   ASSIGN_OR_RETURN(std::vector<uint8_t> packed, quant::PackBlocks(matrix));
   CountParameters(matrix.rows * matrix.cols);
+  weights_[matrix.grid] += matrix.rows * matrix.cols;
   const quant::RecoveryCounts& recovery = encoding.recovery;
   report_.set_tensors_on_grid(report_.tensors_on_grid() + 1);
   report_.set_groups(report_.groups() + encoding.groups);
@@ -45,6 +45,22 @@ absl::Status BaseBuilder::AddLinear(const model::LinearSpec& spec,
   weight_squares_ += encoding.weight_squares;
   return writer_.AddTensor(spec.gguf_name, quant::BlockType(*matrix.grid),
                            spec.GgufDims(), std::move(packed));
+}
+
+void BaseBuilder::ReportOffGrid(const std::string& gguf_name,
+                                const GridEncoding& encoding) {
+  const quant::RecoveryCounts& recovery = encoding.recovery;
+  if (recovery.snapped + recovery.fallback == 0) return;
+  v1::TensorOffGrid& tensor = *report_.add_tensors_off_grid();
+  tensor.set_tensor(gguf_name);
+  tensor.set_groups(encoding.groups);
+  tensor.set_groups_snapped(recovery.snapped);
+  tensor.set_groups_fallback(recovery.fallback);
+  common::LogWarning("tensor_off_the_grid",
+                     {{"tensor", gguf_name},
+                      {"groups", encoding.groups},
+                      {"groups_snapped", recovery.snapped},
+                      {"groups_fallback", recovery.fallback}});
 }
 
 absl::Status BaseBuilder::AddTable(const model::TableSpec& spec,
@@ -70,6 +86,9 @@ absl::Status BaseBuilder::AddNorm(const model::NormSpec& spec,
 absl::StatusOr<v1::ImportReport> BaseBuilder::Finish(
     const std::string& out, const std::string& architecture,
     const std::string& tokenizer_sha256) {
+  if (const uint32_t type = FileTypeOf(weights_); type != kFileTypeQ4_0) {
+    writer_.Set("general.file_type", type);
+  }
   RETURN_IF_ERROR(writer_.WriteTo(out));
   report_.set_architecture(architecture);
   report_.set_tokenizer_sha256(tokenizer_sha256);

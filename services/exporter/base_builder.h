@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "proto/onegrid/v1/base_model.pb.h"
+#include "services/exporter/file_type.h"
 #include "services/exporter/grid_encode.h"
 #include "services/model/gguf_value.h"
 #include "services/model/gguf_writer.h"
@@ -19,7 +20,8 @@
 
 namespace onegrid::exporter {
 
-// Metadata of a file whose matrices are mostly Q4_0.
+// Metadata of a file whose matrices are mostly Q4_0; Finish puts another file
+// type in its place if they are not.
 std::map<std::string, model::GgufValue> BaseFileType();
 
 // Not thread-safe.
@@ -37,6 +39,10 @@ class BaseBuilder {
   // A norm or scale, F32, in GGUF's convention. Errors: as AddTable.
   absl::Status AddNorm(const model::NormSpec& spec,
                        absl::Span<const float> values);
+  // Names a matrix in the report, and in the log, if its encoding moved scales
+  // or encoded groups afresh.
+  void ReportOffGrid(const std::string& gguf_name,
+                     const GridEncoding& encoding);
   // Counts a tensor that the caller put into the writer itself.
   void CountParameters(int64_t parameters);
 
@@ -48,6 +54,7 @@ class BaseBuilder {
 
  private:
   model::GgufWriter writer_;
+  GridWeights weights_;
   v1::ImportReport report_;
   double error_squares_ = 0;
   double weight_squares_ = 0;

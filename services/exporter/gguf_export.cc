@@ -1,6 +1,5 @@
 #include "services/exporter/gguf_export.h"
 
-#include <map>
 #include <utility>
 #include <vector>
 
@@ -8,6 +7,7 @@
 #include "kernels/quant/grid_blocks.h"
 #include "services/common/error_info.h"
 #include "services/exporter/copy_metadata.h"
+#include "services/exporter/file_type.h"
 #include "services/model/gguf_writer.h"
 
 namespace onegrid::exporter {
@@ -18,30 +18,12 @@ using quant::GgmlType;
 
 namespace {
 
-// What llama.cpp names a file of mostly this grid's blocks (llama.h, enum
-// llama_ftype).
-uint32_t FileTypeOf(const quant::Grid& grid) {
-  switch (quant::BlockType(grid)) {
-    case GgmlType::kQ2_0:
-      return 41;
-    case GgmlType::kQ8_0:
-      return 7;
-    default:
-      return 2;
-  }
-}
-
-// The grid of most weights of the linears; of two with as many, the first here.
-const quant::Grid& MostUsedGrid(const GridModel& model) {
-  std::map<const quant::Grid*, int64_t> weights;
+uint32_t FileTypeOfModel(const GridModel& model) {
+  GridWeights weights;
   for (const model::LinearSpec& spec : model.linears()) {
     weights[&model.GridOf(spec)] += spec.out * spec.in;
   }
-  const quant::Grid* most = &quant::kInt4G32;
-  for (const quant::Grid* grid : {&quant::kInt2G64, &quant::kInt8G32}) {
-    if (weights[grid] > weights[most]) most = grid;
-  }
-  return *most;
+  return FileTypeOf(weights);
 }
 
 absl::Status AddMatrix(const GgufFile::Tensor& tensor,
@@ -57,7 +39,7 @@ absl::Status WriteMergedGguf(const GridModel& grid, const std::string& path,
                              const ProgressFn& progress) {
   GgufWriter writer;
   CopyMetadata(grid.base(), &writer,
-               {{"general.file_type", FileTypeOf(MostUsedGrid(grid))}});
+               {{"general.file_type", FileTypeOfModel(grid)}});
   const std::vector<GgufFile::Tensor>& tensors = grid.base().tensors();
   int64_t done = 0;
   for (const GgufFile::Tensor& tensor : tensors) {

@@ -11,7 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/error_info.h"
 #include "services/exporter/base_builder.h"
-#include "services/exporter/grid_encode.h"
+#include "services/exporter/hf_matrices.h"
 #include "services/model/gguf_reader.h"
 #include "services/model/hf_checkpoint.h"
 #include "services/model/hf_model_config.h"
@@ -96,9 +96,7 @@ absl::Status AddTensors(const HfCheckpoint& checkpoint,
                             : absl::OkStatus();
   };
   for (const model::TableSpec& spec : tables) {
-    ASSIGN_OR_RETURN(const std::vector<float> values,
-                     checkpoint.Values(spec.hf_name));
-    RETURN_IF_ERROR(builder.AddTable(spec, values));
+    RETURN_IF_ERROR(AddHfTable(checkpoint, spec, builder));
     RETURN_IF_ERROR(report());
   }
   for (const model::NormSpec& spec : norms) {
@@ -108,12 +106,7 @@ absl::Status AddTensors(const HfCheckpoint& checkpoint,
     RETURN_IF_ERROR(report());
   }
   for (const model::LinearSpec& spec : linears) {
-    ASSIGN_OR_RETURN(const std::vector<float> values,
-                     checkpoint.Values(spec.HfWeightName()));
-    ASSIGN_OR_RETURN(const GridEncoding encoding,
-                     EncodeFloats(spec.gguf_name, values, spec.out, spec.in,
-                                  BaseGrid(spec), options.threads));
-    RETURN_IF_ERROR(builder.AddLinear(spec, encoding));
+    RETURN_IF_ERROR(AddHfLinear(checkpoint, spec, options.threads, builder));
     RETURN_IF_ERROR(report());
   }
   return absl::OkStatus();

@@ -1,5 +1,6 @@
-// Puts a Hugging Face model folder on the grid: float safetensors become the
-// canonical on-grid GGUF (see importer.h for what is written).
+// Puts a Hugging Face model folder on the grid: safetensors, floats or packed
+// by compressed-tensors, become the canonical on-grid GGUF (see importer.h for
+// what is written).
 #ifndef SERVICES_EXPORTER_HF_IMPORTER_H_
 #define SERVICES_EXPORTER_HF_IMPORTER_H_
 
@@ -16,7 +17,10 @@ namespace onegrid::exporter {
 // Linears go through quant::RecoverMatrix: the bf16 weights of a
 // quantization-aware-trained checkpoint get back the codes and steps they were
 // rounded from; the report counts groups_on_grid, groups_snapped and
-// groups_fallback, and a warning is logged if there are fallbacks.
+// groups_fallback, and a warning is logged if there are fallbacks. Packed ones
+// keep codes and scales, in blocks of their own grid; matrices that cannot are
+// named in tensors_off_grid and in the log (EncodeCt says what becomes of
+// them).
 // The tokenizer is the folder's tokenizer.model, or, with
 // options.tokenizer_from, that of a GGUF file with as many tokens as the
 // embedding has rows.
