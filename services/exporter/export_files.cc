@@ -57,7 +57,7 @@ absl::Status Exporter::Open(const std::vector<v1::ExportFormat>& formats) {
   }
   ASSIGN_OR_RETURN(grid_, GridModel::Open(inputs_.base, inputs_.folded));
   const bool merged = std::any_of(formats.begin(), formats.end(), IsMerged);
-  if (merged && inputs_.folded.empty()) {
+  if (merged && inputs_.folded.empty() && !inputs_.untuned) {
     return common::MakeError(absl::StatusCode::kFailedPrecondition,
                              "NOT_FOLDED",
                              "a merged format needs a folded checkpoint, and "
@@ -134,8 +134,9 @@ absl::StatusOr<ExportOutputs> Exporter::Run() {
     RETURN_IF_ERROR(Compare(written, &outputs.equivalence));
     outputs.formats.push_back(std::move(written));
   }
-  const std::string& checkpoint =
-      inputs_.folded.empty() ? inputs_.adapter : inputs_.folded;
+  const std::string& checkpoint = !inputs_.folded.empty() ? inputs_.folded
+                                  : inputs_.untuned       ? inputs_.base
+                                                          : inputs_.adapter;
   ASSIGN_OR_RETURN(*outputs.equivalence.mutable_checkpoint_sha256(),
                    common::Sha256OfFile(checkpoint));
   RETURN_IF_ERROR(RequireEquivalence(outputs.equivalence));

@@ -19,6 +19,8 @@ struct ExportInputs {
   std::string adapter_config;  // adapter_config.json
   std::string base_name;       // "gemma3-270m"
   std::vector<v1::ExportFormat> formats;  // empty: all
+  // The base itself is what the merged formats hold: nothing was tuned.
+  bool untuned = false;
 };
 
 // One written format: names of the files in `folder`.
@@ -41,7 +43,7 @@ struct ExportOutputs {
 // and re-reads all of it.
 //
 // Errors: INVALID_ARGUMENT (UNKNOWN_FORMAT); FAILED_PRECONDITION (NOT_FOLDED)
-// when a merged format is asked for without a folded checkpoint; DATA_LOSS
+// when a merged format of a tuned model has no folded checkpoint; DATA_LOSS
 // (EQUIVALENCE_FAILED); those of the readers and writers.
 absl::StatusOr<ExportOutputs> ExportFiles(const ExportInputs& inputs,
                                           const std::string& out,

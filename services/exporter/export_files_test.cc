@@ -227,6 +227,18 @@ TEST_F(ExportFilesTest, AdapterFormatsNeedNoFoldedCheckpoint) {
             "NOT_FOLDED");
 }
 
+TEST_F(ExportFilesTest, AnUntunedBaseIsWrittenAsItIs) {
+  inputs_.folded.clear();
+  inputs_.formats = {v1::GGUF, v1::COMPRESSED_TENSORS};
+  inputs_.untuned = true;
+  const auto outputs = ExportFiles(inputs_, out_, {});
+  ASSERT_TRUE(outputs.ok()) << outputs.status();
+  const std::string base = *common::Sha256OfFile(inputs_.base);
+  EXPECT_EQ(outputs->equivalence.checkpoint_sha256(), base);
+  EXPECT_EQ(*common::Sha256OfFile(absl::StrCat(out_, "/gguf/model.gguf")),
+            base);
+}
+
 TEST_F(ExportFilesTest, ADamagedArtifactFailsLevelOneByName) {
   ASSERT_TRUE(ExportFiles(inputs_, out_, {}).ok());
   const auto grid = GridModel::Open(inputs_.base, inputs_.folded);

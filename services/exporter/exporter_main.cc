@@ -34,15 +34,17 @@ ABSL_FLAG(std::string, port_file, "",
 ABSL_FLAG(int, threads, 0,
           "Compute threads; 0: from affinity and cgroup quota.");
 ABSL_FLAG(std::string, import, "",
-          "Import this GGUF or folder of Hugging Face safetensors into --out "
-          "and exit, without a controller.");
+          "Import this GGUF or folder of Hugging Face safetensors, floats or "
+          "compressed-tensors, into --out and exit, without a controller.");
 ABSL_FLAG(std::string, tokenizer_from, "",
           "With --import of a folder without tokenizer.model: a GGUF of the "
           "same vocabulary, whose tokenizer is taken.");
 ABSL_FLAG(std::string, export_base, "",
           "Export from this on-grid GGUF into the folder --out and exit, "
           "without a controller.");
-ABSL_FLAG(std::string, folded, "", "With --export_base: folded checkpoint.");
+ABSL_FLAG(std::string, folded, "",
+          "With --export_base: folded checkpoint. Without it and --adapter the "
+          "base itself is written.");
 ABSL_FLAG(std::string, adapter, "",
           "With --export_base: adapter safetensors. Without it only the "
           "merged formats are written.");
@@ -107,6 +109,7 @@ int ExportOnce() {
   inputs.base_name = absl::GetFlag(FLAGS_base_name);
   if (inputs.adapter.empty()) {
     inputs.formats = {v1::GGUF, v1::COMPRESSED_TENSORS};
+    inputs.untuned = inputs.folded.empty();
   } else if (inputs.folded.empty()) {
     inputs.formats = {v1::LORA_GGUF, v1::PEFT};
   }
@@ -160,7 +163,7 @@ int main(int argc, char** argv) {
       "Imports checkpoints onto the grid and exports tuned models.\n"
       "  exporter --controller=HOST:PORT --cache_dir=DIR\n"
       "  exporter --import=SOURCE.gguf|FOLDER --out=BASE.gguf\n"
-      "  exporter --export_base=BASE.gguf --folded=FOLDED.safetensors\n"
+      "  exporter --export_base=BASE.gguf [--folded=FOLDED.safetensors]\n"
       "      [--adapter=A.safetensors --adapter_config=C.json] --out=DIR");
   absl::ParseCommandLine(argc, argv);
   return onegrid::exporter::Main();
