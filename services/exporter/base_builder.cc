@@ -3,6 +3,7 @@
 #include <cmath>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/quant/ggml_types.h"
 #include "kernels/quant/grid_blocks.h"
 #include "kernels/quant/q8_0.h"
@@ -67,10 +68,17 @@ absl::Status BaseBuilder::AddTable(const model::TableSpec& spec,
                                    absl::Span<const float> values) {
   RETURN_IF_ERROR(CheckFinite(spec.gguf_name, values));
   CountParameters(spec.rows * spec.cols);
-  ASSIGN_OR_RETURN(std::vector<uint8_t> packed,
-                   quant::EncodeQ8_0(values, spec.rows, spec.cols));
+  absl::StatusOr<std::vector<uint8_t>> packed =
+      quant::EncodeQ8_0(values, spec.rows, spec.cols);
+  if (!packed.ok()) {
+    return common::MakeError(
+        absl::StatusCode::kInvalidArgument, "UNSUPPORTED_TENSOR",
+        absl::StrCat("tensor ", spec.gguf_name, ": ",
+                     packed.status().message()),
+        {{"tensor", spec.gguf_name}});
+  }
   return writer_.AddTensor(spec.gguf_name, GgmlType::kQ8_0,
-                           {spec.cols, spec.rows}, std::move(packed));
+                           {spec.cols, spec.rows}, *std::move(packed));
 }
 
 absl::Status BaseBuilder::AddNorm(const model::NormSpec& spec,

@@ -33,7 +33,8 @@ class BaseBuilder {
   absl::Status AddLinear(const model::LinearSpec& spec,
                          const GridEncoding& encoding);
   // A table that is looked up by token, Q8_0 by ggml's rule.
-  // INVALID_ARGUMENT (UNSUPPORTED_TENSOR): a value that is not finite.
+  // INVALID_ARGUMENT (UNSUPPORTED_TENSOR): a value that is not finite or too
+  // large, rows that are not whole groups.
   absl::Status AddTable(const model::TableSpec& spec,
                         absl::Span<const float> values);
   // A norm or scale, F32, in GGUF's convention. Errors: as AddTable.
