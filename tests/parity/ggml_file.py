@@ -67,10 +67,14 @@ class GgmlFile:
         self.file_type = ggml.gguf_get_val_u32(file, key)
         self._bytes = np.memmap(path, np.uint8, "r")
 
+    def blocks(self, name):
+        """The bytes of a tensor."""
+        offset, size = self._places[name]
+        return np.ascontiguousarray(self._bytes[offset:offset + size])
+
     def values(self, name, count):
         """The `count` values of a tensor, flat."""
-        offset, size = self._places[name]
-        data = np.ascontiguousarray(self._bytes[offset:offset + size])
+        data = self.blocks(name)
         kind = self.types[name]
         if kind == F32:
             return data.view(np.float32)

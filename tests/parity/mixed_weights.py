@@ -18,8 +18,8 @@ import sys
 import gguf
 import numpy as np
 import torch
-from compressed_tensors_weights import gguf_name
 from ggml_file import GgmlFile, library
+from gguf_names import gguf_name
 from gguf_weights import digests
 from mixed_fold import folded_values
 from transformers import AutoModelForCausalLM
