@@ -21,8 +21,7 @@ TEST(ExpertChoiceTest, SharesAreTheSoftmaxOverTheChosenTimesTheirScales) {
 }
 
 TEST(ExpertChoiceTest, OfEqualLogitsTheLowerNumberGoesFirst) {
-  const auto choices =
-      ChooseExperts({1.0f, 1.0f, 1.0f}, 2, {1.0f, 1.0f, 1.0f});
+  const auto choices = ChooseExperts({1.0f, 1.0f, 1.0f}, 2, {1.0f, 1.0f, 1.0f});
   ASSERT_EQ(choices.size(), 2u);
   EXPECT_EQ(choices[0].expert, 0);
   EXPECT_EQ(choices[1].expert, 1);
@@ -39,8 +38,7 @@ TEST(ExpertChoiceTest, FarApartLogitsStayFinite) {
 TEST(ExpertChoiceTest, RouterTakesTheScaleOverTheRootOfTheWidth) {
   const std::vector<float> norm = RouterNorm({2, 4, 6, 8});
   EXPECT_EQ(norm, (std::vector<float>{1, 2, 3, 4}));
-  const std::vector<float> logits =
-      RouterLogits({1, 2}, {1, 0, 0, 1, 3, -1});
+  const std::vector<float> logits = RouterLogits({1, 2}, {1, 0, 0, 1, 3, -1});
   EXPECT_EQ(logits, (std::vector<float>{1, 2, 1}));
 }
 

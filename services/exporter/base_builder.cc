@@ -1,5 +1,6 @@
 #include "services/exporter/base_builder.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -9,6 +10,7 @@
 #include "kernels/quant/q8_0.h"
 #include "services/common/error_info.h"
 #include "services/common/log.h"
+#include "services/model/tensor_ops.h"
 
 namespace onegrid::exporter {
 namespace {
@@ -28,14 +30,10 @@ void BaseBuilder::CountParameters(int64_t parameters) {
   report_.set_parameters(report_.parameters() + parameters);
 }
 
-absl::Status BaseBuilder::AddLinear(const model::LinearSpec& spec,
-                                    const GridEncoding& encoding) {
+void BaseBuilder::Count(const GridEncoding& encoding) {
   const quant::GridMatrix& matrix = encoding.matrix;
-  ASSIGN_OR_RETURN(std::vector<uint8_t> packed, quant::PackBlocks(matrix));
   CountParameters(matrix.rows * matrix.cols);
-  weights_[matrix.grid] += matrix.rows * matrix.cols;
   const quant::RecoveryCounts& recovery = encoding.recovery;
-  report_.set_tensors_on_grid(report_.tensors_on_grid() + 1);
   report_.set_groups(report_.groups() + encoding.groups);
   report_.set_groups_kept(report_.groups_kept() + encoding.groups_kept);
   report_.set_groups_on_grid(report_.groups_on_grid() + recovery.on_grid +
@@ -44,8 +42,39 @@ absl::Status BaseBuilder::AddLinear(const model::LinearSpec& spec,
   report_.set_groups_fallback(report_.groups_fallback() + recovery.fallback);
   error_squares_ += encoding.error_squares;
   weight_squares_ += encoding.weight_squares;
+}
+
+absl::Status BaseBuilder::AddLinear(const model::LinearSpec& spec,
+                                    const GridEncoding& encoding) {
+  const quant::GridMatrix& matrix = encoding.matrix;
+  ASSIGN_OR_RETURN(std::vector<uint8_t> packed, quant::PackBlocks(matrix));
+  weights_[matrix.grid] += matrix.rows * matrix.cols;
+  report_.set_tensors_on_grid(report_.tensors_on_grid() + 1);
+  Count(encoding);
   return writer_.AddTensor(spec.gguf_name, quant::BlockType(*matrix.grid),
                            spec.GgufDims(), std::move(packed));
+}
+
+absl::Status BaseBuilder::AddLinear(const model::LinearSpec& spec,
+                                    const quant::Grid& grid,
+                                    EncodeRows encode) {
+  weights_[&grid] += spec.out * spec.in;
+  report_.set_tensors_on_grid(report_.tensors_on_grid() + 1);
+  return writer_.AddProduced(
+      spec.gguf_name, quant::BlockType(grid), spec.GgufDims(),
+      [this, encode = std::move(encode), rows = spec.out,
+       step = model::RowsAtOnce(spec.in)](
+          const model::GgufWriter::Sink& sink) -> absl::Status {
+        for (int64_t begin = 0; begin < rows; begin += step) {
+          ASSIGN_OR_RETURN(const GridEncoding encoding,
+                           encode(begin, std::min(rows, begin + step)));
+          Count(encoding);
+          ASSIGN_OR_RETURN(const std::vector<uint8_t> packed,
+                           quant::PackBlocks(encoding.matrix));
+          RETURN_IF_ERROR(sink(packed));
+        }
+        return tensor_done_();
+      });
 }
 
 void BaseBuilder::ReportOffGrid(const std::string& gguf_name,
@@ -65,20 +94,29 @@ void BaseBuilder::ReportOffGrid(const std::string& gguf_name,
 }
 
 absl::Status BaseBuilder::AddTable(const model::TableSpec& spec,
-                                   absl::Span<const float> values) {
-  RETURN_IF_ERROR(CheckFinite(spec.gguf_name, values));
+                                   TableRows rows) {
   CountParameters(spec.rows * spec.cols);
-  absl::StatusOr<std::vector<uint8_t>> packed =
-      quant::EncodeQ8_0(values, spec.rows, spec.cols);
-  if (!packed.ok()) {
-    return common::MakeError(
-        absl::StatusCode::kInvalidArgument, "UNSUPPORTED_TENSOR",
-        absl::StrCat("tensor ", spec.gguf_name, ": ",
-                     packed.status().message()),
-        {{"tensor", spec.gguf_name}});
-  }
-  return writer_.AddTensor(spec.gguf_name, GgmlType::kQ8_0,
-                           {spec.cols, spec.rows}, *std::move(packed));
+  return writer_.AddProduced(
+      spec.gguf_name, GgmlType::kQ8_0, {spec.cols, spec.rows},
+      [this, spec, rows = std::move(rows)](
+          const model::GgufWriter::Sink& sink) -> absl::Status {
+        const int64_t step = model::RowsAtOnce(spec.cols);
+        for (int64_t begin = 0; begin < spec.rows; begin += step) {
+          const int64_t end = std::min(spec.rows, begin + step);
+          ASSIGN_OR_RETURN(const std::vector<float> values, rows(begin, end));
+          RETURN_IF_ERROR(CheckFinite(spec.gguf_name, values));
+          const auto packed = quant::EncodeQ8_0(values, end - begin, spec.cols);
+          if (!packed.ok()) {
+            return common::MakeError(
+                absl::StatusCode::kInvalidArgument, "UNSUPPORTED_TENSOR",
+                absl::StrCat("tensor ", spec.gguf_name, ": ",
+                             packed.status().message()),
+                {{"tensor", spec.gguf_name}});
+          }
+          RETURN_IF_ERROR(sink(*packed));
+        }
+        return tensor_done_();
+      });
 }
 
 absl::Status BaseBuilder::AddNorm(const model::NormSpec& spec,

@@ -4,8 +4,10 @@
 #define SERVICES_EXPORTER_BASE_BUILDER_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -32,11 +34,19 @@ class BaseBuilder {
   // A linear layer, in the blocks of its grid.
   absl::Status AddLinear(const model::LinearSpec& spec,
                          const GridEncoding& encoding);
-  // A table that is looked up by token, Q8_0 by ggml's rule.
+  // The same on `grid`, encoded part by part when Finish writes the file;
+  // `encode` gives rows [begin, end). Its experts' rows are counted through.
+  using EncodeRows =
+      std::function<absl::StatusOr<GridEncoding>(int64_t begin, int64_t end)>;
+  absl::Status AddLinear(const model::LinearSpec& spec, const quant::Grid& grid,
+                         EncodeRows encode);
+  // A table that is looked up by token, Q8_0 by ggml's rule, when Finish writes
+  // the file; `rows` gives the values of rows [begin, end).
   // INVALID_ARGUMENT (UNSUPPORTED_TENSOR): a value that is not finite or too
   // large, rows that are not whole groups.
-  absl::Status AddTable(const model::TableSpec& spec,
-                        absl::Span<const float> values);
+  using TableRows = std::function<absl::StatusOr<std::vector<float>>(
+      int64_t begin, int64_t end)>;
+  absl::Status AddTable(const model::TableSpec& spec, TableRows rows);
   // A norm or scale, F32, in GGUF's convention. Errors: as AddTable.
   absl::Status AddNorm(const model::NormSpec& spec,
                        absl::Span<const float> values);
@@ -44,11 +54,17 @@ class BaseBuilder {
   // or encoded groups afresh.
   void ReportOffGrid(const std::string& gguf_name,
                      const GridEncoding& encoding);
+  // Called after each tensor that Finish makes; a status that is not OK stops
+  // it.
+  void SetProgress(std::function<absl::Status()> tensor_done) {
+    tensor_done_ = std::move(tensor_done);
+  }
   // Counts a tensor that the caller put into the writer itself.
   void CountParameters(int64_t parameters);
 
   // Writes the file and completes the report; logs a warning if groups of
-  // float weights lie on no lattice. Errors: those of GgufWriter::WriteTo.
+  // float weights lie on no lattice. Errors: those of GgufWriter::WriteTo, of
+  // what makes tensors and of the progress.
   absl::StatusOr<v1::ImportReport> Finish(const std::string& out,
                                           const std::string& architecture,
                                           const std::string& tokenizer_sha256);
@@ -57,6 +73,9 @@ class BaseBuilder {
   model::GgufWriter writer_;
   GridWeights weights_;
   v1::ImportReport report_;
+  void Count(const GridEncoding& encoding);
+
+  std::function<absl::Status()> tensor_done_ = [] { return absl::OkStatus(); };
   double error_squares_ = 0;
   double weight_squares_ = 0;
 };

@@ -1,5 +1,6 @@
 #include "services/exporter/ct_export.h"
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <utility>
@@ -13,6 +14,7 @@
 #include "services/common/files.h"
 #include "services/model/hf_tokenizer.h"
 #include "services/model/safetensors.h"
+#include "services/model/tensor_ops.h"
 
 namespace onegrid::exporter {
 namespace {
@@ -114,12 +116,22 @@ absl::Status AddLinear(const quant::GridMatrix& matrix, const LinearSpec& spec,
 
 // A matrix that compressed-tensors cannot pack, as it has only layers of class
 // Linear: a table, or the experts in one tensor.
-absl::Status AddValues(const quant::GridMatrix& matrix, const std::string& name,
+absl::Status AddValues(const GridModel& grid, const std::string& gguf_name,
+                       const std::string& name,
                        const std::vector<int64_t>& shape,
                        SafetensorsWriter& writer) {
-  std::vector<float> values(matrix.codes.size());
-  quant::DequantizeMatrix(matrix, absl::MakeSpan(values));
-  return writer.Add(name, "F32", shape, BytesOf(values));
+  return writer.AddProduced(
+      name, "F32", shape,
+      [&grid, gguf_name](const SafetensorsWriter::Sink& sink) -> absl::Status {
+        ASSIGN_OR_RETURN(const quant::GridMatrix matrix,
+                         grid.MatrixByName(gguf_name));
+        const int64_t step = model::RowsAtOnce(matrix.cols);
+        for (int64_t begin = 0; begin < matrix.rows; begin += step) {
+          RETURN_IF_ERROR(sink(BytesOf(DequantizeRows(
+              matrix, begin, std::min(matrix.rows, begin + step)))));
+        }
+        return absl::OkStatus();
+      });
 }
 
 absl::Status WriteWeights(const GridModel& grid, const std::string& path,
@@ -128,10 +140,13 @@ absl::Status WriteWeights(const GridModel& grid, const std::string& path,
   writer.SetMetadata("format", "pt");
   int64_t done = 0;
   for (const LinearSpec& spec : grid.linears()) {
-    ASSIGN_OR_RETURN(const quant::GridMatrix matrix, grid.Linear(spec));
-    RETURN_IF_ERROR(spec.experts > 1 ? AddValues(matrix, spec.HfWeightName(),
-                                                 spec.HfShape(), writer)
-                                     : AddLinear(matrix, spec, writer));
+    if (spec.experts > 1) {
+      RETURN_IF_ERROR(AddValues(grid, spec.gguf_name, spec.HfWeightName(),
+                                spec.HfShape(), writer));
+    } else {
+      ASSIGN_OR_RETURN(const quant::GridMatrix matrix, grid.Linear(spec));
+      RETURN_IF_ERROR(AddLinear(matrix, spec, writer));
+    }
     if (progress) {
       RETURN_IF_ERROR(
           progress("compressed-tensors", ++done, grid.linears().size()));
@@ -145,9 +160,8 @@ absl::Status WriteWeights(const GridModel& grid, const std::string& path,
                                BytesOf(values)));
   }
   for (const model::TableSpec& spec : grid.tables()) {
-    ASSIGN_OR_RETURN(const quant::GridMatrix matrix, grid.Table(spec));
-    RETURN_IF_ERROR(
-        AddValues(matrix, spec.hf_name, {spec.rows, spec.cols}, writer));
+    RETURN_IF_ERROR(AddValues(grid, spec.gguf_name, spec.hf_name,
+                              {spec.rows, spec.cols}, writer));
   }
   return writer.WriteTo(path);
 }

@@ -26,13 +26,6 @@ uint32_t FileTypeOfModel(const GridModel& model) {
   return FileTypeOf(weights);
 }
 
-absl::Status AddMatrix(const GgufFile::Tensor& tensor,
-                       const quant::GridMatrix& matrix, GgufWriter* writer) {
-  ASSIGN_OR_RETURN(std::vector<uint8_t> blocks, quant::PackBlocks(matrix));
-  return writer->AddTensor(tensor.name, quant::BlockType(*matrix.grid),
-                           tensor.dims, std::move(blocks));
-}
-
 }  // namespace
 
 absl::Status WriteMergedGguf(const GridModel& grid, const std::string& path,
@@ -41,18 +34,25 @@ absl::Status WriteMergedGguf(const GridModel& grid, const std::string& path,
   CopyMetadata(grid.base(), &writer,
                {{"general.file_type", FileTypeOfModel(grid)}});
   const std::vector<GgufFile::Tensor>& tensors = grid.base().tensors();
+  const auto matrices =
+      static_cast<int64_t>(grid.linears().size() + grid.tables().size());
   int64_t done = 0;
   for (const GgufFile::Tensor& tensor : tensors) {
     if (const auto* norm = grid.FindNorm(tensor.name)) {
       RETURN_IF_ERROR(writer.AddTensor(tensor.name, GgmlType::kF32, tensor.dims,
                                        norm->data));
     } else {
-      ASSIGN_OR_RETURN(const quant::GridMatrix matrix,
-                       grid.MatrixByName(tensor.name));
-      RETURN_IF_ERROR(AddMatrix(tensor, matrix, &writer));
-    }
-    if (progress) {
-      RETURN_IF_ERROR(progress("gguf", ++done, tensors.size()));
+      RETURN_IF_ERROR(writer.AddProduced(
+          tensor.name, quant::BlockType(grid.GridOf(tensor.name)), tensor.dims,
+          [&](const GgufWriter::Sink& sink) -> absl::Status {
+            ASSIGN_OR_RETURN(const quant::GridMatrix matrix,
+                             grid.MatrixByName(tensor.name));
+            ASSIGN_OR_RETURN(const std::vector<uint8_t> blocks,
+                             quant::PackBlocks(matrix));
+            RETURN_IF_ERROR(sink(blocks));
+            return progress ? progress("gguf", ++done, matrices)
+                            : absl::OkStatus();
+          }));
     }
   }
   return writer.WriteTo(path);

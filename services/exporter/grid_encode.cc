@@ -156,25 +156,28 @@ absl::StatusOr<GridEncoding> EncodeFloats(absl::string_view name,
 }
 
 absl::StatusOr<GridEncoding> EncodeOnGrid(const model::GgufFile::Tensor& tensor,
+                                          int64_t begin, int64_t end,
                                           const quant::Grid& grid,
                                           int threads) {
+  const int64_t rows = end - begin, cols = tensor.cols();
   ASSIGN_OR_RETURN(const std::vector<float> values,
-                   model::DequantizeTensor(tensor));
+                   model::DequantizeRows(tensor, begin, end));
   if (tensor.type == GgmlType::kF32 || tensor.type == GgmlType::kF16 ||
       tensor.type == GgmlType::kBF16) {
-    return EncodeFloats(tensor.name, values, tensor.rows(), tensor.cols(), grid,
-                        threads);
+    return EncodeFloats(tensor.name, values, rows, cols, grid, threads);
   }
   RETURN_IF_ERROR(CheckFinite(tensor.name, values));
   ASSIGN_OR_RETURN(GridRecovery encoded,
-                   EncodeRows(values, tensor.rows(), tensor.cols(), threads,
-                              EncodeAfresh(grid)));
+                   EncodeRows(values, rows, cols, threads, EncodeAfresh(grid)));
   GridEncoding encoding;
   encoding.matrix = std::move(encoded.matrix);
   if (tensor.type == GgmlType::kQ4_0 && &grid == &quant::kInt4G32) {
-    ASSIGN_OR_RETURN(
-        const GridMatrix source,
-        quant::UnpackQ4_0(tensor.data, tensor.rows(), tensor.cols()));
+    const size_t row_bytes =
+        tensor.data.size() / static_cast<size_t>(tensor.rows());
+    ASSIGN_OR_RETURN(const GridMatrix source,
+                     quant::UnpackQ4_0(tensor.data.subspan(begin * row_bytes,
+                                                           rows * row_bytes),
+                                       rows, cols));
     KeepGridGroups(source, encoding.matrix);
   }
   Measure(values, encoding);

@@ -41,12 +41,14 @@ absl::StatusOr<GridEncoding> EncodeFloats(absl::string_view name,
                                           int64_t rows, int64_t cols,
                                           const quant::Grid& grid, int threads);
 
-// Puts `tensor` (of rows and columns, any type kernels/quant decodes) on the
-// grid with up to `threads` threads. Float types as EncodeFloats. A Q4_0 group
-// that has a dual-exact scale and can have a positive one keeps its codes and
-// scale on int4_g32; other groups get quant::EncodeMatrix's.
-// INVALID_ARGUMENT: rows not a multiple of the group, a value not finite.
+// Puts rows [begin, end) of `tensor` (of rows and columns, any type
+// kernels/quant decodes) on the grid with up to `threads` threads. Float types
+// as EncodeFloats. A Q4_0 group that has a dual-exact scale and can have a
+// positive one keeps its codes and scale on int4_g32; other groups get
+// quant::EncodeMatrix's. INVALID_ARGUMENT: rows not a multiple of the group, a
+// value not finite.
 absl::StatusOr<GridEncoding> EncodeOnGrid(const model::GgufFile::Tensor& tensor,
+                                          int64_t begin, int64_t end,
                                           const quant::Grid& grid, int threads);
 
 // INVALID_ARGUMENT, naming tensor and index, if a value is NaN or infinite.

@@ -50,6 +50,18 @@ std::vector<float> GridNorm::Values() const {
   return values;
 }
 
+std::vector<float> DequantizeRows(const quant::GridMatrix& matrix,
+                                  int64_t begin, int64_t end) {
+  std::vector<float> values;
+  values.reserve(static_cast<size_t>((end - begin) * matrix.cols));
+  for (int64_t i = begin * matrix.cols; i < end * matrix.cols; ++i) {
+    values.push_back(
+        static_cast<float>(matrix.codes[static_cast<size_t>(i)]) *
+        matrix.scales[static_cast<size_t>(i / matrix.grid->group)]);
+  }
+  return values;
+}
+
 absl::StatusOr<std::unique_ptr<GridModel>> GridModel::Open(
     const std::string& base_path, const std::string& folded_path) {
   auto grid = std::unique_ptr<GridModel>(new GridModel);
@@ -104,9 +116,13 @@ const GridNorm* GridModel::FindNorm(const std::string& gguf_name) const {
   return found == norms_.end() ? nullptr : &*found;
 }
 
-const quant::Grid& GridModel::GridOf(const LinearSpec& spec) const {
-  if (folded_ != nullptr) return folded_->GridOf(spec.gguf_name);
-  return **quant::GridOfBlocks(base_->Find(spec.gguf_name)->type);
+const quant::Grid& GridModel::GridOf(const std::string& gguf_name) const {
+  const bool folded =
+      folded_ != nullptr &&
+      (FindLinear(gguf_name) != nullptr ||
+       (gguf_name == model::kGgufEmbedding && folded_->has_embedding()));
+  if (folded) return folded_->GridOf(gguf_name);
+  return **quant::GridOfBlocks(base_->Find(gguf_name)->type);
 }
 
 absl::StatusOr<quant::GridMatrix> GridModel::Matrix(

@@ -27,6 +27,10 @@ struct GridNorm {
   std::vector<float> Values() const;
 };
 
+// The values of rows [begin, end) of a matrix.
+std::vector<float> DequantizeRows(const quant::GridMatrix& matrix,
+                                  int64_t begin, int64_t end);
+
 // Thread-safe after Open.
 class GridModel {
  public:
@@ -49,8 +53,11 @@ class GridModel {
   const model::LinearSpec* FindLinear(const std::string& gguf_name) const;
   const GridNorm* FindNorm(const std::string& gguf_name) const;
 
-  // The grid of a linear.
-  const quant::Grid& GridOf(const model::LinearSpec& spec) const;
+  // The grid of a linear, or of a matrix by its GGUF name.
+  const quant::Grid& GridOf(const model::LinearSpec& spec) const {
+    return GridOf(spec.gguf_name);
+  }
+  const quant::Grid& GridOf(const std::string& gguf_name) const;
   // The codes and scales of one linear (a copy). INVALID_ARGUMENT
   // (CORRUPT_FILE): a code outside the grid's or a scale that is not
   // dual-exact.

@@ -87,27 +87,16 @@ absl::Status AddTensors(const HfCheckpoint& checkpoint,
   const auto linears = model::GemmaLinears(config);
   const auto norms = model::GemmaNorms(config);
   const auto tables = model::GemmaTables(config);
-  const auto total =
-      static_cast<int64_t>(tables.size() + linears.size() + norms.size());
-  int64_t done = 0;
-  const auto report = [&]() -> absl::Status {
-    ++done;
-    return options.progress ? options.progress("import", done, total)
-                            : absl::OkStatus();
-  };
   for (const model::TableSpec& spec : tables) {
     RETURN_IF_ERROR(AddHfTable(checkpoint, spec, builder));
-    RETURN_IF_ERROR(report());
   }
   for (const model::NormSpec& spec : norms) {
     ASSIGN_OR_RETURN(const std::vector<float> values,
                      NormValues(checkpoint, spec));
     RETURN_IF_ERROR(builder.AddNorm(spec, values));
-    RETURN_IF_ERROR(report());
   }
   for (const model::LinearSpec& spec : linears) {
     RETURN_IF_ERROR(AddHfLinear(checkpoint, spec, options.threads, builder));
-    RETURN_IF_ERROR(report());
   }
   return absl::OkStatus();
 }
@@ -125,6 +114,15 @@ absl::StatusOr<v1::ImportReport> ImportHfFolder(const std::string& source,
   metadata.merge(std::move(tokenizer.metadata));
   BaseBuilder builder;
   for (const auto& [key, value] : metadata) builder.writer().Set(key, value);
+  // Packed matrices are taken over at once, the rest when the file is written.
+  const auto total =
+      static_cast<int64_t>(model::GemmaTables(checkpoint->config()).size() +
+                           model::GemmaLinears(checkpoint->config()).size());
+  int64_t done = 0;
+  builder.SetProgress([&]() -> absl::Status {
+    return options.progress ? options.progress("import", ++done, total)
+                            : absl::OkStatus();
+  });
   RETURN_IF_ERROR(AddTensors(*checkpoint, options, builder));
   return builder.Finish(out,
                         model::ArchitectureName(checkpoint->config().family),

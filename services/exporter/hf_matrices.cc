@@ -1,5 +1,6 @@
 #include "services/exporter/hf_matrices.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -14,6 +15,7 @@
 #include "services/exporter/ct_encode.h"
 #include "services/exporter/grid_encode.h"
 #include "services/model/ct_matrix.h"
+#include "services/model/tensor_ops.h"
 
 namespace onegrid::exporter {
 namespace {
@@ -40,14 +42,39 @@ absl::Status AddHfLinear(const model::HfCheckpoint& checkpoint,
     builder.ReportOffGrid(spec.gguf_name, encoding);
     return builder.AddLinear(spec, encoding);
   }
-  ASSIGN_OR_RETURN(const std::vector<float> values,
-                   checkpoint.Values(spec.HfWeightName()));
-  ASSIGN_OR_RETURN(
-      const GridEncoding encoding,
-      EncodeFloats(spec.gguf_name, values, spec.out, spec.in, BaseGrid(spec),
-                   threads));
-  return builder.AddLinear(spec, encoding);
+  const quant::Grid& grid = BaseGrid(spec);
+  return builder.AddLinear(
+      spec, grid,
+      [&checkpoint, &grid, spec, threads](
+          int64_t begin, int64_t end) -> absl::StatusOr<GridEncoding> {
+        ASSIGN_OR_RETURN(
+            const std::vector<float> values,
+            checkpoint.Rows(spec.HfWeightName(), begin, end, spec.in));
+        return EncodeFloats(spec.gguf_name, values, end - begin, spec.in, grid,
+                            threads);
+      });
 }
+
+namespace {
+
+// The grid that all rows lie on exactly, or null.
+absl::StatusOr<const quant::Grid*> ExactGridOf(
+    const model::TableSpec& spec, const BaseBuilder::TableRows& rows) {
+  const quant::Grid* grid = nullptr;
+  const int64_t step = model::RowsAtOnce(spec.cols);
+  for (int64_t begin = 0; begin < spec.rows; begin += step) {
+    const int64_t end = std::min(spec.rows, begin + step);
+    ASSIGN_OR_RETURN(const std::vector<float> values, rows(begin, end));
+    const auto exact = quant::FindExactGrid(values, end - begin, spec.cols);
+    if (!exact.has_value() || (grid != nullptr && exact->grid != grid)) {
+      return nullptr;
+    }
+    grid = exact->grid;
+  }
+  return grid;
+}
+
+}  // namespace
 
 absl::Status AddHfTable(const model::HfCheckpoint& checkpoint,
                         const model::TableSpec& spec, BaseBuilder& builder) {
@@ -59,12 +86,28 @@ absl::Status AddHfTable(const model::HfCheckpoint& checkpoint,
     builder.ReportOffGrid(spec.gguf_name, encoding);
     return AddBlocks(spec.gguf_name, encoding.matrix, builder);
   }
-  ASSIGN_OR_RETURN(const std::vector<float> values,
-                   checkpoint.Values(spec.hf_name));
-  const std::optional<quant::GridMatrix> exact =
-      quant::FindExactGrid(values, spec.rows, spec.cols);
-  if (exact.has_value()) return AddBlocks(spec.gguf_name, *exact, builder);
-  return builder.AddTable(spec, values);
+  const BaseBuilder::TableRows rows = [&checkpoint, spec](int64_t begin,
+                                                          int64_t end) {
+    return checkpoint.Rows(spec.hf_name, begin, end, spec.cols);
+  };
+  ASSIGN_OR_RETURN(const quant::Grid* grid, ExactGridOf(spec, rows));
+  if (grid == nullptr) return builder.AddTable(spec, rows);
+  builder.CountParameters(spec.rows * spec.cols);
+  return builder.writer().AddProduced(
+      spec.gguf_name, quant::BlockType(*grid), {spec.cols, spec.rows},
+      [spec, rows](const model::GgufWriter::Sink& sink) -> absl::Status {
+        const int64_t step = model::RowsAtOnce(spec.cols);
+        for (int64_t begin = 0; begin < spec.rows; begin += step) {
+          const int64_t end = std::min(spec.rows, begin + step);
+          ASSIGN_OR_RETURN(const std::vector<float> values, rows(begin, end));
+          const auto exact =
+              quant::FindExactGrid(values, end - begin, spec.cols);
+          ASSIGN_OR_RETURN(const std::vector<uint8_t> blocks,
+                           quant::PackBlocks(*exact));
+          RETURN_IF_ERROR(sink(blocks));
+        }
+        return absl::OkStatus();
+      });
 }
 
 }  // namespace onegrid::exporter

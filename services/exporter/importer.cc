@@ -69,18 +69,19 @@ absl::Status Importer::AddTable(const GgufFile::Tensor& tensor,
     return builder_.writer().AddTensor(tensor.name, tensor.type, tensor.dims,
                                        tensor.data);
   }
-  ASSIGN_OR_RETURN(const std::vector<float> values,
-                   model::DequantizeTensor(tensor));
-  return builder_.AddTable(spec, values);
+  return builder_.AddTable(spec, [&](int64_t begin, int64_t end) {
+    return model::DequantizeRows(tensor, begin, end);
+  });
 }
 
 absl::Status Importer::AddOne(const GgufFile::Tensor& tensor) {
   if (const auto linear = linears_.find(tensor.name);
       linear != linears_.end()) {
-    ASSIGN_OR_RETURN(
-        const GridEncoding encoding,
-        EncodeOnGrid(tensor, BaseGrid(linear->second), options_.threads));
-    return builder_.AddLinear(linear->second, encoding);
+    const quant::Grid& grid = BaseGrid(linear->second);
+    return builder_.AddLinear(
+        linear->second, grid, [&, this](int64_t begin, int64_t end) {
+          return EncodeOnGrid(tensor, begin, end, grid, options_.threads);
+        });
   }
   if (const auto norm = norms_.find(tensor.name); norm != norms_.end()) {
     ASSIGN_OR_RETURN(const std::vector<float> values,
@@ -99,13 +100,14 @@ absl::StatusOr<v1::ImportReport> Importer::Run(const std::string& out) {
   ASSIGN_OR_RETURN(const std::string architecture,
                    file_.GetString("general.architecture"));
   ASSIGN_OR_RETURN(const std::string digest, model::TokenizerDigest(file_));
-  const int64_t total = static_cast<int64_t>(file_.tensors().size());
+  const auto total = static_cast<int64_t>(linears_.size() + tables_.size());
   int64_t done = 0;
+  builder_.SetProgress([&]() -> absl::Status {
+    return options_.progress ? options_.progress("import", ++done, total)
+                             : absl::OkStatus();
+  });
   for (const GgufFile::Tensor& tensor : file_.tensors()) {
     RETURN_IF_ERROR(AddOne(tensor));
-    if (options_.progress) {
-      RETURN_IF_ERROR(options_.progress("import", ++done, total));
-    }
   }
   return builder_.Finish(out, architecture, digest);
 }

@@ -53,6 +53,9 @@ absl::StatusOr<std::unique_ptr<HfCheckpoint>> HfCheckpoint::Open(
         checkpoint->AssignSchemes(file.quantization_json, file.path));
   }
   ASSIGN_OR_RETURN(checkpoint->weights_, SafetensorsFolder::Open(folder));
+  if (file.multimodal) {
+    RETURN_IF_ERROR(checkpoint->weights_->KeepTextModel());
+  }
   RETURN_IF_ERROR(checkpoint->CheckTensors(file.tied_head));
   return checkpoint;
 }
@@ -93,7 +96,7 @@ absl::Status HfCheckpoint::CheckTensor(
     return CorruptFile(folder_, absl::StrCat("tensor '", name, "' is missing"));
   }
   const std::string& path = found->second->path();
-  const SafetensorsFile::Tensor& tensor = *found->second->Find(name);
+  const SafetensorsFile::Tensor& tensor = *weights_->Find(name);
   if (tensor.shape != shape) {
     return CorruptFile(path,
                        absl::StrCat("tensor '", name, "': expected shape [",
@@ -186,8 +189,10 @@ absl::StatusOr<CtMatrix> HfCheckpoint::Packed(const std::string& module) const {
   return ReadCtMatrix(*weights_, packed_.at(module));
 }
 
-absl::StatusOr<std::vector<float>> HfCheckpoint::Values(
-    const std::string& name) const {
+absl::StatusOr<std::vector<float>> HfCheckpoint::Rows(const std::string& name,
+                                                      int64_t begin,
+                                                      int64_t end,
+                                                      int64_t cols) const {
   const SafetensorsFile::Tensor* tensor = weights_->Find(name);
   if (tensor == nullptr) {
     return absl::NotFoundError(
@@ -195,11 +200,23 @@ absl::StatusOr<std::vector<float>> HfCheckpoint::Values(
   }
   // CheckTensors has seen to the type.
   const GgmlType type = *FloatType(tensor->dtype);
-  const size_t width = type == GgmlType::kF32 ? 4 : 2;
-  std::vector<float> values(tensor->data.size() / width);
-  RETURN_IF_ERROR(
-      quant::Dequantize(type, tensor->data, absl::MakeSpan(values)));
+  const int64_t width = type == GgmlType::kF32 ? 4 : 2;
+  std::vector<float> values(static_cast<size_t>((end - begin) * cols));
+  RETURN_IF_ERROR(quant::Dequantize(
+      type,
+      tensor->data.subspan(begin * cols * width, (end - begin) * cols * width),
+      absl::MakeSpan(values)));
   return values;
+}
+
+absl::StatusOr<std::vector<float>> HfCheckpoint::Values(
+    const std::string& name) const {
+  const SafetensorsFile::Tensor* tensor = weights_->Find(name);
+  int64_t count = 1;
+  if (tensor != nullptr) {
+    for (const int64_t size : tensor->shape) count *= size;
+  }
+  return Rows(name, 0, 1, count);
 }
 
 }  // namespace onegrid::model

@@ -38,6 +38,11 @@ class HfCheckpoint {
   const std::string& folder() const { return folder_; }
   const GemmaConfig& config() const { return config_; }
 
+  // Rows [begin, end) of `cols` values each, whatever the tensor's dimensions:
+  // as Values. They must be in the tensor.
+  absl::StatusOr<std::vector<float>> Rows(const std::string& name,
+                                          int64_t begin, int64_t end,
+                                          int64_t cols) const;
   // The values of a tensor by its Hugging Face name, with ".weight", as f32,
   // row-major (a copy). NotFound: no such tensor, or it is packed.
   absl::StatusOr<std::vector<float>> Values(const std::string& name) const;

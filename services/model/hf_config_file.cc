@@ -1,6 +1,8 @@
 #include "services/model/hf_config_file.h"
 
 #include <algorithm>
+#include <map>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "nlohmann/json.hpp"
@@ -19,12 +21,37 @@ constexpr int kDepthMax = 100;
 constexpr char kQuantization[] = "quantization_config";
 constexpr char kTied[] = "tie_word_embeddings";
 constexpr char kText[] = "text_config";
+constexpr char kArchitectures[] = "architectures";
 
 // Takes tie_word_embeddings out of an object; false if it was false.
 bool TakeTied(json& config) {
   const bool tied = !config.contains(kTied) || config[kTied] != false;
   config.erase(kTied);
   return tied;
+}
+
+// Puts the text model of a multimodal one in its place; false if it is none.
+bool TakeTextModel(json& config) {
+  static const auto* text_models = new std::map<std::string, std::string>{
+      {"Gemma3ForConditionalGeneration", "Gemma3ForCausalLM"},
+      {"Gemma4ForConditionalGeneration", "Gemma4ForCausalLM"},
+      {"Gemma4UnifiedForConditionalGeneration", "Gemma4ForCausalLM"}};
+  if (!config.contains(kText) || !config[kText].is_object() ||
+      !config.contains(kArchitectures) || !config[kArchitectures].is_array() ||
+      config[kArchitectures].size() != 1 ||
+      !config[kArchitectures][0].is_string()) {
+    return false;
+  }
+  const auto found =
+      text_models->find(config[kArchitectures][0].get<std::string>());
+  if (found == text_models->end()) return false;
+  json text = config[kText];
+  text[kArchitectures] = {found->second};
+  for (const char* id : {"bos_token_id", "eos_token_id", "pad_token_id"}) {
+    if (!text.contains(id) && config.contains(id)) text[id] = config[id];
+  }
+  config = std::move(text);
+  return true;
 }
 
 std::string Text(const json& value) {
@@ -60,6 +87,7 @@ absl::StatusOr<HfConfigFile> ReadHfConfigFile(const std::string& folder) {
       !TakeTied(config[kText])) {
     file.tied_head = false;
   }
+  file.multimodal = TakeTextModel(config);
   file.model_json = Text(config);
   return file;
 }

@@ -11,8 +11,12 @@ namespace onegrid::model {
 // weights are stored is kept from what says which model they are.
 struct HfConfigFile {
   std::string path;
-  // For ConfigFromHfJson: the file without the members below.
+  // For ConfigFromHfJson: the file without the members below; of a multimodal
+  // model its text_config.
   std::string model_json;
+  // The text model is part of a multimodal one: its tensors stand among others,
+  // under longer names (SafetensorsFolder::KeepTextModel).
+  bool multimodal = false;
   // The object quantization_config; empty if there is none.
   std::string quantization_json;
   // False if tie_word_embeddings is, of the model or of its text_config:

@@ -250,6 +250,7 @@ absl::StatusOr<ModelSummary> SummaryOfFolder(const std::string& folder,
   ASSIGN_OR_RETURN(const GemmaConfig config,
                    ConfigFromHfJson(file.model_json, file.path));
   ASSIGN_OR_RETURN(const auto weights, SafetensorsFolder::Open(folder));
+  if (file.multimodal) RETURN_IF_ERROR(weights->KeepTextModel());
   ModelSummaryBuilder builder(packed ? "compressed-tensors" : "safetensors",
                               config);
   const auto vocabulary = ReadHfVocabulary(folder, config.vocab_size);

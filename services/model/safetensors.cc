@@ -208,46 +208,59 @@ std::vector<std::string> SafetensorsFile::names() const {
   return result;
 }
 
-absl::Status SafetensorsWriter::Check(const std::string& name,
-                                      const std::string& dtype,
-                                      const std::vector<int64_t>& shape,
-                                      size_t bytes) const {
-  std::string what;
-  int64_t expected = 0;
-  if (name.empty() || name == kMetadataKey) {
-    what = "not a name for a tensor";
-  } else if (ElementBytes(dtype) == 0) {
-    what = absl::StrCat("unknown dtype '", dtype, "'");
-  } else if (!TensorBytes(shape, ElementBytes(dtype), &expected) ||
-             static_cast<size_t>(expected) != bytes) {
-    what = absl::StrCat("shape [", absl::StrJoin(shape, ", "), "] of ", dtype,
-                        " does not match ", bytes, " bytes");
-  }
-  for (const Tensor& tensor : tensors_) {
-    if (tensor.name == name) what = "added twice";
-  }
-  if (what.empty()) return absl::OkStatus();
+namespace {
+
+absl::Status InvalidTensor(const std::string& name, const std::string& what) {
   return common::MakeError(absl::StatusCode::kInvalidArgument, "INVALID_TENSOR",
                            absl::StrCat("tensor '", name, "': ", what),
                            {{"tensor", name}});
+}
+
+}  // namespace
+
+absl::Status SafetensorsWriter::AddTensor(Tensor tensor, int64_t found_bytes) {
+  std::string what;
+  const int64_t element = ElementBytes(tensor.dtype);
+  if (tensor.name.empty() || tensor.name == kMetadataKey) {
+    what = "not a name for a tensor";
+  } else if (element == 0) {
+    what = absl::StrCat("unknown dtype '", tensor.dtype, "'");
+  } else if (!TensorBytes(tensor.shape, element, &tensor.bytes) ||
+             (found_bytes >= 0 && tensor.bytes != found_bytes)) {
+    what =
+        absl::StrCat("shape [", absl::StrJoin(tensor.shape, ", "), "] of ",
+                     tensor.dtype, " does not match ", found_bytes, " bytes");
+  }
+  for (const Tensor& other : tensors_) {
+    if (other.name == tensor.name) what = "added twice";
+  }
+  if (!what.empty()) return InvalidTensor(tensor.name, what);
+  tensors_.push_back(std::move(tensor));
+  return absl::OkStatus();
 }
 
 absl::Status SafetensorsWriter::Add(const std::string& name,
                                     const std::string& dtype,
                                     const std::vector<int64_t>& shape,
                                     absl::Span<const uint8_t> data) {
-  RETURN_IF_ERROR(Check(name, dtype, shape, data.size()));
-  tensors_.push_back({name, dtype, shape, {}, data});
-  return absl::OkStatus();
+  return AddTensor({name, dtype, shape, 0, {}, data, nullptr},
+                   static_cast<int64_t>(data.size()));
 }
 
 absl::Status SafetensorsWriter::Add(const std::string& name,
                                     const std::string& dtype,
                                     const std::vector<int64_t>& shape,
                                     std::vector<uint8_t> data) {
-  RETURN_IF_ERROR(Check(name, dtype, shape, data.size()));
-  tensors_.push_back({name, dtype, shape, std::move(data), {}});
-  return absl::OkStatus();
+  const auto bytes = static_cast<int64_t>(data.size());
+  return AddTensor({name, dtype, shape, 0, std::move(data), {}, nullptr},
+                   bytes);
+}
+
+absl::Status SafetensorsWriter::AddProduced(const std::string& name,
+                                            const std::string& dtype,
+                                            const std::vector<int64_t>& shape,
+                                            Producer produce) {
+  return AddTensor({name, dtype, shape, 0, {}, {}, std::move(produce)}, -1);
 }
 
 void SafetensorsWriter::SetMetadata(const std::string& key,
@@ -260,7 +273,7 @@ absl::Status SafetensorsWriter::WriteTo(const std::string& path) const {
   if (!metadata_.empty()) header[kMetadataKey] = metadata_;
   int64_t offset = 0;
   for (const Tensor& tensor : tensors_) {
-    const int64_t end = offset + static_cast<int64_t>(tensor.bytes().size());
+    const int64_t end = offset + tensor.bytes;
     header[tensor.name] = {{"dtype", tensor.dtype},
                            {"shape", tensor.shape},
                            {"data_offsets", {offset, end}}};
@@ -276,7 +289,22 @@ absl::Status SafetensorsWriter::WriteTo(const std::string& path) const {
       reinterpret_cast<const uint8_t*>(&size), sizeof(size))));
   RETURN_IF_ERROR(file->Append(text));
   for (const Tensor& tensor : tensors_) {
-    RETURN_IF_ERROR(file->Append(tensor.bytes()));
+    if (tensor.produce == nullptr) {
+      RETURN_IF_ERROR(
+          file->Append(tensor.owned.empty() ? tensor.borrowed : tensor.owned));
+      continue;
+    }
+    int64_t bytes = 0;
+    RETURN_IF_ERROR(
+        tensor.produce([&](absl::Span<const uint8_t> part) -> absl::Status {
+          bytes += static_cast<int64_t>(part.size());
+          return file->Append(part);
+        }));
+    if (bytes != tensor.bytes) {
+      return InvalidTensor(
+          tensor.name,
+          absl::StrCat("expected ", tensor.bytes, " bytes, produced ", bytes));
+    }
   }
   return file->Commit();
 }

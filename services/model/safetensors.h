@@ -2,6 +2,7 @@
 #define SERVICES_MODEL_SAFETENSORS_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -69,9 +70,16 @@ class SafetensorsWriter {
   absl::Status Add(const std::string& name, const std::string& dtype,
                    const std::vector<int64_t>& shape,
                    std::vector<uint8_t> data);
+  // The same with bytes that are made when the file is written: see GgufWriter.
+  using Sink = std::function<absl::Status(absl::Span<const uint8_t> part)>;
+  using Producer = std::function<absl::Status(const Sink& sink)>;
+  absl::Status AddProduced(const std::string& name, const std::string& dtype,
+                           const std::vector<int64_t>& shape, Producer produce);
   void SetMetadata(const std::string& key, const std::string& value);
 
-  // See AtomicFile for what happens on errors.
+  // InvalidArgument (INVALID_TENSOR): a producer gave more or fewer bytes than
+  // its tensor has. Otherwise the error of a producer. See AtomicFile for what
+  // happens on errors.
   absl::Status WriteTo(const std::string& path) const;
 
  private:
@@ -79,15 +87,14 @@ class SafetensorsWriter {
     std::string name;
     std::string dtype;
     std::vector<int64_t> shape;
+    int64_t bytes;
     std::vector<uint8_t> owned;
     absl::Span<const uint8_t> borrowed;
-
-    absl::Span<const uint8_t> bytes() const {
-      return owned.empty() ? borrowed : absl::MakeConstSpan(owned);
-    }
+    Producer produce;  // null: the bytes are in one of those
   };
-  absl::Status Check(const std::string& name, const std::string& dtype,
-                     const std::vector<int64_t>& shape, size_t bytes) const;
+  // Checks and adds the tensor, whose bytes are set here; found_bytes: of data
+  // that is there, -1 for none.
+  absl::Status AddTensor(Tensor tensor, int64_t found_bytes);
 
   std::vector<Tensor> tensors_;
   std::map<std::string, std::string> metadata_;

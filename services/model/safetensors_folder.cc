@@ -32,7 +32,35 @@ std::optional<quant::GgmlType> FloatType(const std::string& dtype) {
 const SafetensorsFile::Tensor* SafetensorsFolder::Find(
     const std::string& name) const {
   const auto found = tensors_.find(name);
-  return found == tensors_.end() ? nullptr : found->second->Find(name);
+  if (found == tensors_.end()) return nullptr;
+  const auto stored = stored_names_.find(name);
+  return found->second->Find(stored == stored_names_.end() ? name
+                                                           : stored->second);
+}
+
+absl::Status SafetensorsFolder::KeepTextModel() {
+  // In newer files and in older ones.
+  const std::pair<const char*, const char*> prefixes[] = {
+      {"model.language_model.", "model."},
+      {"language_model.model.", "model."},
+      {"language_model.lm_head.", "lm_head."},
+      {"lm_head.", "lm_head."}};
+  std::map<std::string, const SafetensorsFile*> kept;
+  for (const auto& [name, file] : tensors_) {
+    for (const auto& [stored, text] : prefixes) {
+      if (!absl::StartsWith(name, stored)) continue;
+      const std::string renamed =
+          absl::StrCat(text, name.substr(std::string(stored).size()));
+      kept[renamed] = file;
+      stored_names_[renamed] = name;
+      break;
+    }
+  }
+  if (kept.empty()) {
+    return absl::NotFoundError("no tensor of a text model (language_model)");
+  }
+  tensors_ = std::move(kept);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<SafetensorsFolder>> SafetensorsFolder::Open(

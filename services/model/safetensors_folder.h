@@ -24,6 +24,11 @@ class SafetensorsFolder {
   static absl::StatusOr<std::unique_ptr<SafetensorsFolder>> Open(
       const std::string& folder);
 
+  // Of a multimodal model: drops all tensors but the text model's, which get
+  // the names they have in a folder of their own ("model.layers...",
+  // "lm_head.weight"). NotFound: there is no text model.
+  absl::Status KeepTextModel();
+
   // nullptr if there is no such tensor.
   const SafetensorsFile::Tensor* Find(const std::string& name) const;
   // The file of each tensor by name.
@@ -39,6 +44,8 @@ class SafetensorsFolder {
 
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
   std::map<std::string, const SafetensorsFile*> tensors_;
+  // Names in the files of tensors that were given another.
+  std::map<std::string, std::string> stored_names_;
 };
 
 // The type that decodes the bytes of a safetensors dtype; none if it is not

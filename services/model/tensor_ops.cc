@@ -1,5 +1,7 @@
 #include "services/model/tensor_ops.h"
 
+#include <algorithm>
+
 #include "absl/types/span.h"
 #include "kernels/quant/dequantize.h"
 #include "services/common/error_info.h"
@@ -12,6 +14,22 @@ absl::StatusOr<std::vector<float>> DequantizeTensor(
   RETURN_IF_ERROR(
       quant::Dequantize(tensor.type, tensor.data, absl::MakeSpan(values)));
   return values;
+}
+
+absl::StatusOr<std::vector<float>> DequantizeRows(
+    const GgufFile::Tensor& tensor, int64_t begin, int64_t end) {
+  const size_t row_bytes =
+      tensor.data.size() / static_cast<size_t>(tensor.rows());
+  return DequantizeTensor(
+      {tensor.name,
+       tensor.type,
+       {tensor.cols(), end - begin},
+       tensor.data.subspan(begin * row_bytes, (end - begin) * row_bytes)});
+}
+
+int64_t RowsAtOnce(int64_t cols) {
+  constexpr int64_t kElements = int64_t{1} << 25;
+  return std::max<int64_t>(1, kElements / cols);
 }
 
 }  // namespace onegrid::model
