@@ -113,23 +113,4 @@ void JsonFields::Read(const char* name, std::vector<std::string>* out) {
   *out = std::move(strings);
 }
 
-bool NestsDeeperThan(absl::string_view text, int depth_max) {
-  int depth = 0;
-  bool in_string = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (in_string) {
-      if (c == '\\') ++i;
-      if (c == '"') in_string = false;
-    } else if (c == '"') {
-      in_string = true;
-    } else if (c == '[' || c == '{') {
-      if (++depth > depth_max) return true;
-    } else if (c == ']' || c == '}') {
-      --depth;
-    }
-  }
-  return false;
-}
-
 }  // namespace onegrid::gateway

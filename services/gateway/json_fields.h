@@ -45,10 +45,6 @@ class JsonFields {
   std::optional<ApiError> error_;
 };
 
-// Whether brackets outside of strings nest deeper than `depth_max`; `text`
-// need not be JSON.
-bool NestsDeeperThan(absl::string_view text, int depth_max);
-
 }  // namespace onegrid::gateway
 
 #endif  // SERVICES_GATEWAY_JSON_FIELDS_H_

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "services/common/json_depth.h"
 #include "services/gateway/json_fields.h"
 #include "services/gateway/unsupported_fields.h"
 
@@ -19,7 +20,7 @@ constexpr int kCompletionMaxTokens = 16;
 constexpr size_t kMaxStops = 16;
 
 std::optional<ApiError> ParseJson(absl::string_view body, json* out) {
-  if (NestsDeeperThan(body, kMaxJsonDepth)) {
+  if (common::NestsDeeperThan(body, kMaxJsonDepth)) {
     return InvalidField(
         "", absl::StrCat("the body is nested deeper than ", kMaxJsonDepth));
   }
