@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "nlohmann/json.hpp"
 #include "services/common/error_info.h"
+#include "services/common/json_depth.h"
 #include "services/model/gemma_limits.h"
 #include "services/model/mapped_file.h"
 
@@ -462,6 +463,11 @@ absl::StatusOr<GemmaConfig> ConfigReader::Read() {
 
 absl::StatusOr<GemmaConfig> ConfigFromHfJson(absl::string_view text,
                                              const std::string& path) {
+  // Values are written into messages, which the library does by recursion.
+  if (common::NestsDeeperThan(text, common::kJsonDepthMax)) {
+    return CorruptFile(
+        path, absl::StrCat("nested deeper than ", common::kJsonDepthMax));
+  }
   const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) return CorruptFile(path, "not a JSON object");
   return ConfigReader(json, path).Read();

@@ -119,6 +119,16 @@ TEST(HfModelConfigTest, OtherModelsAreUnsupported) {
   }
 }
 
+TEST(HfModelConfigTest, NestingThatMessagesCannotWriteIsCorrupt) {
+  std::string text = SampleJson().dump();
+  const std::string deep =
+      std::string(1000000, '[') + std::string(1000000, ']');
+  text.replace(text.find("[\"Gemma3ForCausalLM\"]"), 21, deep);
+  const auto status = ConfigFromHfJson(text, "c.json").status();
+  EXPECT_EQ(common::ErrorReason(status), "CORRUPT_FILE");
+  EXPECT_THAT(std::string(status.message()), HasSubstr("c.json: nested"));
+}
+
 TEST(HfModelConfigTest, BadValuesAreCorruptAndNamed) {
   const Change changes[] = {
       {"vocab_size", 0},
