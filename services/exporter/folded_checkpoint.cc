@@ -76,8 +76,13 @@ absl::Status FoldedCheckpoint::ReadGrids(const model::GemmaConfig& config) {
     const auto* text = value.get_ptr<const std::string*>();
     const auto grid = quant::GridByName(text != nullptr ? *text : "");
     if (!grid.ok()) {
-      return Corrupt(name, absl::StrCat("is said to be on ", value.dump(), ": ",
-                                        grid.status().message()));
+      // The library writes other values by recursion, as deep as they nest.
+      return Corrupt(
+          name, absl::StrCat("is said to be on ",
+                             text != nullptr
+                                 ? absl::StrCat("\"", *text, "\"")
+                                 : absl::StrCat("a JSON ", value.type_name()),
+                             ": ", grid.status().message()));
     }
     grids_[name] = *grid;
   }

@@ -100,7 +100,10 @@ TEST_F(FoldedCheckpointTest, GridsThatAreNoneAreRefused) {
     };
   };
   ExpectRefused(replace("int2_g64", "int3_g64"), "int3_g64");
-  ExpectRefused(replace("\"int2_g64\"", "2"), "2");
+  ExpectRefused(replace("\"int2_g64\"", "2"), "a JSON number");
+  const std::string deep =
+      std::string(1000000, '[') + std::string(1000000, ']');
+  ExpectRefused(replace("\"int2_g64\"", deep.c_str()), "a JSON array");
   ExpectRefused(replace("ffn_up", "ffn_upp"), "blk.0.ffn_upp.weight");
   ExpectRefused(replace("blk.0.ffn_up.weight", "output_norm.weight"),
                 "output_norm.weight");
