@@ -11,6 +11,7 @@
 #include "nlohmann/json.hpp"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
+#include "services/common/json_depth.h"
 
 namespace onegrid::exporter {
 namespace {
@@ -78,6 +79,12 @@ float EffectiveAlpha(const AdapterPair& pair) {
 
 absl::Status Adapter::ReadConfig(const std::string& config_path) {
   ASSIGN_OR_RETURN(config_json_, common::ReadFile(config_path));
+  // peft_export.h writes it again, which the library does by recursion.
+  if (common::NestsDeeperThan(config_json_, common::kJsonDepthMax)) {
+    return Corrupt(
+        config_path, "the file",
+        absl::StrCat("is nested deeper than ", common::kJsonDepthMax));
+  }
   const json config = json::parse(config_json_, nullptr, false);
   if (!config.is_object()) {
     return Corrupt(config_path, "the file", "is not a JSON object");

@@ -134,6 +134,13 @@ TEST(AdapterTest, WhatCannotBeCarriedIsRefused) {
         Open(absl::StrCat(R"({"r": 4, "lora_alpha": 8, )", bad, "}"));
     EXPECT_EQ(common::ErrorReason(adapter.status()), "CORRUPT_FILE") << bad;
   }
+  const std::string deep =
+      std::string(1000000, '[') + std::string(1000000, ']');
+  EXPECT_EQ(common::ErrorReason(
+                Open(absl::StrCat(R"({"r": 4, "lora_alpha": 8, "x": )", deep,
+                                  ", ", kRankPattern, "}"))
+                    .status()),
+            "CORRUPT_FILE");
   // Ranks of the file that the config does not name.
   EXPECT_EQ(common::ErrorReason(Open(R"({"r": 4, "lora_alpha": 8})").status()),
             "CORRUPT_FILE");
