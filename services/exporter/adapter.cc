@@ -45,6 +45,24 @@ double ValueFor(const std::string& module, const Pattern& pattern,
   return otherwise;
 }
 
+// What a number of the config may be.
+struct Range {
+  double min;
+  double max;
+  bool whole;
+  const char* text;
+};
+constexpr Range kRank = {1, 1 << 20, true, "a whole number from 1 to 1048576"};
+// However it is divided by ranks, it stays a float, as llama.cpp keeps it.
+constexpr Range kAlpha = {1e-20, 1e20, false, "a number from 1e-20 to 1e20"};
+
+bool IsIn(const Range& range, const json& number) {
+  if (!number.is_number()) return false;
+  const double value = number.get<double>();
+  return value >= range.min && value <= range.max &&
+         (!range.whole || value == std::floor(value));
+}
+
 bool IsPlainName(absl::string_view key) {
   return !key.empty() && std::all_of(key.begin(), key.end(), [](char c) {
     return absl::ascii_isalnum(c) || c == '.' || c == '_';
@@ -53,7 +71,8 @@ bool IsPlainName(absl::string_view key) {
 
 // Appends the entries of an optional object of numbers, in the file's order.
 absl::Status ReadPattern(const std::string& path, const json& config,
-                         const char* field, Pattern* pattern) {
+                         const char* field, const Range& range,
+                         Pattern* pattern) {
   if (IsOff(config, field)) return absl::OkStatus();
   const json& object = config[field];
   if (!object.is_object()) return Corrupt(path, field, "is not an object");
@@ -62,9 +81,9 @@ absl::Status ReadPattern(const std::string& path, const json& config,
       return Corrupt(path, absl::StrCat(field, " \"", key, "\""),
                      "is not the name of a module or its end");
     }
-    if (!value.is_number() || value.get<double>() <= 0) {
+    if (!IsIn(range, value)) {
       return Corrupt(path, absl::StrCat(field, " \"", key, "\""),
-                     "is not a number above 0");
+                     absl::StrCat("is not ", range.text));
     }
     pattern->emplace_back(key, value.get<double>());
   }
@@ -91,11 +110,13 @@ absl::Status Adapter::ReadConfig(const std::string& config_path) {
   }
   const auto rank = config.find("r");
   const auto alpha = config.find("lora_alpha");
-  if (rank == config.end() || !rank->is_number_integer()) {
-    return Corrupt(config_path, "r", "is missing or not an integer");
+  if (rank == config.end() || !IsIn(kRank, *rank)) {
+    return Corrupt(config_path, "r",
+                   absl::StrCat("is missing or not ", kRank.text));
   }
-  if (alpha == config.end() || !alpha->is_number()) {
-    return Corrupt(config_path, "lora_alpha", "is missing or not a number");
+  if (alpha == config.end() || !IsIn(kAlpha, *alpha)) {
+    return Corrupt(config_path, "lora_alpha",
+                   absl::StrCat("is missing or not ", kAlpha.text));
   }
   if (!IsOff(config, "use_dora")) {
     return Corrupt(config_path, "use_dora",
@@ -108,9 +129,9 @@ absl::Status Adapter::ReadConfig(const std::string& config_path) {
     }
   }
   RETURN_IF_ERROR(
-      ReadPattern(config_path, config, "rank_pattern", &rank_pattern_));
-  RETURN_IF_ERROR(
-      ReadPattern(config_path, config, "alpha_pattern", &alpha_pattern_));
+      ReadPattern(config_path, config, "rank_pattern", kRank, &rank_pattern_));
+  RETURN_IF_ERROR(ReadPattern(config_path, config, "alpha_pattern", kAlpha,
+                              &alpha_pattern_));
   use_rslora_ = !IsOff(config, "use_rslora");
   rank_ = rank->get<int64_t>();
   alpha_ = alpha->get<double>();

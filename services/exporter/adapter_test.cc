@@ -129,10 +129,18 @@ TEST(AdapterTest, WhatCannotBeCarriedIsRefused) {
   for (const char* bad :
        {R"("use_dora": true)", R"("rank_pattern": {"k.*": 2})",
         R"("rank_pattern": {"k_proj": 0})", R"("rank_pattern": [1])",
-        R"("alpha_pattern": {"": 2})", R"("bias": "all")"}) {
+        R"("rank_pattern": {"k_proj": 2.5})",
+        R"("rank_pattern": {"k_proj": 1e300})",
+        R"("alpha_pattern": {"v_proj": 1e-300})", R"("alpha_pattern": {"": 2})",
+        R"("bias": "all")"}) {
     const auto adapter =
         Open(absl::StrCat(R"({"r": 4, "lora_alpha": 8, )", bad, "}"));
     EXPECT_EQ(common::ErrorReason(adapter.status()), "CORRUPT_FILE") << bad;
+  }
+  for (const char* bad :
+       {R"({"r": 0, "lora_alpha": 8})", R"({"r": -4, "lora_alpha": 8})",
+        R"({"r": 4, "lora_alpha": 0})", R"({"r": 4, "lora_alpha": 1e300})"}) {
+    EXPECT_EQ(common::ErrorReason(Open(bad).status()), "CORRUPT_FILE") << bad;
   }
   const std::string deep =
       std::string(1000000, '[') + std::string(1000000, ']');
