@@ -169,7 +169,7 @@ absl::Status FolderReader::AddPacked(const std::string& module,
   for (const Packing& candidate : declared_) {
     const auto& [bits, group] = candidate;
     if (bits < 1 || bits > 8 || group < 0) continue;
-    const int64_t scales = group == 0 ? 1 : (in + group - 1) / group;
+    const int64_t scales = group == 0 ? 1 : (in - 1) / group + 1;
     if (words == (in * bits + 31) / 32 && groups == scales) {
       packing = &candidate;
     }

@@ -352,6 +352,16 @@ TEST(InspectTest, PackedWeightsThatContradictTheirConfigAreRefused) {
                 "'" + module + ".weight' is missing");
 }
 
+TEST(InspectTest, GroupsOfAnySizeAreRead) {
+  Folder folder("groups");
+  folder.WriteWeights(/*packed=*/true);
+  std::string other = kInt4;
+  other.replace(other.find("\"group_size\": 32"), 16,
+                "\"group_size\": 9223372036854775807");
+  folder.WriteConfig(other);
+  ExpectRefused(folder.path(), "CORRUPT_FILE", "fits no config group");
+}
+
 TEST(InspectTest, BadFoldersAreRefused) {
   Folder folder("bad");
   ExpectRefused(folder.path(), "FILE_NOT_FOUND", "config.json");
