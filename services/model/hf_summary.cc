@@ -253,6 +253,10 @@ absl::StatusOr<ModelSummary> SummaryOfFolder(const std::string& folder,
   if (file.multimodal) RETURN_IF_ERROR(weights->KeepTextModel());
   ModelSummaryBuilder builder(packed ? "compressed-tensors" : "safetensors",
                               config);
+  RETURN_IF_ERROR(
+      FolderReader(folder, *weights, declared, builder).Read(config));
+  // Last: a vocabulary is filled up to the rows of the embedding, which are
+  // only now known to be in the files.
   const auto vocabulary = ReadHfVocabulary(folder, config.vocab_size);
   if (vocabulary.ok()) {
     builder.SetTokenizer(vocabulary->vocabulary);
@@ -260,8 +264,6 @@ absl::StatusOr<ModelSummary> SummaryOfFolder(const std::string& folder,
   } else if (!absl::IsNotFound(vocabulary.status())) {
     return vocabulary.status();
   }
-  RETURN_IF_ERROR(
-      FolderReader(folder, *weights, declared, builder).Read(config));
   return builder.Finish(context_tokens,
                         packed ? "as GGUF of the same grids" : "");
 }

@@ -362,6 +362,17 @@ TEST(InspectTest, GroupsOfAnySizeAreRead) {
   ExpectRefused(folder.path(), "CORRUPT_FILE", "fits no config group");
 }
 
+// The vocabulary is filled up to that many tokens.
+TEST(InspectTest, RowsThatTheEmbeddingHasNotAreRefusedFirst) {
+  Folder folder("rows");
+  folder.WriteWeights(/*packed=*/false);
+  GemmaConfig config = TinyConfig();
+  config.vocab_size = 1 << 24;
+  folder.Write("config.json", *HfConfigJson(config, "bfloat16", ""));
+  folder.Write("tokenizer.model", "not a tokenizer");
+  ExpectRefused(folder.path(), "CORRUPT_FILE", "expected shape [16777216, ");
+}
+
 TEST(InspectTest, BadFoldersAreRefused) {
   Folder folder("bad");
   ExpectRefused(folder.path(), "FILE_NOT_FOUND", "config.json");
