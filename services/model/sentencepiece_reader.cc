@@ -128,6 +128,7 @@ absl::StatusOr<Vocabulary> VocabularyFromModelProto(absl::string_view bytes,
                                                     const std::string& path) {
   Vocabulary vocabulary;
   Trainer trainer;
+  bool has_trainer = false, has_normalizer = false;
   ProtoReader reader(bytes);
   Field field;
   while (!reader.AtEnd()) {
@@ -138,6 +139,9 @@ absl::StatusOr<Vocabulary> VocabularyFromModelProto(absl::string_view bytes,
       vocabulary.tokens.push_back(std::move(token));
     } else if (good && field.number == 2 && field.wire_type == 2) {
       good = ReadTrainer(field.bytes, trainer);
+      has_trainer = true;
+    } else if (good && field.number == 3 && field.wire_type == 2) {
+      has_normalizer = true;
     }
     if (!good) {
       return CorruptFile(path,
@@ -145,6 +149,13 @@ absl::StatusOr<Vocabulary> VocabularyFromModelProto(absl::string_view bytes,
                                       "after ",
                                       vocabulary.tokens.size(), " pieces"));
     }
+  }
+  // They come last, so a file that is cut between two fields lacks them.
+  if (!has_trainer || !has_normalizer) {
+    return CorruptFile(
+        path, absl::StrCat("not a SentencePiece model, or cut short: no ",
+                           has_trainer ? "normalizer_spec" : "trainer_spec",
+                           " behind ", vocabulary.tokens.size(), " pieces"));
   }
   if (trainer.model_type != kBpe) {
     return common::MakeError(

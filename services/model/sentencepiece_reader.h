@@ -13,8 +13,9 @@ namespace onegrid::model {
 // file), the inverse of SerializeModelProto: pieces with score and type, and
 // the ids of the trainer_spec. Fields that are not needed are skipped. The
 // bytes are outside input; `path` is for messages.
-// DataLoss (CORRUPT_FILE): cut short, not a ModelProto, or what CheckTokens
-// refuses. Unimplemented (UNSUPPORTED_TOKENIZER): not a BPE model.
+// DataLoss (CORRUPT_FILE): cut short, also where a field ends; not a
+// ModelProto; or what CheckTokens refuses. Unimplemented
+// (UNSUPPORTED_TOKENIZER): not a BPE model.
 absl::StatusOr<Vocabulary> VocabularyFromModelProto(absl::string_view bytes,
                                                     const std::string& path);
 
