@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <set>
 #include <utility>
 #include <vector>
@@ -36,11 +37,13 @@ bool LooksSpecial(absl::string_view text) {
          (absl::StartsWith(text, "<unused") && absl::EndsWith(text, ">"));
 }
 
-// The contents of a file of the folder; empty if there is none.
-absl::StatusOr<std::string> ReadOptional(const std::string& path) {
+// The contents of a file of the folder; none if there is none.
+absl::StatusOr<std::optional<std::string>> ReadOptional(
+    const std::string& path) {
   auto text = common::ReadFile(path);
-  if (absl::IsNotFound(text.status())) return std::string();
-  return text;
+  if (absl::IsNotFound(text.status())) return std::nullopt;
+  if (!text.ok()) return text.status();
+  return *std::move(text);
 }
 
 // added_tokens_decoder: {"2": {"content": "<bos>", "special": true, ...}, ...}
@@ -104,9 +107,9 @@ absl::Status NameTokens(const Json& config, const std::string& path,
 }
 
 absl::Status ReadConfig(const std::string& path, HfVocabulary& tokenizer) {
-  ASSIGN_OR_RETURN(const std::string text, ReadOptional(path));
-  if (text.empty()) return absl::OkStatus();
-  const Json config = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  ASSIGN_OR_RETURN(const std::optional<std::string> text, ReadOptional(path));
+  if (!text.has_value()) return absl::OkStatus();
+  const Json config = Json::parse(*text, nullptr, /*allow_exceptions=*/false);
   if (!config.is_object()) return CorruptFile(path, "not a JSON object");
   if (tokenizer.vocabulary.kind == TokenizerKind::kMerges) {
     RETURN_IF_ERROR(NameTokens(config, path, tokenizer.vocabulary));
@@ -167,10 +170,10 @@ absl::StatusOr<HfVocabulary> ReadHfVocabulary(const std::string& folder,
   const std::string config_path =
       absl::StrCat(folder, "/tokenizer_config.json");
   RETURN_IF_ERROR(ReadConfig(config_path, tokenizer));
-  ASSIGN_OR_RETURN(std::string chat_template,
+  ASSIGN_OR_RETURN(std::optional<std::string> chat_template,
                    ReadOptional(absl::StrCat(folder, "/chat_template.jinja")));
-  if (!chat_template.empty()) {
-    tokenizer.chat_template = std::move(chat_template);
+  if (chat_template.has_value() && !chat_template->empty()) {
+    tokenizer.chat_template = *std::move(chat_template);
   }
   RETURN_IF_ERROR(
       CheckTokens(config_path, "added tokens", tokenizer.vocabulary));

@@ -119,7 +119,7 @@ TEST(HfVocabularyTest, AddedTokensChangeTextAndType) {
 TEST(HfVocabularyTest, BadConfigurationIsCorrupt) {
   const std::string folder = Folder();
   for (const char* text :
-       {"[", "[]", R"({"added_tokens_decoder": []})",
+       {"", "[", "[]", R"({"added_tokens_decoder": []})",
         R"({"added_tokens_decoder": {"x": {"content": "a"}}})",
         R"({"added_tokens_decoder": {"-1": {"content": "a"}}})",
         R"({"added_tokens_decoder": {"4": {"content": 5}}})",
