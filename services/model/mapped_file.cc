@@ -16,7 +16,8 @@ namespace onegrid::model {
 
 absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(
     const std::string& path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // Without O_NONBLOCK opening a FIFO waits for somebody to write to it.
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return common::ErrnoError(errno, "open", path);
   struct stat info;
   if (fstat(fd, &info) != 0) {

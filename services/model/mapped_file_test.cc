@@ -1,10 +1,13 @@
 #include "services/model/mapped_file.h"
 
+#include <sys/stat.h>
+
 #include <cstdio>
 #include <fstream>
 #include <string>
 
 #include "gtest/gtest.h"
+#include "services/common/error_info.h"
 #include "services/common/files.h"
 
 namespace onegrid::model {
@@ -24,6 +27,13 @@ int HeldKilobytes(const std::string& path) {
     }
   }
   return -1;
+}
+
+TEST(MappedFileTest, AFifoIsRefusedAtOnce) {
+  const std::string path = testing::TempDir() + "/fifo";
+  ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+  const auto status = MappedFile::Open(path).status();
+  EXPECT_EQ(common::ErrorReason(status), "NOT_A_REGULAR_FILE") << status;
 }
 
 TEST(MappedFileTest, DroppedPagesAreReadAgain) {
