@@ -93,6 +93,20 @@ TEST_P(ElementwiseTest, GeluMulIsWithinItsStatedError) {
   }
 }
 
+TEST_P(ElementwiseTest, SoftCapIsWithinItsStatedError) {
+  std::vector<float> x;
+  for (int i = -20000; i <= 20000; ++i) {
+    x.push_back(static_cast<float>(i) / 64.0f);
+  }
+  for (float extreme : {1e4f, -1e4f, 1e30f, -1e30f}) x.push_back(extreme);
+  std::vector<float> out(x.size());
+  SoftCap(x.data(), 30, static_cast<int64_t>(x.size()), out.data(), pool_,
+          GetParam());
+  for (size_t i = 0; i < x.size(); ++i) {
+    ASSERT_NEAR(out[i], 30 * std::tanh(x[i] / 30.0), 30 * 0x1p-22) << x[i];
+  }
+}
+
 TEST_P(ElementwiseTest, AddAndScaleCoverEveryTail) {
   for (int64_t count : {0, 1, 3, 15, 16, 17, 31, 33, 40000}) {
     const auto a = RandomFloats(count, 1), b = RandomFloats(count, 2);

@@ -97,6 +97,35 @@ TEST_P(ServedBits, GeluMul) {
   }
 }
 
+TEST_P(ServedBits, SoftCap) {
+  for (const int64_t k : sizes_) {
+    auto x = RandomFloats(k, 1);
+    for (float& value : x) value *= 100;
+    std::vector<float> got(x.size()), want = x;
+    SoftCap(x.data(), 30, k, got.data(), pool_, GetParam());
+    reference::ServedSoftCap(30, k, want.data());
+    EXPECT_EQ(got, want) << k;
+  }
+}
+
+TEST_P(ServedBits, RopeOfSomePairsOnly) {
+  constexpr int64_t kHalf = 32, kPairs = 5;
+  RopeAngles angles(2 * kHalf, 1e6, 1, kPairs);
+  angles.SetPositions({700}, pool_);
+  const std::vector<float> x = RandomFloats(2 * kHalf, 1);
+  std::vector<float> got = x, want = x;
+  RopeNeox(angles, 1, got.data(), pool_, GetParam());
+  std::vector<float> cosines(kHalf), sines(kHalf);
+  reference::ServedRopeAngles(700, kHalf, 1e6, 1, cosines.data(), sines.data(),
+                              kPairs);
+  reference::ServedRope(cosines.data(), sines.data(), kHalf, want.data());
+  EXPECT_EQ(got, want);
+  for (int64_t i = 0; i < kHalf; ++i) {
+    EXPECT_EQ(got[i] == x[i] && got[i + kHalf] == x[i + kHalf], i >= kPairs)
+        << i;
+  }
+}
+
 TEST_P(ServedBits, Rope) {
   for (const int64_t half : sizes_) {
     RopeAngles angles(2 * half, 10000, 1);

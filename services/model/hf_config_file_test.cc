@@ -33,6 +33,27 @@ TEST(HfConfigFileTest, TakesOutHowTheWeightsAreStored) {
   EXPECT_THAT(file->path, HasSubstr("/config.json"));
 }
 
+TEST(HfConfigFileTest, OfAMultimodalModelTheTextModelIsTaken) {
+  const auto file = Read(R"({
+      "architectures": ["Gemma4ForConditionalGeneration"], "eos_token_id": 7,
+      "text_config": {"hidden_size": 64}, "vision_config": {"hidden_size": 5}})");
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_TRUE(file->multimodal);
+  EXPECT_EQ(json::parse(file->model_json),
+            json({{"hidden_size", 64},
+                  {"eos_token_id", 7},
+                  {"architectures", {"Gemma4ForCausalLM"}}}));
+  for (const char* text :
+       {R"({"architectures": ["Gemma4ForConditionalGeneration"]})",
+        R"({"architectures": ["LlavaModel"], "text_config": {}})",
+        R"({"architectures": [5], "text_config": {}})",
+        R"({"architectures": "x", "text_config": {}})"}) {
+    const auto other = Read(text);
+    ASSERT_TRUE(other.ok()) << other.status();
+    EXPECT_FALSE(other->multimodal) << text;
+  }
+}
+
 TEST(HfConfigFileTest, FloatModelsHaveNoQuantization) {
   for (const char* text : {"{}", R"({"quantization_config": null})"}) {
     const auto file = Read(text);

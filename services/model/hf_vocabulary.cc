@@ -149,10 +149,12 @@ absl::StatusOr<Vocabulary> ReadTokens(const std::string& folder,
       ReadModelProto(absl::StrCat(folder, "/tokenizer.model"), vocab_size);
   if (!absl::IsNotFound(proto.status())) return proto;
   const std::string path = absl::StrCat(folder, "/tokenizer.json");
-  ASSIGN_OR_RETURN(const std::string text, ReadOptional(path));
+  ASSIGN_OR_RETURN(const std::optional<std::string> text, ReadOptional(path));
   // Gemma 3's ids need the scores, which a tokenizer.json has not.
-  if (!absl::StrContains(text, "\"<|turn>\"")) return proto;
-  return VocabularyFromTokenizerJson(text, path, vocab_size);
+  if (!text.has_value() || !absl::StrContains(*text, "\"<|turn>\"")) {
+    return proto;
+  }
+  return VocabularyFromTokenizerJson(*text, path, vocab_size);
 }
 
 }  // namespace

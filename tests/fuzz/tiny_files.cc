@@ -83,13 +83,10 @@ model::GemmaConfig TinyConfig() {
   model::GemmaConfig config;
   config.vocab_size = static_cast<int64_t>(TinyVocabulary().tokens.size());
   config.hidden = 32;
-  config.ff = 32;
-  config.layers = 1;
+  config.layers =
+      model::UniformLayers(1, 2, {.head_dim = 32, .kv_heads = 1, .ff = 32});
   config.heads = 1;
-  config.kv_heads = 1;
-  config.head_dim = 32;
   config.sliding_window = 4;
-  config.sliding_window_pattern = 2;
   config.context_length = 64;
   config.attention_scale = 1 / 5.656854249492381;
   return config;
