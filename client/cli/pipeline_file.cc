@@ -357,7 +357,12 @@ absl::StatusOr<PipelineFile> ParsePipelineFile(
       return status;
     }
   }
-  return Parser(folder).Parse(root);
+  try {
+    return Parser(folder).Parse(root);
+  } catch (const YAML::Exception& error) {
+    // Values are read in Apply.
+    return Invalid("a key is not a text", "", error.mark.line + 1);
+  }
 }
 
 }  // namespace onegrid::cli

@@ -123,6 +123,16 @@ TEST(PipelineFileTest, UnknownKeyAndWrongTypeAreNamed) {
   EXPECT_THAT(Parse("tune: 3").status().message(), HasSubstr("map"));
 }
 
+TEST(PipelineFileTest, AKeyThatIsNotATextIsNamedWithItsLine) {
+  for (const char* text :
+       {"name: a\n? {b: c}\n: d\n", "tune:\n  ? [rank]\n  : 3\n"}) {
+    const absl::Status status = Parse(text).status();
+    EXPECT_EQ(common::ErrorReason(status), "PIPELINE_FILE_INVALID") << text;
+    EXPECT_THAT(status.message(), HasSubstr("line 2")) << text;
+    EXPECT_THAT(status.message(), HasSubstr("key is not a text")) << text;
+  }
+}
+
 TEST(PipelineFileTest, MissingKeyBadYamlAndBadOverrideAreErrors) {
   EXPECT_THAT(Parse("name: a").status().message(), HasSubstr("base_model.id"));
   EXPECT_FALSE(Parse("").ok());

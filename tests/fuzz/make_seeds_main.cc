@@ -48,6 +48,8 @@ Seeds FoundSeeds() {
       {"hf_folder/found_group_size",
        Marked({With(TinyConfigJson(true), "group_size", "9223372036854775807"),
                "", TinySafetensors(true), "", ""})},
+      // A key that is a map, of which no text could be made.
+      {"pipeline_file/found_key", "? {a: b}\n: c\n"},
       // A rank of 0, by which alpha was divided.
       {"adapter/found_rank",
        Marked({R"({"r": 0, "lora_alpha": 8})", TinyAdapter(0)})},
