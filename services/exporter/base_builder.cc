@@ -51,8 +51,10 @@ absl::Status BaseBuilder::AddLinear(const model::LinearSpec& spec,
   weights_[matrix.grid] += matrix.rows * matrix.cols;
   report_.set_tensors_on_grid(report_.tensors_on_grid() + 1);
   Count(encoding);
-  return writer_.AddTensor(spec.gguf_name, quant::BlockType(*matrix.grid),
-                           spec.GgufDims(), std::move(packed));
+  RETURN_IF_ERROR(writer_.AddTensor(spec.gguf_name,
+                                    quant::BlockType(*matrix.grid),
+                                    spec.GgufDims(), std::move(packed)));
+  return TensorDone();
 }
 
 absl::Status BaseBuilder::AddLinear(const model::LinearSpec& spec,

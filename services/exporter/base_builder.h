@@ -54,11 +54,13 @@ class BaseBuilder {
   // or encoded groups afresh.
   void ReportOffGrid(const std::string& gguf_name,
                      const GridEncoding& encoding);
-  // Called after each tensor that Finish makes; a status that is not OK stops
-  // it.
+  // Called after each linear and table, when it is added or when Finish makes
+  // it; a status that is not OK stops the work.
   void SetProgress(std::function<absl::Status()> tensor_done) {
     tensor_done_ = std::move(tensor_done);
   }
+  // For tensors that the caller puts into the writer itself.
+  absl::Status TensorDone() const { return tensor_done_(); }
   // Counts a tensor that the caller put into the writer itself.
   void CountParameters(int64_t parameters);
 

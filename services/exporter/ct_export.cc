@@ -36,11 +36,7 @@ std::vector<std::string> Targets(const GridModel& model,
   std::map<std::string, std::vector<int>> layers;  // by kind
   std::vector<std::string> targets;
   for (const LinearSpec& spec : model.linears()) {
-    if (&model.GridOf(spec) != &grid || spec.experts > 1) continue;
-    if (spec.layer < 0) {
-      targets.push_back(absl::StrCat(R"(re:.*\.)", spec.kind, "$"));
-      continue;
-    }
+    if (&model.GridOf(spec) != &grid || !IsPackedInCt(spec)) continue;
     const std::string prefix = absl::StrCat("model.layers.", spec.layer, ".");
     layers[spec.hf_name.substr(prefix.size())].push_back(spec.layer);
   }
@@ -67,6 +63,15 @@ nlohmann::ordered_json ConfigGroup(const quant::Grid& grid,
           {"weights", weights}};
 }
 
+// Modules of class Linear that are not packed.
+std::vector<std::string> Ignored(const GridModel& model) {
+  std::vector<std::string> names = {"lm_head"};
+  for (const LinearSpec& spec : model.linears()) {
+    if (spec.experts == 1 && !IsPackedInCt(spec)) names.push_back(spec.hf_name);
+  }
+  return names;
+}
+
 std::string QuantizationConfig(const GridModel& model) {
   std::vector<std::pair<const quant::Grid*, std::vector<std::string>>> used;
   // The most bits first: see the header.
@@ -85,7 +90,7 @@ std::string QuantizationConfig(const GridModel& model) {
                                          {"quantization_status", "compressed"},
                                          {"global_compression_ratio", nullptr},
                                          {"kv_cache_scheme", nullptr},
-                                         {"ignore", {"lm_head"}},
+                                         {"ignore", Ignored(model)},
                                          {"config_groups", groups}};
   return config.dump();
 }
@@ -114,8 +119,7 @@ absl::Status AddLinear(const quant::GridMatrix& matrix, const LinearSpec& spec,
                     BytesOf(shape));
 }
 
-// A matrix that compressed-tensors cannot pack, as it has only layers of class
-// Linear: a table, or the experts in one tensor.
+// The values of a matrix that is not packed: a table, or see IsPackedInCt.
 absl::Status AddValues(const GridModel& grid, const std::string& gguf_name,
                        const std::string& name,
                        const std::vector<int64_t>& shape,
@@ -140,7 +144,7 @@ absl::Status WriteWeights(const GridModel& grid, const std::string& path,
   writer.SetMetadata("format", "pt");
   int64_t done = 0;
   for (const LinearSpec& spec : grid.linears()) {
-    if (spec.experts > 1) {
+    if (!IsPackedInCt(spec)) {
       RETURN_IF_ERROR(AddValues(grid, spec.gguf_name, spec.HfWeightName(),
                                 spec.HfShape(), writer));
     } else {

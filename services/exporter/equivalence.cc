@@ -270,7 +270,7 @@ absl::Status CompareCompressedTensors(const GridModel& grid,
   int64_t done = 0;
   for (const LinearSpec& spec : grid.linears()) {
     ASSIGN_OR_RETURN(const GridMatrix matrix, grid.Linear(spec));
-    if (spec.experts > 1) {
+    if (!IsPackedInCt(spec)) {
       expected.insert(spec.HfWeightName());
       CountValues(report, kArtifact, spec.HfWeightName(), matrix, *file);
     } else {

@@ -27,6 +27,14 @@ struct GridNorm {
   std::vector<float> Values() const;
 };
 
+// Whether compressed-tensors holds the linear's codes. Not those of experts,
+// which are no layers of class Linear there; not the one outside all layers,
+// which would be on a grid of its own: with several transformers cannot
+// dequantize a model while it loads.
+inline bool IsPackedInCt(const model::LinearSpec& spec) {
+  return spec.experts == 1 && spec.layer >= 0;
+}
+
 // The values of rows [begin, end) of a matrix.
 std::vector<float> DequantizeRows(const quant::GridMatrix& matrix,
                                   int64_t begin, int64_t end);

@@ -24,9 +24,10 @@ absl::Status AddBlocks(const std::string& gguf_name,
                        const quant::GridMatrix& matrix, BaseBuilder& builder) {
   ASSIGN_OR_RETURN(std::vector<uint8_t> blocks, quant::PackBlocks(matrix));
   builder.CountParameters(matrix.rows * matrix.cols);
-  return builder.writer().AddTensor(gguf_name, quant::BlockType(*matrix.grid),
-                                    {matrix.cols, matrix.rows},
-                                    std::move(blocks));
+  RETURN_IF_ERROR(builder.writer().AddTensor(
+      gguf_name, quant::BlockType(*matrix.grid), {matrix.cols, matrix.rows},
+      std::move(blocks)));
+  return builder.TensorDone();
 }
 
 }  // namespace
@@ -95,7 +96,8 @@ absl::Status AddHfTable(const model::HfCheckpoint& checkpoint,
   builder.CountParameters(spec.rows * spec.cols);
   return builder.writer().AddProduced(
       spec.gguf_name, quant::BlockType(*grid), {spec.cols, spec.rows},
-      [spec, rows](const model::GgufWriter::Sink& sink) -> absl::Status {
+      [&builder, spec,
+       rows](const model::GgufWriter::Sink& sink) -> absl::Status {
         const int64_t step = model::RowsAtOnce(spec.cols);
         for (int64_t begin = 0; begin < spec.rows; begin += step) {
           const int64_t end = std::min(spec.rows, begin + step);
@@ -106,7 +108,7 @@ absl::Status AddHfTable(const model::HfCheckpoint& checkpoint,
                            quant::PackBlocks(*exact));
           RETURN_IF_ERROR(sink(blocks));
         }
-        return absl::OkStatus();
+        return builder.TensorDone();
       });
 }
 

@@ -66,8 +66,12 @@ absl::Status Importer::AddTable(const GgufFile::Tensor& tensor,
                                 const model::TableSpec& spec) {
   if (tensor.type == GgmlType::kQ8_0) {
     builder_.CountParameters(tensor.rows() * tensor.cols());
-    return builder_.writer().AddTensor(tensor.name, tensor.type, tensor.dims,
-                                       tensor.data);
+    return builder_.writer().AddProduced(
+        tensor.name, tensor.type, tensor.dims,
+        [&, this](const model::GgufWriter::Sink& sink) -> absl::Status {
+          RETURN_IF_ERROR(sink(tensor.data));
+          return builder_.TensorDone();
+        });
   }
   return builder_.AddTable(spec, [&](int64_t begin, int64_t end) {
     return model::DequantizeRows(tensor, begin, end);

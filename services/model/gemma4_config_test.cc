@@ -27,8 +27,7 @@ GemmaConfig Edge() {
   config.vocab_size = 272;
   config.hidden = 8;
   config.heads = 4;
-  config.layers =
-      UniformLayers(6, 3, {.head_dim = 4, .kv_heads = 2, .ff = 12});
+  config.layers = UniformLayers(6, 3, {.head_dim = 4, .kv_heads = 2, .ff = 12});
   for (GemmaLayer& layer : config.layers) {
     if (layer.global) layer.head_dim = 8;
   }
@@ -46,8 +45,7 @@ GemmaConfig Edge() {
 // As 26B-A4B: experts, values that are keys.
 GemmaConfig Experts() {
   GemmaConfig config = Edge();
-  config.layers =
-      UniformLayers(3, 3, {.head_dim = 4, .kv_heads = 2, .ff = 12});
+  config.layers = UniformLayers(3, 3, {.head_dim = 4, .kv_heads = 2, .ff = 12});
   config.layers[2].head_dim = 8;
   config.layers[2].kv_heads = 1;
   config.layers[2].value_is_key = true;
