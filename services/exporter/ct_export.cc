@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/strip.h"
 #include "kernels/quant/ct_pack.h"
 #include "nlohmann/json.hpp"
 #include "services/common/error_info.h"
@@ -68,6 +69,10 @@ std::vector<std::string> Ignored(const GridModel& model) {
   std::vector<std::string> names = {"lm_head"};
   for (const LinearSpec& spec : model.linears()) {
     if (spec.experts == 1 && !IsPackedInCt(spec)) names.push_back(spec.hf_name);
+  }
+  for (const GridNorm& norm : model.norms()) {
+    if (norm.spec.rows == 0) continue;  // Matrices are routers.
+    names.emplace_back(absl::StripSuffix(norm.spec.hf_name, ".weight"));
   }
   return names;
 }

@@ -90,12 +90,12 @@ void CountMatrix(v1::EquivalenceReport* report, absl::string_view artifact,
 }
 
 absl::StatusOr<GridMatrix> GgufMatrix(const GgufFile& file,
-                                      const std::string& name, int64_t rows,
-                                      int64_t cols) {
-  const GgufFile::Tensor* tensor = file.Find(name);
+                                      const GgufFile::Tensor& expected,
+                                      int64_t rows, int64_t cols) {
+  const GgufFile::Tensor* tensor = file.Find(expected.name);
   if (tensor == nullptr) return absl::NotFoundError("missing");
   if (!quant::GridOfBlocks(tensor->type).ok() ||
-      tensor->dims != std::vector<int64_t>{cols, rows}) {
+      tensor->dims != expected.dims) {
     return absl::InvalidArgumentError("wrong type or shape");
   }
   return quant::UnpackBlocks(tensor->type, tensor->data, rows, cols);
@@ -247,7 +247,7 @@ absl::Status CompareMergedGguf(const GridModel& grid, const std::string& path,
     } else {
       ASSIGN_OR_RETURN(const GridMatrix matrix, grid.MatrixByName(tensor.name));
       CountMatrix(report, kArtifact, tensor.name, matrix,
-                  GgufMatrix(*file, tensor.name, matrix.rows, matrix.cols));
+                  GgufMatrix(*file, tensor, matrix.rows, matrix.cols));
     }
     if (progress) {
       RETURN_IF_ERROR(progress("compare gguf", ++done, tensors.size()));
