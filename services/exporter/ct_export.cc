@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -15,6 +16,7 @@
 #include "services/common/files.h"
 #include "services/model/hf_tokenizer.h"
 #include "services/model/safetensors.h"
+#include "services/model/sentencepiece_model.h"
 #include "services/model/tensor_ops.h"
 
 namespace onegrid::exporter {
@@ -100,11 +102,29 @@ std::string QuantizationConfig(const GridModel& model) {
   return config.dump();
 }
 
-std::string GenerationConfig(const model::GemmaConfig& config) {
-  const nlohmann::ordered_json json = {{"bos_token_id", config.bos_token_id},
-                                       {"eos_token_id", config.eos_token_id},
-                                       {"pad_token_id", config.pad_token_id},
-                                       {"do_sample", false}};
+absl::StatusOr<std::string> GenerationConfig(const GridModel& grid) {
+  const model::GemmaConfig& config = grid.config();
+  ASSIGN_OR_RETURN(const auto vocabulary,
+                   model::VocabularyFromGguf(grid.base()));
+  nlohmann::ordered_json json = {{"bos_token_id", config.bos_token_id},
+                                 {"eos_token_id", config.eos_token_id},
+                                 {"pad_token_id", config.pad_token_id},
+                                 {"do_sample", false}};
+  if (config.family == model::GemmaFamily::kGemma4) {
+    // Whichever the file names, all that end an answer.
+    std::set<int32_t> ends = {config.eos_token_id};
+    for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
+      for (const char* name : {"<eos>", "<turn|>", "<|tool_response>"}) {
+        if (vocabulary.tokens[id].text == name) {
+          ends.insert(static_cast<int32_t>(id));
+        }
+      }
+    }
+    json["eos_token_id"] = ends;
+  }
+  if (!vocabulary.suppressed.empty()) {
+    json["suppress_tokens"] = vocabulary.suppressed;
+  }
   return json.dump(2) + "\n";
 }
 
@@ -187,9 +207,9 @@ absl::StatusOr<std::vector<std::string>> WriteCompressedTensors(
       model::HfConfigJson(grid.config(), "float32", QuantizationConfig(grid)));
   RETURN_IF_ERROR(
       common::WriteFileAtomic(absl::StrCat(folder, "/config.json"), config));
-  RETURN_IF_ERROR(
-      common::WriteFileAtomic(absl::StrCat(folder, "/generation_config.json"),
-                              GenerationConfig(grid.config())));
+  ASSIGN_OR_RETURN(const std::string generation, GenerationConfig(grid));
+  RETURN_IF_ERROR(common::WriteFileAtomic(
+      absl::StrCat(folder, "/generation_config.json"), generation));
   std::vector<std::string> files = {"model.safetensors", "config.json",
                                     "generation_config.json"};
   ASSIGN_OR_RETURN(const auto tokenizer_files,

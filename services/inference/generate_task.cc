@@ -1,6 +1,7 @@
 #include "services/inference/generate_task.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "absl/time/clock.h"
@@ -53,6 +54,9 @@ std::vector<int32_t> GenerateTask::Draft(int most) const {
 
 void GenerateTask::OnLogits(int, absl::Span<float> logits) {
   if (ended_) return;
+  for (const int32_t token : tokenizer_.vocabulary().suppressed) {
+    logits[token] = -std::numeric_limits<float>::infinity();
+  }
   // The penalty changes the row, so what the log-probability needs of it is
   // taken first.
   const double log_sum = options_.logprobs ? LogSumExp(logits) : 0;

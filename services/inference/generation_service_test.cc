@@ -1,6 +1,7 @@
 // Goal: what callers of the service rely on, on a tiny random model.
 #include "services/inference/generation_service.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <memory>
@@ -69,7 +70,8 @@ class GenerationServiceTest : public testing::Test {
  protected:
   void Start(int max_sequences = 4, int max_queue = 8,
              const std::string& prompt_lookup = "auto",
-             const std::string& precision = "int8") {
+             const std::string& precision = "int8",
+             const TinyModelOptions& model = {}) {
     // One file per test: tests of a suite may run in several processes.
     const std::string path = absl::StrCat(
         testing::TempDir(), "/",
@@ -77,7 +79,7 @@ class GenerationServiceTest : public testing::Test {
             testing::UnitTest::GetInstance()->current_test_info()->name(),
             {{"/", "_"}}),
         ".gguf");
-    ASSERT_TRUE(WriteTinyModel(path).ok());
+    ASSERT_TRUE(WriteTinyModel(path, model).ok());
     ServedModelOptions options;
     options.model_path = path;
     options.threads = {2, "--threads"};
@@ -95,6 +97,21 @@ class GenerationServiceTest : public testing::Test {
 
   std::unique_ptr<ServedModel> served_;
 };
+
+TEST_F(GenerationServiceTest, SuppressedTokensAreNeverGenerated) {
+  Start();
+  const Generated free = Generate(service(), Request("hello", 20));
+  ASSERT_TRUE(free.status.ok()) << free.status;
+  TinyModelOptions model;
+  model.suppressed_tokens = {free.tokens[0], free.tokens[5]};
+  Start(4, 8, "auto", "int8", model);
+  const Generated other = Generate(service(), Request("hello", 20));
+  ASSERT_TRUE(other.status.ok()) << other.status;
+  EXPECT_EQ(other.tokens.size(), 20u);
+  for (const int32_t token : model.suppressed_tokens) {
+    EXPECT_EQ(std::count(other.tokens.begin(), other.tokens.end(), token), 0);
+  }
+}
 
 TEST_F(GenerationServiceTest, GreedyIsRepeatableAndCountsTokens) {
   Start();

@@ -4,16 +4,23 @@
 // simulate the following; the functions named are the scalar form of each rule,
 // in kernels/quant/int8_activations.h, and hold whatever grid the weights are
 // on. Everything not named is f32 without further rounding: embedding row times
-// sqrt(hidden), residual stream, RMS norms, rotary positions, GELU(tanh) * up.
+// sqrt(hidden), residual stream, RMS norms, rotary positions, GELU(tanh) * up;
+// in Gemma 4 the router with its softmax, the weighted sum of experts, what
+// becomes of each layer's own input, layer scales and the logits' soft cap.
 //
 //   input of attn_q, attn_k, attn_v       FakeQuantizeInt16
 //   input of the head (output_norm's      FakeQuantizeInt16
 //     output; the head is the embedding)
 //   input of attn_output, ffn_gate,       FakeQuantizeInt8
-//     ffn_up, ffn_down
+//     ffn_up, ffn_down; in Gemma 4 of
+//     inp_gate and proj, and of the
+//     experts' two linears
+//   input of per_layer_model_proj (the    FakeQuantizeInt16
+//     scaled embedding), Gemma 4
 //   key: after k_norm and rotation by     FakeQuantizeKey, for each token and
 //     position                              key/value head
-//   value: as attn_v gives it             FakeQuantizeInt8
+//   value: as attn_v gives it, in Gemma   FakeQuantizeInt8
+//     4 normed to a mean square of 1
 //
 // - Groups of 32 run along the input, from its start; 32 divides every input
 //   and the head size, so a group never spans two heads. The scale is the

@@ -120,6 +120,9 @@ class Builder {
     writer_.Set("tokenizer.ggml.eos_token_id", uint32_t{kTinyEos});
     writer_.Set("tokenizer.ggml.bos_token_id", uint32_t{kTinyBos});
     writer_.Set("tokenizer.ggml.unknown_token_id", uint32_t{3});
+    if (!options_.suppressed_tokens.empty()) {
+      writer_.Set("tokenizer.ggml.suppress_tokens", options_.suppressed_tokens);
+    }
   }
 
   absl::Status WriteTo(const std::string& path) const {

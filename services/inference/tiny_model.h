@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "kernels/quant/ggml_types.h"
@@ -37,6 +38,7 @@ struct TinyModelOptions {
   // Of matrices by name: Q4_0, Q2_0, Q8_0, BF16, or F32, which the engine does
   // not take. Else linears are Q4_0, tables and what is outside layers Q8_0.
   std::map<std::string, quant::GgmlType> types;
+  std::vector<int32_t> suppressed_tokens = {};
 };
 
 // Every type that the engine takes, in both kinds of layers: attn_q and

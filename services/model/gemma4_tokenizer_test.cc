@@ -251,6 +251,13 @@ TEST(Gemma4HostileTest, BadGgufIsCorrupt) {
     bad.erase(absl::StrCat("tokenizer.ggml.", key));
     EXPECT_FALSE(VocabularyFromGguf(*Open(bad)).ok()) << key;
   }
+  auto suppressed = good;
+  suppressed["tokenizer.ggml.suppress_tokens"] = std::vector<int32_t>{7, 3};
+  EXPECT_THAT(VocabularyFromGguf(*Open(suppressed))->suppressed,
+              ElementsAre(7, 3));
+  suppressed["tokenizer.ggml.suppress_tokens"] = std::vector<int32_t>{-1};
+  EXPECT_EQ(common::ErrorReason(VocabularyFromGguf(*Open(suppressed)).status()),
+            "CORRUPT_FILE");
   auto scores = good;
   scores["tokenizer.ggml.scores"] = std::vector<float>{1};  // Not read.
   EXPECT_TRUE(VocabularyFromGguf(*Open(scores)).ok());

@@ -123,6 +123,32 @@ absl::Status ReadConfig(const std::string& path, HfVocabulary& tokenizer) {
   return absl::OkStatus();
 }
 
+// Of generation_config.json, which need not be there.
+absl::Status ReadSuppressed(const std::string& path, Vocabulary& vocabulary) {
+  ASSIGN_OR_RETURN(const std::optional<std::string> text, ReadOptional(path));
+  if (!text.has_value()) return absl::OkStatus();
+  const Json config = Json::parse(*text, nullptr, /*allow_exceptions=*/false);
+  if (!config.is_object()) return CorruptFile(path, "not a JSON object");
+  if (!config.contains("suppress_tokens") ||
+      config["suppress_tokens"].is_null()) {
+    return absl::OkStatus();
+  }
+  const Json& ids = config["suppress_tokens"];
+  const auto size = static_cast<int64_t>(vocabulary.tokens.size());
+  if (!ids.is_array()) {
+    return CorruptFile(path, "suppress_tokens: expected a list");
+  }
+  for (const Json& id : ids) {
+    if (!id.is_number_integer() || id.get<int64_t>() < 0 ||
+        id.get<int64_t>() >= size) {
+      return CorruptFile(
+          path, absl::StrCat("suppress_tokens: expected tokens below ", size));
+    }
+    vocabulary.suppressed.push_back(id.get<int32_t>());
+  }
+  return absl::OkStatus();
+}
+
 // The vocabulary of tokenizer.model.
 absl::StatusOr<Vocabulary> ReadModelProto(const std::string& path,
                                           int64_t vocab_size) {
@@ -179,6 +205,8 @@ absl::StatusOr<HfVocabulary> ReadHfVocabulary(const std::string& folder,
   }
   RETURN_IF_ERROR(
       CheckTokens(config_path, "added tokens", tokenizer.vocabulary));
+  RETURN_IF_ERROR(ReadSuppressed(
+      absl::StrCat(folder, "/generation_config.json"), tokenizer.vocabulary));
   return tokenizer;
 }
 
@@ -217,6 +245,9 @@ std::map<std::string, GgufValue> TokenizerMetadata(
     metadata["tokenizer.ggml.model"] = std::string("llama");
     metadata["tokenizer.ggml.pre"] = std::string("default");
     metadata["tokenizer.ggml.add_eos_token"] = false;
+  }
+  if (!vocabulary.suppressed.empty()) {
+    metadata["tokenizer.ggml.suppress_tokens"] = vocabulary.suppressed;
   }
   if (!tokenizer.chat_template.empty()) {
     metadata["tokenizer.chat_template"] = tokenizer.chat_template;

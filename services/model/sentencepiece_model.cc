@@ -13,6 +13,8 @@
 namespace onegrid::model {
 namespace {
 
+constexpr char kSuppressed[] = "tokenizer.ggml.suppress_tokens";
+
 constexpr char kTokensKey[] = "tokenizer.ggml.tokens";
 constexpr char kMergesKey[] = "tokenizer.ggml.merges";
 
@@ -119,6 +121,15 @@ absl::StatusOr<Vocabulary> VocabularyFromGguf(const GgufFile& file) {
   ASSIGN_OR_RETURN(vocabulary.eos_id, TokenId(file, "eos", size));
   ASSIGN_OR_RETURN(vocabulary.unknown_id, TokenId(file, "unknown", size));
   ASSIGN_OR_RETURN(vocabulary.pad_id, TokenId(file, "padding", size));
+  if (file.Has(kSuppressed)) {
+    ASSIGN_OR_RETURN(vocabulary.suppressed, file.GetI32s(kSuppressed));
+    for (const int32_t id : vocabulary.suppressed) {
+      if (id >= 0 && static_cast<size_t>(id) < size) continue;
+      return CorruptFile(file.path(),
+                         absl::StrCat(kSuppressed, ": expected tokens below ",
+                                      size, ", found ", id));
+    }
+  }
   if (vocabulary.kind == TokenizerKind::kScores) return vocabulary;
   if (file.Has("tokenizer.ggml.mask_token_id")) {
     ASSIGN_OR_RETURN(vocabulary.mask_id, TokenId(file, "mask", size));

@@ -54,6 +54,8 @@ struct Vocabulary {
   int32_t unknown_id = -1;
   int32_t pad_id = -1;
   int32_t mask_id = -1;  // -1: none, and always for kScores
+  // Tokens that are never to be generated (Gemma 4 12B).
+  std::vector<int32_t> suppressed;
 };
 
 // DataLoss (CORRUPT_FILE), naming `path` and the token as `list`[id]: an empty
