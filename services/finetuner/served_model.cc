@@ -4,7 +4,7 @@
 #include <cmath>
 #include <utility>
 
-#include "kernels/cpu/expert_choice.h"
+#include "kernels/reference/expert_choice.h"
 
 namespace onegrid::finetuner {
 namespace {
@@ -222,7 +222,7 @@ void ServedModel::AddExperts(int64_t layer, const Stream& stream,
     return checkpoint_.norms[static_cast<size_t>(NormOf(layer, norm))];
   };
   const std::vector<float> routed =
-      NormBy(stream.x, cpu::RouterNorm(weights(LayerNorm::kRouterScale)));
+      NormBy(stream.x, reference::RouterNorm(weights(LayerNorm::kRouterScale)));
   const std::vector<float> normed =
       Norm(stream.x, NormOf(layer, LayerNorm::kExpertsInput));
   // Behind the layer's other linears.
@@ -234,11 +234,11 @@ void ServedModel::AddExperts(int64_t layer, const Stream& stream,
   for (int64_t t = 0; t < stream.tokens; ++t) {
     const ServedInput input =
         QuantizeServed(normed.data() + t * c.hidden, 1, c.hidden, kOtherBits);
-    for (const cpu::ExpertChoice& choice : cpu::ChooseExperts(
-             cpu::RouterLogits(absl::MakeConstSpan(routed).subspan(
-                                   static_cast<size_t>(t * c.hidden),
-                                   static_cast<size_t>(c.hidden)),
-                               weights(LayerNorm::kRouter)),
+    for (const reference::ExpertChoice& choice : reference::ChooseExperts(
+             reference::RouterLogits(absl::MakeConstSpan(routed).subspan(
+                                         static_cast<size_t>(t * c.hidden),
+                                         static_cast<size_t>(c.hidden)),
+                                     weights(LayerNorm::kRouter)),
              c.experts_used, weights(LayerNorm::kExpertScale))) {
       std::vector<float> both(static_cast<size_t>(2 * ff));
       Multiply(input,

@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "kernels/cpu/elementwise.h"
-#include "kernels/cpu/expert_choice.h"
+#include "kernels/reference/expert_choice.h"
 
 namespace onegrid::inference {
 Experts::Experts(const model::GemmaConfig& config, const Numerics& numerics,
@@ -28,23 +28,23 @@ Experts::Experts(const model::GemmaConfig& config, const Numerics& numerics,
 void Experts::Route(const ExpertWeights& weights, const float* x,
                     int64_t rows) {
   const int64_t hidden = config_.hidden;
-  router_norm_ = cpu::RouterNorm(weights.router_scale);
+  router_norm_ = reference::RouterNorm(weights.router_scale);
   cpu::RmsNorm(x, router_norm_.data(), rows, hidden,
                static_cast<float>(config_.rms_eps), normed_.data(), pool_,
                numerics_.isa);
-  std::vector<std::vector<cpu::ExpertChoice>> choices(rows);
+  std::vector<std::vector<reference::ExpertChoice>> choices(rows);
   pool_.ParallelFor(rows, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       const auto token = absl::MakeConstSpan(normed_.data() + row * hidden,
                                              static_cast<size_t>(hidden));
-      choices[row] =
-          cpu::ChooseExperts(cpu::RouterLogits(token, weights.router),
-                             config_.experts_used, weights.expert_scale);
+      choices[row] = reference::ChooseExperts(
+          reference::RouterLogits(token, weights.router), config_.experts_used,
+          weights.expert_scale);
     }
   });
   for (auto& uses : uses_) uses.clear();
   for (int64_t row = 0; row < rows; ++row) {
-    for (const cpu::ExpertChoice& choice : choices[row]) {
+    for (const reference::ExpertChoice& choice : choices[row]) {
       uses_[choice.expert].push_back({row, choice.weight});
     }
   }

@@ -1,11 +1,11 @@
-#include "kernels/cpu/expert_choice.h"
+#include "kernels/reference/expert_choice.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <vector>
 
-namespace onegrid::cpu {
+namespace onegrid::reference {
 namespace {
 
 TEST(ExpertChoiceTest, SharesAreTheSoftmaxOverTheChosenTimesTheirScales) {
@@ -43,4 +43,4 @@ TEST(ExpertChoiceTest, RouterTakesTheScaleOverTheRootOfTheWidth) {
 }
 
 }  // namespace
-}  // namespace onegrid::cpu
+}  // namespace onegrid::reference

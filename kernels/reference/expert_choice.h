@@ -1,5 +1,5 @@
-#ifndef KERNELS_CPU_EXPERT_CHOICE_H_
-#define KERNELS_CPU_EXPERT_CHOICE_H_
+#ifndef KERNELS_REFERENCE_EXPERT_CHOICE_H_
+#define KERNELS_REFERENCE_EXPERT_CHOICE_H_
 
 #include <cstdint>
 #include <vector>
@@ -7,9 +7,10 @@
 #include "absl/types/span.h"
 
 // Which experts a token goes to (Gemma 4; transformers modeling_gemma4.py,
-// Gemma4TextRouter). The same bits on every machine: sums run in 16 interleaved
-// parts and e^x is reference::ServedExp. Any threads may call these at once.
-namespace onegrid::cpu {
+// Gemma4TextRouter): served as it is, and what a trainer sees. The same bits on
+// every machine: sums run in 16 interleaved parts and e^x is ServedExp. Any
+// threads may call these at once.
+namespace onegrid::reference {
 
 // One expert of a token, and its share in the sum.
 struct ExpertChoice {
@@ -33,6 +34,6 @@ std::vector<ExpertChoice> ChooseExperts(absl::Span<const float> logits,
                                         int64_t used,
                                         absl::Span<const float> scales);
 
-}  // namespace onegrid::cpu
+}  // namespace onegrid::reference
 
-#endif  // KERNELS_CPU_EXPERT_CHOICE_H_
+#endif  // KERNELS_REFERENCE_EXPERT_CHOICE_H_

@@ -1,4 +1,4 @@
-#include "kernels/cpu/expert_choice.h"
+#include "kernels/reference/expert_choice.h"
 
 #include <algorithm>
 #include <cmath>
@@ -6,11 +6,11 @@
 
 #include "kernels/reference/served_ops.h"
 
-namespace onegrid::cpu {
+namespace onegrid::reference {
 namespace {
 
 float Dot(const float* a, const float* b, int64_t n) {
-  constexpr int64_t kParts = reference::kServedSumLanes;
+  constexpr int64_t kParts = kServedSumLanes;
   float parts[kParts] = {};
   int64_t i = 0;
   for (; i + kParts <= n; i += kParts) {
@@ -53,9 +53,9 @@ std::vector<ExpertChoice> ChooseExperts(absl::Span<const float> logits,
                     });
   const float max = logits[order[0]];
   float all = 0;
-  for (const float logit : logits) all += reference::ServedExp(logit - max);
+  for (const float logit : logits) all += ServedExp(logit - max);
   const auto probability = [&](int64_t expert) {
-    return reference::ServedExp(logits[expert] - max) / all;
+    return ServedExp(logits[expert] - max) / all;
   };
   float chosen = 0;
   for (int64_t i = 0; i < used; ++i) chosen += probability(order[i]);
@@ -68,4 +68,4 @@ std::vector<ExpertChoice> ChooseExperts(absl::Span<const float> logits,
   return choices;
 }
 
-}  // namespace onegrid::cpu
+}  // namespace onegrid::reference
