@@ -26,6 +26,7 @@ import sys
 import gguf
 import numpy as np
 import torch
+from gguf_names import gguf_name
 from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
@@ -39,31 +40,6 @@ PRECISIONS = {  # and the unit in the last place of 1
 }
 CONFIG_FIELDS = ("r", "lora_alpha", "target_modules", "rank_pattern",
                  "alpha_pattern", "use_rslora")
-PARTS = {
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "post_attention_norm",
-    "pre_feedforward_layernorm": "ffn_norm",
-    "post_feedforward_layernorm": "post_ffw_norm",
-}
-
-
-def gguf_name(name):
-    """model.layers.0.mlp.up_proj.weight -> blk.0.ffn_up.weight"""
-    if name == "model.embed_tokens.weight":
-        return "token_embd.weight"
-    if name == "model.norm.weight":
-        return "output_norm.weight"
-    _, _, layer, part = name.removesuffix(".weight").split(".", 3)
-    return f"blk.{layer}.{PARTS[part]}.weight"
 
 
 def build_model(path, dtype):
