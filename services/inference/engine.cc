@@ -156,7 +156,7 @@ absl::Status Engine::Forward(absl::Span<const Chunk> chunks) {
   Embed(chunks);
   EmbedPerLayer(chunks);
   for (int layer = 0; layer < config().layer_count(); ++layer) {
-    if (layer == first_shared_layer_) DropOtherRows(chunks);
+    if (layer == first_shared_layer_) SetRows(DropOtherRows(chunks));
     if (rows_ == 0) break;
     Attention(layer);
     FeedForward(layer);
@@ -181,7 +181,7 @@ void Engine::SetRows(const std::vector<KvRows>& rows) {
   angles_local_.SetPositions(positions, pool_);
 }
 
-void Engine::DropOtherRows(absl::Span<const Chunk> chunks) {
+std::vector<KvRows> Engine::DropOtherRows(absl::Span<const Chunk> chunks) {
   const int64_t hidden = config().hidden, width = config().per_layer_width;
   const int64_t before = rows_;
   std::vector<KvRows> live;
@@ -210,7 +210,8 @@ void Engine::DropOtherRows(absl::Span<const Chunk> chunks) {
                  per_layer_.data() + layer * before * width,
                  kept * width * sizeof(float));
   }
-  SetRows(live);
+  rows_ = static_cast<int>(kept);
+  return live;
 }
 
 void Engine::Embed(absl::Span<const Chunk> chunks) {

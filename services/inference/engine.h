@@ -122,8 +122,8 @@ class Engine {
   void PlaceQueries(int layer);
   void PlaceKeysAndValues(int layer);
   const cpu::RopeAngles& Angles(int layer) const;
-  // Goes on with the rows that have an output only.
-  void DropOtherRows(absl::Span<const Chunk> chunks);
+  // Keeps the rows that have an output only, and says which those are.
+  std::vector<KvRows> DropOtherRows(absl::Span<const Chunk> chunks);
   void KeepOutputs();
 
   const GemmaWeights& weights_;
