@@ -36,14 +36,6 @@ at::Tensor DequantizeTensor(const quant::GridMatrix& matrix) {
 
 namespace {
 
-// The size of heads of one kind of layers; of any if there is none.
-int64_t HeadDim(const model::GemmaConfig& config, bool global) {
-  for (const model::GemmaLayer& layer : config.layers) {
-    if (layer.global == global) return layer.head_dim;
-  }
-  return config.layers[0].head_dim;
-}
-
 // Everything but the linears. `Checkpoint` has config and norms.
 template <typename Checkpoint>
 std::shared_ptr<SharedWeights> MakeShared(const Checkpoint& checkpoint,
@@ -60,10 +52,10 @@ std::shared_ptr<SharedWeights> MakeShared(const Checkpoint& checkpoint,
                                 .clone());
   }
   shared->rope_local =
-      MakeRopeTable(max_positions, HeadDim(config, /*global=*/false),
+      MakeRopeTable(max_positions, config.head_dim(/*global=*/false),
                     config.rope_theta_local, 1.0);
   shared->rope_global = MakeRopeTable(
-      max_positions, HeadDim(config, /*global=*/true), config.rope_theta_global,
+      max_positions, config.head_dim(/*global=*/true), config.rope_theta_global,
       config.rope_scaling_factor, config.rope_global_pairs);
   return shared;
 }

@@ -36,14 +36,6 @@ struct Angles {
   std::vector<float> cosines, sines;
 };
 
-// The size of heads of one kind of layers; of any if there is none.
-int64_t HeadDim(const model::GemmaConfig& config, bool global) {
-  for (const model::GemmaLayer& layer : config.layers) {
-    if (layer.global == global) return layer.head_dim;
-  }
-  return config.layers[0].head_dim;
-}
-
 // A row of a matrix in floats.
 void AppendRow(const quant::GridMatrix& matrix, int64_t row, float factor,
                std::vector<float>* out) {
@@ -308,9 +300,9 @@ std::vector<float> ServedModel::Hidden(absl::Span<const int32_t> tokens) const {
   const model::GemmaConfig& c = config();
   const auto m = static_cast<int64_t>(tokens.size());
   Stream stream{m,
-                {m, HeadDim(c, /*global=*/true), c.rope_theta_global,
+                {m, c.head_dim(/*global=*/true), c.rope_theta_global,
                  c.rope_scaling_factor, c.rope_global_pairs},
-                {m, HeadDim(c, /*global=*/false), c.rope_theta_local, 1.0},
+                {m, c.head_dim(/*global=*/false), c.rope_theta_local, 1.0},
                 {},
                 {},
                 {}};

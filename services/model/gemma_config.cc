@@ -20,6 +20,13 @@ int64_t MaxOf(const std::vector<GemmaLayer>& layers, Get get) {
 
 }  // namespace
 
+int64_t GemmaConfig::head_dim(bool global) const {
+  for (const GemmaLayer& layer : layers) {
+    if (layer.global == global) return layer.head_dim;
+  }
+  return layers[0].head_dim;
+}
+
 int64_t GemmaConfig::max_head_dim() const {
   return MaxOf(layers, [](const GemmaLayer& layer) { return layer.head_dim; });
 }

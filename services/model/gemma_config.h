@@ -67,6 +67,8 @@ struct GemmaConfig {
   bool IsGlobalLayer(int64_t layer) const { return layers[layer].global; }
   // Whether the layer has keys and values of its own.
   bool HasKv(int64_t layer) const { return layers[layer].kv_source == layer; }
+  // Of the global layers or of the others; of any if there is none of them.
+  int64_t head_dim(bool global) const;
   // The widest of all layers.
   int64_t max_head_dim() const;
   int64_t max_kv_width() const;  // kv_heads * head_dim

@@ -42,24 +42,22 @@ void AddGemma3(const GemmaConfig& config, Metadata& metadata) {
 void AddGemma4(const GemmaConfig& config, Metadata& metadata) {
   std::vector<bool> sliding;
   int64_t shared = 0;
-  std::pair<int64_t, int64_t> head_dims;  // sliding, global
+  const int64_t sliding_dim = config.head_dim(/*global=*/false);
   for (int64_t i = 0; i < config.layer_count(); ++i) {
     const GemmaLayer& layer = config.layers[i];
     sliding.push_back(!layer.global);
     shared += config.HasKv(i) ? 0 : 1;
-    (layer.global ? head_dims.second : head_dims.first) = layer.head_dim;
   }
-  if (head_dims.first == 0) head_dims.first = head_dims.second;
   metadata["gemma4.attention.sliding_window_pattern"] = sliding;
   metadata["gemma4.final_logit_softcapping"] =
       static_cast<float>(config.logit_softcap);
   std::vector<std::pair<const char*, int64_t>> numbers = {
-      {"attention.key_length_swa", head_dims.first},
-      {"attention.value_length_swa", head_dims.first},
+      {"attention.key_length_swa", sliding_dim},
+      {"attention.value_length_swa", sliding_dim},
       {"attention.shared_kv_layers", shared},
       {"embedding_length_per_layer_input", config.per_layer_width},
-      {"rope.dimension_count", head_dims.second},
-      {"rope.dimension_count_swa", head_dims.first}};
+      {"rope.dimension_count", config.head_dim(/*global=*/true)},
+      {"rope.dimension_count_swa", sliding_dim}};
   if (config.experts > 0) {
     numbers.insert(numbers.end(),
                    {{"expert_count", config.experts},
@@ -79,11 +77,7 @@ std::map<std::string, GgufValue> GemmaMetadata(const GemmaConfig& config) {
   const auto set = [&](const char* key, GgufValue value) {
     metadata[absl::StrCat(architecture, ".", key)] = std::move(value);
   };
-  // Of global layers; of all in Gemma 3, and its last is as good as any.
-  int64_t head_dim = config.layers.back().head_dim;
-  for (const GemmaLayer& layer : config.layers) {
-    if (layer.global) head_dim = layer.head_dim;
-  }
+  const int64_t head_dim = config.head_dim(/*global=*/true);
   const std::pair<const char*, int64_t> numbers[] = {
       {"context_length", config.context_length},
       {"embedding_length", config.hidden},
