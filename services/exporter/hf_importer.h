@@ -21,12 +21,12 @@ namespace onegrid::exporter {
 // keep codes and scales, in blocks of their own grid; matrices that cannot are
 // named in tensors_off_grid and in the log (EncodeCt says what becomes of
 // them).
-// The tokenizer is the folder's tokenizer.model, or, with
-// options.tokenizer_from, that of a GGUF file with as many tokens as the
+// The tokenizer is the folder's (model::ReadHfVocabulary says which file), or,
+// with options.tokenizer_from, that of a GGUF file with as many tokens as the
 // embedding has rows.
 //
 // Errors: those of model::HfCheckpoint::Open and model::ReadHfVocabulary;
-// NOT_FOUND (MISSING_TOKENIZER): neither tokenizer.model nor tokenizer_from;
+// NOT_FOUND (MISSING_TOKENIZER): no such file, nor tokenizer_from;
 // INVALID_ARGUMENT (UNSUPPORTED_TENSOR) for a value that is not finite or rows
 // that are not whole groups; those of writing.
 absl::StatusOr<v1::ImportReport> ImportHfFolder(const std::string& source,

@@ -3,8 +3,10 @@
 // and inference can serve.
 //
 // Written types: linear layers Q4_0 with the positive, dual-exact scales of
-// the int4_g32 grid; token embedding Q8_0 (verbatim if the source has Q8_0);
-// norms F32. Metadata, tokenizer included, is kept.
+// the int4_g32 grid, but the projection of Gemma 4's layer inputs on int8_g32;
+// the tables looked up by token Q8_0 (verbatim if the source has Q8_0); norms
+// F32. Metadata, tokenizer included, is kept. Large matrices are encoded part
+// by part while the file is written.
 #ifndef SERVICES_EXPORTER_IMPORTER_H_
 #define SERVICES_EXPORTER_IMPORTER_H_
 
@@ -29,7 +31,7 @@ struct ImportOptions {
   int threads = 1;
   ProgressFn progress;
   // Of a Hugging Face folder: the GGUF file that has its tokenizer, if the
-  // folder has no tokenizer.model.
+  // folder has none that can be read.
   std::string tokenizer_from = {};
 };
 
