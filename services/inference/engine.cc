@@ -6,7 +6,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/elementwise.h"
-#include "kernels/quant/dequantize.h"
 #include "services/common/error_info.h"
 
 namespace onegrid::inference {
@@ -25,14 +24,6 @@ absl::Status Invalid(absl::string_view message) {
 constexpr cpu::CodeBits kQkvBits = cpu::CodeBits::k16;
 constexpr cpu::CodeBits kHeadBits = cpu::CodeBits::k16;
 constexpr cpu::CodeBits kOtherBits = cpu::CodeBits::k8;
-
-// Of the layers of one kind; of any if there is none.
-int64_t HeadDim(const model::GemmaConfig& config, bool global) {
-  for (const model::GemmaLayer& layer : config.layers) {
-    if (layer.global == global) return layer.head_dim;
-  }
-  return config.layers[0].head_dim;
-}
 
 // The first of the layers at the end that all attend to others' keys.
 int FirstSharedLayer(const model::GemmaConfig& config) {
@@ -83,11 +74,11 @@ Engine::Engine(const GemmaWeights& weights, const EngineOptions& options,
       cache_(weights.config, options.numerics, options.max_sequences,
              options.max_context, options.max_rollback),
       input_(options.numerics, pool),
-      angles_global_(HeadDim(weights.config, /*global=*/true),
+      angles_global_(weights.config.head_dim(/*global=*/true),
                      weights.config.rope_theta_global,
                      weights.config.rope_scaling_factor,
                      weights.config.rope_global_pairs),
-      angles_local_(HeadDim(weights.config, /*global=*/false),
+      angles_local_(weights.config.head_dim(/*global=*/false),
                     weights.config.rope_theta_local,
                     /*position_scale=*/1),
       first_shared_layer_(FirstSharedLayer(weights.config)),
@@ -104,8 +95,10 @@ Engine::Engine(const GemmaWeights& weights, const EngineOptions& options,
   branch_ = floats(m * c.hidden);
   gate_ = floats(m * c.max_ff());
   up_ = floats(m * c.max_ff());
-  per_layer_ = floats(m * c.layer_count() * c.per_layer_width);
-  input_gate_ = floats(m * c.per_layer_width);
+  if (weights.per_layer) {
+    per_layer_ =
+        std::make_unique<PerLayerInputs>(weights, options.numerics, m, pool);
+  }
   if (c.experts > 0) {
     experts_ = std::make_unique<Experts>(c, options.numerics, m, pool);
   }
@@ -153,8 +146,7 @@ absl::Status Engine::Forward(absl::Span<const Chunk> chunks) {
     chunk_rows_.push_back({chunk.slot, static_cast<int>(chunk.tokens.size())});
   }
   SetRows(chunk_rows_);
-  Embed(chunks);
-  EmbedPerLayer(chunks);
+  RETURN_IF_ERROR(Embed(chunks));
   for (int layer = 0; layer < config().layer_count(); ++layer) {
     if (layer == first_shared_layer_) SetRows(DropOtherRows(chunks));
     if (rows_ == 0) break;
@@ -182,88 +174,48 @@ void Engine::SetRows(const std::vector<KvRows>& rows) {
 }
 
 std::vector<KvRows> Engine::DropOtherRows(absl::Span<const Chunk> chunks) {
-  const int64_t hidden = config().hidden, width = config().per_layer_width;
-  const int64_t before = rows_;
+  const int64_t hidden = config().hidden;
   std::vector<KvRows> live;
+  std::vector<RowRange> ranges;
   int64_t row = 0, kept = 0;
   for (const Chunk& chunk : chunks) {
     const int count = static_cast<int>(chunk.tokens.size());
     const int first = std::clamp(chunk.first_output, 0, count);
-    const int64_t from = row + first, wanted = count - first;
-    row += count;
-    if (wanted == 0) continue;
-    live.push_back({chunk.slot, static_cast<int>(wanted), first});
-    std::memmove(x_.data() + kept * hidden, x_.data() + from * hidden,
-                 wanted * hidden * sizeof(float));
-    for (int64_t layer = 0; width > 0 && layer < config().layer_count();
-         ++layer) {
-      float* rows = per_layer_.data() + layer * before * width;
-      std::memmove(rows + kept * width, rows + from * width,
-                   wanted * width * sizeof(float));
+    const int64_t wanted = count - first;
+    if (wanted > 0) {
+      live.push_back({chunk.slot, static_cast<int>(wanted), first});
+      ranges.push_back({row + first, wanted});
+      std::memmove(x_.data() + kept * hidden,
+                   x_.data() + (row + first) * hidden,
+                   wanted * hidden * sizeof(float));
     }
+    row += count;
     kept += wanted;
   }
-  // From [layers, rows before, width] to [layers, rows kept, width].
-  for (int64_t layer = 1; width > 0 && layer < config().layer_count();
-       ++layer) {
-    std::memmove(per_layer_.data() + layer * kept * width,
-                 per_layer_.data() + layer * before * width,
-                 kept * width * sizeof(float));
-  }
+  if (per_layer_ != nullptr) per_layer_->Keep(ranges);
   rows_ = static_cast<int>(kept);
   return live;
 }
 
-void Engine::Embed(absl::Span<const Chunk> chunks) {
-  const OpScope scope(profile_, Op::kEmbed);
+absl::Status Engine::Embed(absl::Span<const Chunk> chunks) {
   const int64_t hidden = config().hidden;
-  const float scale = std::sqrt(static_cast<float>(hidden));
-  float* row = x_.data();
+  std::vector<int32_t> tokens;
   for (const Chunk& chunk : chunks) {
-    for (int32_t token : chunk.tokens) {
+    tokens.insert(tokens.end(), chunk.tokens.begin(), chunk.tokens.end());
+  }
+  {
+    const OpScope scope(profile_, Op::kEmbed);
+    const float scale = std::sqrt(static_cast<float>(hidden));
+    float* row = x_.data();
+    for (const int32_t token : tokens) {
       weights_.embedding.DequantizeRow(token, absl::MakeSpan(row, hidden));
       for (int64_t i = 0; i < hidden; ++i) row[i] *= scale;
       row += hidden;
     }
   }
-}
-
-void Engine::EmbedPerLayer(absl::Span<const Chunk> chunks) {
-  if (!weights_.per_layer) return;
+  if (per_layer_ == nullptr) return absl::OkStatus();
   const OpScope scope(profile_, Op::kPerLayerInput);
-  const model::GemmaConfig& c = config();
-  const PerLayerTable& table = *weights_.per_layer;
-  const int64_t width = c.per_layer_width, all = c.layer_count() * width;
-  input_.Set(x_.data(), rows_, c.hidden, kQkvBits);
-  std::vector<float> projected(rows_ * all);
-  input_.Multiply(table.projection, projected.data());
-  const float root = 1.0f / std::sqrt(static_cast<float>(c.hidden));
-  cpu::Scale(projected.data(), root, rows_ * all, projected.data(), pool_,
-             options_.numerics.isa);
-  cpu::RmsNorm(projected.data(), table.norm.data(), rows_ * c.layer_count(),
-               width, static_cast<float>(c.rms_eps), projected.data(), pool_,
-               options_.numerics.isa);
-  const float token_scale = std::sqrt(static_cast<float>(width));
-  const float half_root = std::sqrt(0.5f);
-  const int64_t row_bytes =
-      static_cast<int64_t>(table.rows.size()) / c.vocab_size;
-  std::vector<float> looked_up(all);
-  int64_t row = 0;
-  for (const Chunk& chunk : chunks) {
-    for (const int32_t token : chunk.tokens) {
-      // The loader has checked the type.
-      quant::Dequantize(table.type,
-                        table.rows.subspan(token * row_bytes, row_bytes),
-                        absl::MakeSpan(looked_up))
-          .IgnoreError();
-      for (int64_t i = 0; i < all; ++i) {
-        const int64_t layer = i / width;
-        per_layer_.data()[(layer * rows_ + row) * width + i % width] =
-            (projected[row * all + i] + looked_up[i] * token_scale) * half_root;
-      }
-      ++row;
-    }
-  }
+  return per_layer_->Embed(tokens, x_.data());
 }
 
 void Engine::Norm(const float* x, const std::vector<float>& weight,
@@ -374,25 +326,17 @@ void Engine::FeedForward(int layer) {
 }
 
 void Engine::AddPerLayerInput(int layer) {
-  const model::GemmaConfig& c = config();
   const LayerWeights& w = weights_.layers[layer];
-  const kernels::Isa isa = options_.numerics.isa;
   if (w.input) {
-    const int64_t count = rows_ * c.per_layer_width;
     {
       const OpScope scope(profile_, Op::kPerLayerInput);
-      input_.Set(x_.data(), rows_, c.hidden, kOtherBits);
-      input_.Multiply(w.input->gate, input_gate_.data());
-      cpu::GeluMul(input_gate_.data(), per_layer_.data() + layer * count, count,
-                   input_gate_.data(), pool_, isa);
-      input_.Set(input_gate_.data(), rows_, c.per_layer_width, kOtherBits);
-      input_.Multiply(w.input->out, branch_.data());
+      per_layer_->Mix(layer, x_.data(), branch_.data());
     }
     AddNorm(w.input->post_norm);
   }
   if (w.output_scale != 1) {
-    cpu::Scale(x_.data(), w.output_scale, rows_ * c.hidden, x_.data(), pool_,
-               isa);
+    cpu::Scale(x_.data(), w.output_scale, rows_ * config().hidden, x_.data(),
+               pool_, options_.numerics.isa);
   }
 }
 

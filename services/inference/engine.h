@@ -20,6 +20,7 @@
 #include "services/inference/linear_input.h"
 #include "services/inference/numerics.h"
 #include "services/inference/op_profile.h"
+#include "services/inference/per_layer_inputs.h"
 #include "services/model/gemma_config.h"
 
 namespace onegrid::inference {
@@ -56,7 +57,8 @@ class Engine {
 
   // Runs all chunks, at most one per slot, max_step_tokens in all. Output rows
   // are numbered in chunk order. On error no sequence has changed.
-  // InvalidArgument: a limit or the vocabulary exceeded.
+  // InvalidArgument: a limit or the vocabulary exceeded. DataLoss: see
+  // PerLayerInputs::Embed.
   absl::Status Forward(absl::Span<const Chunk> chunks);
 
   // Number of output rows of the last Forward.
@@ -96,7 +98,7 @@ class Engine {
          kernels::ThreadPool& pool);
 
   absl::Status Check(absl::Span<const Chunk> chunks) const;
-  void Embed(absl::Span<const Chunk> chunks);
+  absl::Status Embed(absl::Span<const Chunk> chunks);
   // Goes on with these rows, at their positions.
   void SetRows(const std::vector<KvRows>& rows);
   void Attention(int layer);
@@ -105,8 +107,6 @@ class Engine {
   void Mlp(int layer);
   // Adds the layer's own input to x_.
   void AddPerLayerInput(int layer);
-  // per_layer_ of this step's tokens, which x_ holds scaled.
-  void EmbedPerLayer(absl::Span<const Chunk> chunks);
   // out = norm(x) of this step's rows.
   void Norm(const float* x, const std::vector<float>& weight, float* out);
   // x_ += norm(branch_).
@@ -133,7 +133,8 @@ class Engine {
   LinearInput input_;
   cpu::RopeAngles angles_global_;
   cpu::RopeAngles angles_local_;
-  std::unique_ptr<Experts> experts_;  // may be null
+  std::unique_ptr<Experts> experts_;           // may be null
+  std::unique_ptr<PerLayerInputs> per_layer_;  // may be null
   // From here on no layer has keys of its own, so only rows with an output
   // matter.
   int first_shared_layer_;
@@ -146,20 +147,18 @@ class Engine {
   int rows_ = 0;  // tokens of live_rows_, M below
   int output_rows_ = 0;
   // Work space, sized for max_step_tokens rows.
-  kernels::AlignedBuffer<float> x_;           // [M, hidden] residual stream
-  kernels::AlignedBuffer<float> normed_;      // [M, hidden]
-  kernels::AlignedBuffer<float> q_;           // [M, heads, head_dim]
-  kernels::AlignedBuffer<float> k_;           // [M, kv_heads, head_dim]
-  kernels::AlignedBuffer<float> v_;           // [M, kv_heads, head_dim]
-  std::vector<float> ones_;                   // [head_dim], v_'s norm
-  kernels::AlignedBuffer<float> per_layer_;   // [layers, M, width]
-  kernels::AlignedBuffer<float> input_gate_;  // [M, width]
-  kernels::AlignedBuffer<float> attended_;    // [M, heads, head_dim]
-  kernels::AlignedBuffer<float> branch_;      // [M, hidden]
-  kernels::AlignedBuffer<float> gate_;        // [M, ff]
-  kernels::AlignedBuffer<float> up_;          // [M, ff]
-  kernels::AlignedBuffer<float> outputs_;     // [M, hidden], final norm applied
-  kernels::AlignedBuffer<float> logits_;      // [kMaxLogitRows, vocabulary]
+  kernels::AlignedBuffer<float> x_;         // [M, hidden] residual stream
+  kernels::AlignedBuffer<float> normed_;    // [M, hidden]
+  kernels::AlignedBuffer<float> q_;         // [M, heads, head_dim]
+  kernels::AlignedBuffer<float> k_;         // [M, kv_heads, head_dim]
+  kernels::AlignedBuffer<float> v_;         // [M, kv_heads, head_dim]
+  std::vector<float> ones_;                 // [head_dim], v_'s norm
+  kernels::AlignedBuffer<float> attended_;  // [M, heads, head_dim]
+  kernels::AlignedBuffer<float> branch_;    // [M, hidden]
+  kernels::AlignedBuffer<float> gate_;      // [M, ff]
+  kernels::AlignedBuffer<float> up_;        // [M, ff]
+  kernels::AlignedBuffer<float> outputs_;   // [M, hidden], final norm applied
+  kernels::AlignedBuffer<float> logits_;    // [kMaxLogitRows, vocabulary]
 };
 
 }  // namespace onegrid::inference

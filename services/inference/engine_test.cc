@@ -10,9 +10,12 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/reference/ops.h"
+#include "services/common/files.h"
 #include "services/inference/tiny_model.h"
+#include "services/model/tensor_names.h"
 #include "services/model/tensor_ops.h"
 
 namespace onegrid::inference {
@@ -458,6 +461,46 @@ TEST_F(EngineTest, WhatDoesNotFitIsRefusedAndChangesNothing) {
   EXPECT_FALSE(engine->Forward({Chunk{0, one, 0}}).ok());
   EXPECT_EQ(engine->length(0), kTinyContext);
   EXPECT_EQ(engine->length(1), 0);
+}
+
+// The table stays in the file, so loading has not looked at its values.
+TEST_F(EngineTest, TableValuesThatAreNotFiniteAreLoss) {
+  const std::string path = testing::TempDir() + "/tiny_engine_loss.gguf";
+  ASSERT_TRUE(WriteTinyModel(
+                  path, {.structure = TinyStructure::kGemma4Edge, .types = {}})
+                  .ok());
+  std::string bytes = *common::ReadFile(path);
+  {
+    const auto file = model::GgufFile::Open(path);
+    const auto* table = (*file)->Find(model::kGgufPerLayerEmbedding);
+    ASSERT_EQ(table->type, quant::GgmlType::kQ8_0);
+    // The scale of the first block of token 7's row: binary16's infinity.
+    const absl::string_view row(
+        reinterpret_cast<const char*>(table->data.data()) +
+            7 * table->data.size() / kTinyVocab,
+        table->data.size() / kTinyVocab);
+    const size_t at = bytes.find(std::string(row));
+    ASSERT_NE(at, std::string::npos);
+    bytes.replace(at, 2, std::string("\x00\x7c", 2));
+  }
+  ASSERT_TRUE(common::WriteFileAtomic(path, bytes).ok());
+  const auto file = model::GgufFile::Open(path);
+  const auto weights = LoadGemmaWeights(**file, *pool_);
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  EngineOptions options;
+  options.max_sequences = 2;
+  options.max_context = kTinyContext;
+  const auto engine = Engine::Create(*weights, options, *pool_);
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  const std::vector<int32_t> good = {kTinyBos, 6, 8}, bad = {kTinyBos, 7};
+  const Rows before = Run(**engine, 0, good, kStep);
+  const absl::Status status =
+      (*engine)->Forward({Chunk{0, good, 0}, Chunk{1, bad, 0}});
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("token 7"));
+  EXPECT_EQ((*engine)->length(0), 3);
+  EXPECT_EQ((*engine)->length(1), 0);
+  EXPECT_EQ(Run(**engine, 1, good, kStep), before);
 }
 
 }  // namespace

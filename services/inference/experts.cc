@@ -7,6 +7,7 @@
 #include "kernels/reference/expert_choice.h"
 
 namespace onegrid::inference {
+
 Experts::Experts(const model::GemmaConfig& config, const Numerics& numerics,
                  int64_t max_rows, kernels::ThreadPool& pool)
     : config_(config),
@@ -28,8 +29,7 @@ Experts::Experts(const model::GemmaConfig& config, const Numerics& numerics,
 void Experts::Route(const ExpertWeights& weights, const float* x,
                     int64_t rows) {
   const int64_t hidden = config_.hidden;
-  router_norm_ = reference::RouterNorm(weights.router_scale);
-  cpu::RmsNorm(x, router_norm_.data(), rows, hidden,
+  cpu::RmsNorm(x, weights.router_norm.data(), rows, hidden,
                static_cast<float>(config_.rms_eps), normed_.data(), pool_,
                numerics_.isa);
   std::vector<std::vector<reference::ExpertChoice>> choices(rows);

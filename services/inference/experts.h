@@ -42,7 +42,6 @@ class Experts {
   kernels::ThreadPool& pool_;
   LinearInput input_;
   std::vector<std::vector<Use>> uses_;     // by expert
-  std::vector<float> router_norm_;         // [hidden]
   kernels::AlignedBuffer<float> normed_;   // [rows, hidden]
   kernels::AlignedBuffer<float> rows_;     // [rows, hidden], one expert's
   kernels::AlignedBuffer<float> gate_up_;  // [rows, 2 * expert_ff]

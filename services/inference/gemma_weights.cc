@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/quant/ggml_types.h"
+#include "kernels/reference/expert_choice.h"
 #include "services/common/error_info.h"
 #include "services/model/tensor_names.h"
 
@@ -180,8 +181,8 @@ class LayerLoader {
   }
 
   absl::Status LoadGemma4(LayerWeights& weights) const {
-    ASSIGN_OR_RETURN(const auto scale, Norm("layer_output_scale"));
-    weights.output_scale = scale[0];
+    ASSIGN_OR_RETURN(const auto output_scale, Norm("layer_output_scale"));
+    weights.output_scale = output_scale[0];
     if (config_.per_layer_width > 0) {
       ASSIGN_OR_RETURN(auto gate, Matrix("inp_gate"));
       ASSIGN_OR_RETURN(auto out, Matrix("proj"));
@@ -192,7 +193,8 @@ class LayerLoader {
     if (config_.experts == 0) return absl::OkStatus();
     auto experts = std::make_unique<ExpertWeights>();
     ASSIGN_OR_RETURN(experts->router, Norm("ffn_gate_inp"));
-    ASSIGN_OR_RETURN(experts->router_scale, Norm("ffn_gate_inp", "scale"));
+    ASSIGN_OR_RETURN(const auto scale, Norm("ffn_gate_inp", "scale"));
+    experts->router_norm = reference::RouterNorm(scale);
     ASSIGN_OR_RETURN(experts->expert_scale, Norm("ffn_down_exps", "scale"));
     ASSIGN_OR_RETURN(experts->mlp_post_norm, Norm("post_ffw_norm_1"));
     ASSIGN_OR_RETURN(experts->norm, Norm("pre_ffw_norm_2"));

@@ -28,7 +28,7 @@ struct PerLayerInputWeights {
 // Experts beside the MLP (Gemma 4).
 struct ExpertWeights {
   std::vector<float> router;               // [experts, hidden]
-  std::vector<float> router_scale;         // [hidden]
+  std::vector<float> router_norm;          // [hidden], reference::RouterNorm
   std::vector<float> expert_scale;         // [experts]
   std::vector<float> mlp_post_norm;        // [hidden], of the MLP beside them
   std::vector<float> norm;                 // [hidden], of the experts' input
