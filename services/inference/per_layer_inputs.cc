@@ -33,10 +33,9 @@ absl::Status PerLayerInputs::LookUp(int32_t token) {
   const int64_t all = layers() * width();
   const int64_t row_bytes =
       static_cast<int64_t>(table.rows.size()) / weights_.config.vocab_size;
-  RETURN_IF_ERROR(
-      quant::Dequantize(table.type,
-                        table.rows.subspan(token * row_bytes, row_bytes),
-                        absl::MakeSpan(looked_up_.data(), all)));
+  RETURN_IF_ERROR(quant::Dequantize(
+      table.type, table.rows.subspan(token * row_bytes, row_bytes),
+      absl::MakeSpan(looked_up_.data(), all)));
   if (std::all_of(looked_up_.data(), looked_up_.data() + all,
                   [](float value) { return std::isfinite(value); })) {
     return absl::OkStatus();
