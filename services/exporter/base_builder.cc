@@ -1,6 +1,5 @@
 #include "services/exporter/base_builder.h"
 
-#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -65,11 +64,9 @@ absl::Status BaseBuilder::AddLinear(const model::LinearSpec& spec,
   return writer_.AddProduced(
       spec.gguf_name, quant::BlockType(grid), spec.GgufDims(),
       [this, encode = std::move(encode), rows = spec.out,
-       step = model::RowsAtOnce(spec.in)](
-          const model::GgufWriter::Sink& sink) -> absl::Status {
-        for (int64_t begin = 0; begin < rows; begin += step) {
-          ASSIGN_OR_RETURN(const GridEncoding encoding,
-                           encode(begin, std::min(rows, begin + step)));
+       cols = spec.in](const model::GgufWriter::Sink& sink) -> absl::Status {
+        for (const auto [begin, end] : model::RowParts(rows, cols)) {
+          ASSIGN_OR_RETURN(const GridEncoding encoding, encode(begin, end));
           Count(encoding);
           ASSIGN_OR_RETURN(const std::vector<uint8_t> packed,
                            quant::PackBlocks(encoding.matrix));
@@ -102,9 +99,7 @@ absl::Status BaseBuilder::AddTable(const model::TableSpec& spec,
       spec.gguf_name, GgmlType::kQ8_0, {spec.cols, spec.rows},
       [this, spec, rows = std::move(rows)](
           const model::GgufWriter::Sink& sink) -> absl::Status {
-        const int64_t step = model::RowsAtOnce(spec.cols);
-        for (int64_t begin = 0; begin < spec.rows; begin += step) {
-          const int64_t end = std::min(spec.rows, begin + step);
+        for (const auto [begin, end] : model::RowParts(spec.rows, spec.cols)) {
           ASSIGN_OR_RETURN(const std::vector<float> values, rows(begin, end));
           RETURN_IF_ERROR(CheckFinite(spec.gguf_name, values));
           const auto packed = quant::EncodeQ8_0(values, end - begin, spec.cols);

@@ -1,6 +1,5 @@
 #include "services/exporter/ct_export.h"
 
-#include <algorithm>
 #include <cstring>
 #include <map>
 #include <set>
@@ -154,10 +153,9 @@ absl::Status AddValues(const GridModel& grid, const std::string& gguf_name,
       [&grid, gguf_name](const SafetensorsWriter::Sink& sink) -> absl::Status {
         ASSIGN_OR_RETURN(const quant::GridMatrix matrix,
                          grid.MatrixByName(gguf_name));
-        const int64_t step = model::RowsAtOnce(matrix.cols);
-        for (int64_t begin = 0; begin < matrix.rows; begin += step) {
-          RETURN_IF_ERROR(sink(BytesOf(DequantizeRows(
-              matrix, begin, std::min(matrix.rows, begin + step)))));
+        for (const auto [begin, end] :
+             model::RowParts(matrix.rows, matrix.cols)) {
+          RETURN_IF_ERROR(sink(BytesOf(DequantizeRows(matrix, begin, end))));
         }
         return absl::OkStatus();
       });

@@ -178,12 +178,10 @@ void CountValues(v1::EquivalenceReport* report, absl::string_view artifact,
           found == nullptr ? "missing" : "wrong type or shape", kUnknownError);
     return;
   }
-  const int64_t step = model::RowsAtOnce(matrix.cols);
   bool same = true;
   double error = 0;
-  for (int64_t begin = 0; begin < matrix.rows; begin += step) {
-    const std::vector<float> expected =
-        DequantizeRows(matrix, begin, std::min(matrix.rows, begin + step));
+  for (const auto [begin, end] : model::RowParts(matrix.rows, matrix.cols)) {
+    const std::vector<float> expected = DequantizeRows(matrix, begin, end);
     std::vector<float> values(expected.size());
     std::memcpy(values.data(),
                 found->data.data() + begin * matrix.cols * sizeof(float),

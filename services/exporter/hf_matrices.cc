@@ -1,6 +1,5 @@
 #include "services/exporter/hf_matrices.h"
 
-#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -62,9 +61,7 @@ namespace {
 absl::StatusOr<const quant::Grid*> ExactGridOf(
     const model::TableSpec& spec, const BaseBuilder::TableRows& rows) {
   const quant::Grid* grid = nullptr;
-  const int64_t step = model::RowsAtOnce(spec.cols);
-  for (int64_t begin = 0; begin < spec.rows; begin += step) {
-    const int64_t end = std::min(spec.rows, begin + step);
+  for (const auto [begin, end] : model::RowParts(spec.rows, spec.cols)) {
     ASSIGN_OR_RETURN(const std::vector<float> values, rows(begin, end));
     const auto exact = quant::FindExactGrid(values, end - begin, spec.cols);
     if (!exact.has_value() || (grid != nullptr && exact->grid != grid)) {
@@ -73,6 +70,15 @@ absl::StatusOr<const quant::Grid*> ExactGridOf(
     grid = exact->grid;
   }
   return grid;
+}
+
+// The values were on a grid when they were read first.
+absl::Status ChangedFile(const model::TableSpec& spec) {
+  return common::MakeError(
+      absl::StatusCode::kAborted, "FILE_CHANGED",
+      absl::StrCat("tensor ", spec.hf_name,
+                   ": its file was changed while it was imported"),
+      {{"tensor", spec.hf_name}});
 }
 
 }  // namespace
@@ -96,14 +102,15 @@ absl::Status AddHfTable(const model::HfCheckpoint& checkpoint,
   builder.CountParameters(spec.rows * spec.cols);
   return builder.writer().AddProduced(
       spec.gguf_name, quant::BlockType(*grid), {spec.cols, spec.rows},
-      [&builder, spec,
-       rows](const model::GgufWriter::Sink& sink) -> absl::Status {
-        const int64_t step = model::RowsAtOnce(spec.cols);
-        for (int64_t begin = 0; begin < spec.rows; begin += step) {
-          const int64_t end = std::min(spec.rows, begin + step);
+      [&builder, spec, rows,
+       grid](const model::GgufWriter::Sink& sink) -> absl::Status {
+        for (const auto [begin, end] : model::RowParts(spec.rows, spec.cols)) {
           ASSIGN_OR_RETURN(const std::vector<float> values, rows(begin, end));
           const auto exact =
               quant::FindExactGrid(values, end - begin, spec.cols);
+          if (!exact.has_value() || exact->grid != grid) {
+            return ChangedFile(spec);
+          }
           ASSIGN_OR_RETURN(const std::vector<uint8_t> blocks,
                            quant::PackBlocks(*exact));
           RETURN_IF_ERROR(sink(blocks));

@@ -27,9 +27,13 @@ absl::StatusOr<std::vector<float>> DequantizeRows(
        tensor.data.subspan(begin * row_bytes, (end - begin) * row_bytes)});
 }
 
-int64_t RowsAtOnce(int64_t cols) {
-  constexpr int64_t kElements = int64_t{1} << 25;
-  return std::max<int64_t>(1, kElements / cols);
+std::vector<RowRange> RowParts(int64_t rows, int64_t cols, int64_t elements) {
+  const int64_t step = std::max<int64_t>(1, elements / cols);
+  std::vector<RowRange> parts;
+  for (int64_t begin = 0; begin < rows; begin += step) {
+    parts.push_back({begin, std::min(rows, begin + step)});
+  }
+  return parts;
 }
 
 }  // namespace onegrid::model

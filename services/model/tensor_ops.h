@@ -18,9 +18,16 @@ absl::StatusOr<std::vector<float>> DequantizeTensor(
 absl::StatusOr<std::vector<float>> DequantizeRows(
     const GgufFile::Tensor& tensor, int64_t begin, int64_t end);
 
-// Rows of `cols` elements to hold at once, so that work on a large matrix takes
-// no more than some hundred MB; at least 1.
-int64_t RowsAtOnce(int64_t cols);
+struct RowRange {
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+
+// The rows of a matrix [rows, cols] from the first to the last, in parts of as
+// many as `elements` hold, but at least one: so that work on a large matrix
+// takes no more than some hundred MB. cols at least 1.
+std::vector<RowRange> RowParts(int64_t rows, int64_t cols,
+                               int64_t elements = int64_t{1} << 25);
 
 }  // namespace onegrid::model
 
