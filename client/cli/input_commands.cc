@@ -23,6 +23,16 @@ void AddInspect(CLI::App& parent, Program& program) {
                    "tokens of the sequence in the memory to serve")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  inspect
+      ->add_option("--sequence-tokens", options->sequence_tokens,
+                   "tokens of a packed sequence in the memory to tune")
+      ->check(CLI::Range(8, 8192))
+      ->capture_default_str();
+  inspect
+      ->add_option("--rank", options->rank,
+                   "rank of the adapter in the memory to tune")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
   inspect->callback([&program, options, path] {
     program.action = [&program, options, path]() -> absl::Status {
       options->json = program.json;

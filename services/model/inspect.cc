@@ -1,6 +1,7 @@
 #include "services/model/inspect.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "absl/status/status.h"
 #include "absl/strings/escaping.h"
@@ -11,16 +12,45 @@
 #include "nlohmann/json.hpp"
 #include "services/common/error_info.h"
 #include "services/model/model_summary.h"
+#include "services/model/tuning_memory.h"
 
 namespace onegrid::model {
 namespace {
 
-constexpr char kTokenizerKind[] = "SentencePiece BPE";
 // Names of foreign tensors that are printed; a file may have any number.
 constexpr size_t kOtherNamesMax = 5;
 
+const char* KindName(TokenizerKind kind) {
+  return kind == TokenizerKind::kScores ? "SentencePiece BPE"
+                                        : "BPE by a list of merges";
+}
+
 std::string Megabytes(int64_t bytes) {
   return absl::StrFormat("%.1f MB", static_cast<double>(bytes) / 1e6);
+}
+
+// Bytes, with products in each type.
+struct TuningMemory {
+  int64_t f32 = 0;
+  int64_t bf16 = 0;
+};
+
+TuningMemory MemoryToTune(const GemmaConfig& config,
+                          const InspectOptions& options) {
+  TuningShape shape{.sequence_tokens = options.sequence_tokens,
+                    .rank = options.rank};
+  const int64_t f32 = TuningBytes(config, shape);
+  shape.bf16 = true;
+  return {f32, TuningBytes(config, shape)};
+}
+
+absl::Status CheckOption(const std::string& name, int64_t value, int64_t least,
+                         int64_t most) {
+  if (value >= least && value <= most) return absl::OkStatus();
+  return common::MakeError(
+      absl::StatusCode::kInvalidArgument, "INVALID_OPTION",
+      absl::StrCat(name, ": expected ", least, " to ", most, ", found ", value),
+      {{"option", name}, {"found", absl::StrCat(value)}});
 }
 
 int64_t GlobalLayers(const GemmaConfig& config) {
@@ -132,13 +162,13 @@ void TensorLines(const ModelSummary& s, std::string* text) {
        text);
 }
 
-std::string Text(const ModelSummary& s) {
+std::string Text(const ModelSummary& s, const InspectOptions& options) {
   std::string text;
   ShapeLines(s, &text);
   TensorLines(s, &text);
   Line("tokenizer",
        s.tokens == 0 ? "none"
-                     : absl::StrCat(kTokenizerKind, ", ", s.tokens,
+                     : absl::StrCat(KindName(s.tokenizer_kind), ", ", s.tokens,
                                     " tokens, sha256 ", s.tokenizer_sha256),
        &text);
   Line("chat template",
@@ -157,10 +187,17 @@ std::string Text(const ModelSummary& s) {
                     ", int8 cache of ", s.context, " tokens ",
                     Megabytes(s.kv_bytes)),
        &text);
+  const TuningMemory tuning = MemoryToTune(s.config, options);
+  Line("to tune",
+       absl::StrCat("about ", Megabytes(tuning.f32), ", or ",
+                    Megabytes(tuning.bf16),
+                    " with AVX-512 BF16: qlora_qat, rank ", options.rank,
+                    ", sequences of ", options.sequence_tokens, " tokens"),
+       &text);
   return text;
 }
 
-std::string Json(const ModelSummary& s) {
+std::string Json(const ModelSummary& s, const InspectOptions& options) {
   using nlohmann::ordered_json;
   const GemmaConfig& c = s.config;
   ordered_json json = {{"format", s.format},
@@ -186,7 +223,8 @@ std::string Json(const ModelSummary& s) {
                        {"other_tensors", s.other_tensors},
                        {"tokenizer", nullptr},
                        {"chat_template", nullptr},
-                       {"serve", nullptr}};
+                       {"serve", nullptr},
+                       {"tune", nullptr}};
   for (const TypeSummary& type : s.types) {
     json["types"].push_back({{"type", type.type},
                              {"tensors", type.tensors},
@@ -199,7 +237,7 @@ std::string Json(const ModelSummary& s) {
                              {"dual_exact", grid.dual_exact}});
   }
   if (s.tokens > 0) {
-    json["tokenizer"] = {{"kind", kTokenizerKind},
+    json["tokenizer"] = {{"kind", KindName(s.tokenizer_kind)},
                          {"tokens", s.tokens},
                          {"sha256", s.tokenizer_sha256}};
   }
@@ -213,6 +251,12 @@ std::string Json(const ModelSummary& s) {
                      {"weight_bytes", s.weight_bytes},
                      {"kv_bytes", s.kv_bytes},
                      {"bytes", s.weight_bytes + s.kv_bytes}};
+    const TuningMemory tuning = MemoryToTune(s.config, options);
+    json["tune"] = {{"mode", "qlora_qat"},
+                    {"rank", options.rank},
+                    {"sequence_tokens", options.sequence_tokens},
+                    {"bytes_f32", tuning.f32},
+                    {"bytes_bf16", tuning.bf16}};
   } else {
     json["serve"] = {{"problem", s.not_served}};
   }
@@ -226,16 +270,14 @@ std::string Json(const ModelSummary& s) {
 
 absl::StatusOr<std::string> InspectModel(const std::string& path,
                                          const InspectOptions& options) {
-  if (options.context_tokens < 1) {
-    return common::MakeError(
-        absl::StatusCode::kInvalidArgument, "INVALID_CONTEXT",
-        absl::StrCat("context: expected at least 1 token, found ",
-                     options.context_tokens),
-        {{"found", absl::StrCat(options.context_tokens)}});
-  }
+  RETURN_IF_ERROR(CheckOption("context", options.context_tokens, 1,
+                              std::numeric_limits<int64_t>::max()));
+  RETURN_IF_ERROR(
+      CheckOption("sequence-tokens", options.sequence_tokens, 8, 8192));
+  RETURN_IF_ERROR(CheckOption("rank", options.rank, 1, 256));
   ASSIGN_OR_RETURN(const ModelSummary summary,
                    SummarizeModel(path, options.context_tokens));
-  return options.json ? Json(summary) : Text(summary);
+  return options.json ? Json(summary, options) : Text(summary, options);
 }
 
 }  // namespace onegrid::model

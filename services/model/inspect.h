@@ -9,13 +9,16 @@
 namespace onegrid::model {
 
 struct InspectOptions {
-  int64_t context_tokens = 8192;  // that a server is to hold, at least 1
+  int64_t context_tokens = 8192;   // that a server is to hold, at least 1
+  int64_t sequence_tokens = 1024;  // of a tuning run, 8 to 8192
+  int64_t rank = 16;               // of its adapter, 1 to 256
   bool json = false;
 };
 
 // Says what a model's files hold, as lines of text or as one JSON object, with
 // a newline at the end: what SummarizeModel finds, which see, also for the
-// errors. InvalidArgument (INVALID_CONTEXT): context_tokens below 1.
+// errors, and the memory to tune it (TuningBytes). InvalidArgument
+// (INVALID_OPTION): an option out of its range.
 absl::StatusOr<std::string> InspectModel(const std::string& path,
                                          const InspectOptions& options);
 

@@ -153,7 +153,9 @@ TEST(InspectTest, TextOfAGgufOnGrids) {
           "chat template  not known, sha256 "
           "f24189f08c85a1eb19a737306c3a13e85462ee33d964f28108d64a2485fa2171\n"
           "to serve       0.2 MB: weights as they are 0.1 MB, int8 cache "
-          "of 1024 tokens 0.1 MB\n"));
+          "of 1024 tokens 0.1 MB\n"
+          "to tune        about 401.5 MB, or 385.7 MB with AVX-512 BF16: "
+          "qlora_qat, rank 16, sequences of 1024 tokens\n"));
 }
 
 TEST(InspectTest, JsonHasTheSameNumbers) {
@@ -183,6 +185,15 @@ TEST(InspectTest, JsonHasTheSameNumbers) {
   EXPECT_EQ(found["serve"]["weight_bytes"],
             61440 / 32 * 18 + 272 * 64 / 32 * 34);
   EXPECT_EQ(found["serve"]["form"], "as they are");
+  EXPECT_EQ(found["tune"]["mode"], "qlora_qat");
+  EXPECT_GT(found["tune"]["bytes_f32"], found["tune"]["bytes_bf16"]);
+  const auto shorter = InspectModel(
+      WriteTiny("tiny.gguf", TinyOnGrids()),
+      {.context_tokens = 100, .sequence_tokens = 8, .rank = 1, .json = true});
+  ASSERT_TRUE(shorter.ok()) << shorter.status();
+  const json less = json::parse(*shorter)["tune"];
+  EXPECT_EQ(less["rank"], 1);
+  EXPECT_LT(less["bytes_f32"], found["tune"]["bytes_f32"]);
 }
 
 TEST(InspectTest, Bf16MatricesOfAGgufAreServedAsTheyAre) {
@@ -429,7 +440,7 @@ TEST(InspectTest, BadGgufFilesAreRefused) {
 TEST(InspectTest, AContextBelowOneIsRefused) {
   EXPECT_EQ(
       common::ErrorReason(InspectModel("x", {.context_tokens = 0}).status()),
-      "INVALID_CONTEXT");
+      "INVALID_OPTION");
 }
 
 }  // namespace

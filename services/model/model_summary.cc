@@ -61,6 +61,7 @@ void ModelSummaryBuilder::AddScales(const quant::Grid& grid,
 
 void ModelSummaryBuilder::SetTokenizer(const Vocabulary& vocabulary) {
   summary_.tokens = static_cast<int64_t>(vocabulary.tokens.size());
+  summary_.tokenizer_kind = vocabulary.kind;
   summary_.tokenizer_sha256 = TokenizerDigest(vocabulary);
 }
 

@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "services/model/gemma_config.h"
+#include "services/model/vocabulary.h"
 
 namespace onegrid::model {
 
@@ -37,6 +38,7 @@ struct ModelSummary {
   std::vector<std::string> other_tensors;  // names the architecture has not
 
   int64_t tokens = 0;  // of the vocabulary; 0: the files have no tokenizer
+  TokenizerKind tokenizer_kind = TokenizerKind::kScores;
   std::string tokenizer_sha256;      // see TokenizerDigest
   std::string chat_template_sha256;  // empty: none
   bool chat_template_known = false;  // it renders as ChatTemplate does
