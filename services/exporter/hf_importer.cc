@@ -62,9 +62,8 @@ absl::StatusOr<Tokenizer> TokenizerOf(const HfCheckpoint& checkpoint,
     return common::MakeError(
         absl::StatusCode::kNotFound, "MISSING_TOKENIZER",
         absl::StrCat(checkpoint.folder(),
-                     ": no tokenizer.model, nor a tokenizer.json of Gemma 4 "
-                     "(one of Gemma 3 has no scores); name a GGUF of the same "
-                     "vocabulary to take the tokenizer from"),
+                     ": no tokenizer.model and no tokenizer.json; name a GGUF "
+                     "of the same vocabulary to take the tokenizer from"),
         {{"path", checkpoint.folder()}});
   }
   RETURN_IF_ERROR(read.status());

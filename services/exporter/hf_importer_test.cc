@@ -237,8 +237,10 @@ TEST(HfImporterTest, TokenizerMayComeFromAGguf) {
   const auto expected = Import(folder.Write());
   ASSERT_TRUE(expected.ok());
   ASSERT_EQ(unlink(TestPath("base.gguf").c_str()), 0);
-  folder.files.erase("tokenizer.model");
-  ASSERT_EQ(unlink((TestPath("hf") + "/tokenizer.model").c_str()), 0);
+  for (const char* name : {"tokenizer.model", "tokenizer.json"}) {
+    folder.files.erase(name);
+    ASSERT_EQ(unlink(absl::StrCat(TestPath("hf"), "/", name).c_str()), 0);
+  }
   ExpectRefused(folder.Write(), "MISSING_TOKENIZER", "no tokenizer.model");
   const auto report = Import(folder.Write(), TestPath("source.gguf"));
   ASSERT_TRUE(report.ok()) << report.status();

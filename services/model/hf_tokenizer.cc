@@ -10,6 +10,7 @@
 #include "absl/strings/string_view.h"
 #include "nlohmann/json.hpp"
 #include "services/common/error_info.h"
+#include "services/model/merge_list.h"
 #include "services/model/sentencepiece_model.h"
 
 namespace onegrid::model {
@@ -25,8 +26,6 @@ std::string Text(const Json& json, int indent = -1) {
 std::string Quoted(absl::string_view text) {
   return Text(Json(std::string(text)));
 }
-
-bool IsCharacterStart(char c) { return (static_cast<uint8_t>(c) >> 6) != 2; }
 
 bool IsControl(const Vocabulary& vocabulary, int64_t id) {
   const TokenType type = vocabulary.tokens[id].type;
@@ -74,30 +73,10 @@ std::string ListedMergesJson(const Vocabulary& vocabulary) {
   return out + "]";
 }
 
-// Each way to make a normal token of two, in the order in which SentencePiece
-// would merge: best score first.
 std::string MergesOfScoresJson(const Vocabulary& vocabulary) {
-  absl::flat_hash_set<absl::string_view> normal;
-  std::vector<int32_t> order;
-  for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
-    if (vocabulary.tokens[id].type != TokenType::kNormal) continue;
-    normal.insert(vocabulary.tokens[id].text);
-    order.push_back(static_cast<int32_t>(id));
-  }
-  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-    return vocabulary.tokens[a].score > vocabulary.tokens[b].score;
-  });
   std::string out = "[";
-  for (const int32_t id : order) {
-    const absl::string_view text = vocabulary.tokens[id].text;
-    for (size_t cut = 1; cut < text.size(); ++cut) {
-      if (!IsCharacterStart(text[cut]) ||
-          !normal.contains(text.substr(0, cut)) ||
-          !normal.contains(text.substr(cut))) {
-        continue;
-      }
-      AppendMerge(text.substr(0, cut), text.substr(cut), &out);
-    }
+  for (const auto& [left, right] : MergesOfScores(vocabulary)) {
+    AppendMerge(left, right, &out);
   }
   return out + "]";
 }

@@ -176,11 +176,21 @@ absl::StatusOr<Vocabulary> ReadTokens(const std::string& folder,
   if (!absl::IsNotFound(proto.status())) return proto;
   const std::string path = absl::StrCat(folder, "/tokenizer.json");
   ASSIGN_OR_RETURN(const std::optional<std::string> text, ReadOptional(path));
-  // Gemma 3's ids need the scores, which a tokenizer.json has not.
-  if (!text.has_value() || !absl::StrContains(*text, "\"<|turn>\"")) {
-    return proto;
+  if (!text.has_value()) return proto;
+  ASSIGN_OR_RETURN(Vocabulary vocabulary,
+                   VocabularyFromTokenizerJson(*text, path, vocab_size));
+  // Gemma 4's merges are its own; Gemma 3's stand for a SentencePiece model.
+  if (absl::StrContains(*text, "\"<|turn>\"")) return vocabulary;
+  for (VocabularyToken& token : vocabulary.tokens) {
+    if (token.type != TokenType::kUserDefined) continue;
+    if (LooksSpecial(token.text)) {
+      token.type = TokenType::kControl;
+    } else {
+      token.text = UnescapeSpaces(token.text);
+    }
   }
-  return VocabularyFromTokenizerJson(*text, path, vocab_size);
+  RETURN_IF_ERROR(ScoreByMerges(path, &vocabulary));
+  return vocabulary;
 }
 
 }  // namespace

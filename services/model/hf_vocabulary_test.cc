@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
 #include "services/model/gguf_reader.h"
@@ -18,6 +19,7 @@
 #include "services/model/hf_tokenizer.h"
 #include "services/model/sentencepiece_model.h"
 #include "services/model/sentencepiece_reader.h"
+#include "services/model/tokenizer.h"
 
 namespace onegrid::model {
 namespace {
@@ -132,6 +134,82 @@ TEST(HfVocabularyTest, BadConfigurationIsCorrupt) {
     EXPECT_THAT(std::string(read.status().message()),
                 HasSubstr("tokenizer_config.json"));
   }
+}
+
+// A folder with the tokenizer.json that is made of a vocabulary, and no other.
+std::string FolderOfJson(const std::vector<std::string>& normal) {
+  GgufWriter writer;
+  writer.Set("general.architecture", std::string("gemma3"));
+  for (const auto& [key, value] : TinyTokenizerMetadata(normal)) {
+    writer.Set(key, value);
+  }
+  const std::string path = WriteTestFile("of_json.gguf", "");
+  EXPECT_TRUE(writer.WriteTo(path).ok());
+  const auto file = GgufFile::Open(path);
+  EXPECT_TRUE(file.ok()) << file.status();
+  const auto files = HfTokenizerFiles(**file);
+  EXPECT_TRUE(files.ok()) << files.status();
+  const auto* test = testing::UnitTest::GetInstance()->current_test_info();
+  const std::string folder =
+      absl::StrCat(testing::TempDir(), "/", test->name());
+  EXPECT_TRUE(common::MakeFolder(folder).ok());
+  Write(folder, "tokenizer.json", files->at("tokenizer.json"));
+  return folder;
+}
+
+// Ids of a text by the tokenizer that a folder's vocabulary makes.
+std::vector<int32_t> Ids(const HfVocabulary& tokenizer,
+                         const std::string& text) {
+  return Tokenizer(tokenizer.vocabulary).Encode(text, /*add_bos=*/true, false);
+}
+
+TEST(HfVocabularyTest, ScoresComeBackFromTheMergesOfTokenizerJson) {
+  // Best first by score, not by id: "bc" merges before "ab" does.
+  const std::vector<std::string> normal = {"bc", "ab", "abc", "\u2581a", "bca"};
+  const std::string folder = FolderOfJson(normal);
+  const auto read = ReadHfVocabulary(
+      folder, kTinyFirstNormal + static_cast<int64_t>(normal.size()) + 256);
+  ASSERT_TRUE(read.ok()) << read.status();
+  const Vocabulary& found = read->vocabulary;
+  EXPECT_EQ(found.kind, TokenizerKind::kScores);
+  EXPECT_TRUE(found.merges.empty());
+  const auto file =
+      GgufFile::Open(absl::StrCat(testing::TempDir(), "/of_json.gguf"));
+  ASSERT_TRUE(file.ok()) << file.status();
+  const auto expected = VocabularyFromGguf(**file);
+  ASSERT_TRUE(expected.ok()) << expected.status();
+  ASSERT_EQ(found.tokens.size(), expected->tokens.size());
+  for (size_t id = 0; id < found.tokens.size(); ++id) {
+    EXPECT_EQ(found.tokens[id].text, expected->tokens[id].text);
+    EXPECT_EQ(found.tokens[id].type, expected->tokens[id].type) << id;
+  }
+  const HfVocabulary source{*expected, ""};
+  for (const char* text : {"abc", "abca", " abcabc  ab", "bcabca a", "cba\n"}) {
+    EXPECT_EQ(Ids(*read, text), Ids(source, text)) << text;
+  }
+}
+
+TEST(HfVocabularyTest, MergesThatNoScoresGiveAreRefused) {
+  const std::string folder = FolderOfJson({"bc", "ab", "abc"});
+  const auto text = common::ReadFile(folder + "/tokenizer.json");
+  ASSERT_TRUE(text.ok());
+  const std::string merges =
+      R"(["b","c"],
+["a","b"],
+["a","bc"],
+["ab","c"])";
+  ASSERT_THAT(*text, HasSubstr(merges));
+  const auto refused = [&](const std::string& other) {
+    Write(folder, "tokenizer.json",
+          absl::StrReplaceAll(*text, {{merges, other}}));
+    const auto read = ReadHfVocabulary(folder, kTinyFirstNormal + 3 + 256);
+    EXPECT_EQ(common::ErrorReason(read.status()), "UNSUPPORTED_TOKENIZER");
+    return std::string(read.status().message());
+  };
+  EXPECT_THAT(refused(R"(["b","c"],["a","b"],["a","bc"])"),
+              HasSubstr("3 merges of the 4 that its tokens have"));
+  EXPECT_THAT(refused(R"(["a","bc"],["b","c"],["ab","c"],["a","b"])"),
+              HasSubstr("the merges that make 'abc' lie apart"));
 }
 
 TEST(HfVocabularyTest, MissingModelIsNotFound) {

@@ -1,5 +1,5 @@
-// The merges of a vocabulary of the kind kMerges, as files list them: pairs of
-// texts, the pair that merges first at the front.
+// The merges of a vocabulary, as files list them: pairs of texts, the pair that
+// merges first at the front.
 #ifndef SERVICES_MODEL_MERGE_LIST_H_
 #define SERVICES_MODEL_MERGE_LIST_H_
 
@@ -36,6 +36,20 @@ absl::Status ResolveMergeLines(const std::string& path, absl::string_view list,
 
 // The merges as lines "left right".
 std::vector<std::string> MergeLines(const Vocabulary& vocabulary);
+
+// Of a vocabulary of the kind kScores: each way to make a normal token of two,
+// in the order in which SentencePiece would merge, best score first. The texts
+// are the vocabulary's.
+std::vector<MergeHalves> MergesOfScores(const Vocabulary& vocabulary);
+
+// The reverse: makes a vocabulary of the kind kMerges, as the tokenizer.json of
+// a SentencePiece model gives it, one of the kind kScores with the same ids for
+// every text. Scores are 0, -1, -2 and so on in the order of the merges; that
+// of a token that nothing merges into means nothing and follows, by id.
+// Unimplemented (UNSUPPORTED_TOKENIZER), naming `path`: merges that no scores
+// give, since those of one token lie apart or not all ways to make it are
+// there.
+absl::Status ScoreByMerges(const std::string& path, Vocabulary* vocabulary);
 
 }  // namespace onegrid::model
 
