@@ -9,8 +9,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "services/model/gguf_reader.h"
 #include "services/model/gguf_test_file.h"
 #include "services/model/hf_model_config.h"
+#include "services/model/hf_tokenizer.h"
 #include "services/model/sentencepiece_model.h"
 #include "tests/fuzz/fuzz_input.h"
 #include "tests/fuzz/tiny_files.h"
@@ -34,6 +36,11 @@ std::string With(std::string text, const std::string& key,
                  const std::string& number) {
   const size_t at = text.find(':', text.find(key)) + 1;
   return text.replace(at, text.find_first_of(",}\n", at) - at, number);
+}
+
+std::string TinyTokenizerJson() {
+  const auto file = model::GgufFile::Open(Put("seed.gguf", TinyGguf()));
+  return model::HfTokenizerFiles(**file)->at("tokenizer.json");
 }
 
 // Inputs that once went wrong.
@@ -91,6 +98,7 @@ Seeds FileSeeds() {
       {"hf_config/seed_nested",
        absl::StrCat(R"({"architectures":)", Nested(2000), "}")},
       {"hf_vocabulary/seed_tokens", Marked({tokens, "{{ messages }}"})},
+      {"tokenizer_json/seed_tokens", TinyTokenizerJson()},
       {"sentencepiece/seed_tokens",
        model::SerializeModelProto(TinyVocabulary())},
       {"folded_checkpoint/seed_grids", TinyFolded()},
