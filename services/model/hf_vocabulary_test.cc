@@ -212,6 +212,25 @@ TEST(HfVocabularyTest, MergesThatNoScoresGiveAreRefused) {
               HasSubstr("the merges that make 'abc' lie apart"));
 }
 
+// Written again, the byte would have no token.
+TEST(HfVocabularyTest, TheUnknownTokenIsNotThatOfAByte) {
+  Vocabulary vocabulary = TinyVocabulary();
+  vocabulary.unknown_id = kTinyFirstNormal + 2 + 25;
+  ASSERT_EQ(vocabulary.tokens[vocabulary.unknown_id].text, "<0x19>");
+  // The writer marks the piece as unknown; its type is byte in a hostile file.
+  const std::string folder = Folder();
+  std::string model = SerializeModelProto(vocabulary);
+  const size_t text = model.find("<0x19>");
+  const size_t type = model.find('\x18', text) + 1;
+  ASSERT_EQ(model[type], static_cast<char>(TokenType::kUnknown));
+  model[type] = static_cast<char>(TokenType::kByte);
+  Write(folder, "tokenizer.model", model);
+  const auto read = ReadHfVocabulary(folder, kTokens);
+  EXPECT_EQ(common::ErrorReason(read.status()), "CORRUPT_FILE");
+  EXPECT_THAT(std::string(read.status().message()),
+              HasSubstr("is the byte token <0x19>"));
+}
+
 TEST(HfVocabularyTest, MissingModelIsNotFound) {
   EXPECT_EQ(ReadHfVocabulary("/nowhere", kTokens).status().code(),
             absl::StatusCode::kNotFound);

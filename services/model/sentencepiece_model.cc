@@ -120,6 +120,7 @@ absl::StatusOr<Vocabulary> VocabularyFromGguf(const GgufFile& file) {
   ASSIGN_OR_RETURN(vocabulary.bos_id, TokenId(file, "bos", size));
   ASSIGN_OR_RETURN(vocabulary.eos_id, TokenId(file, "eos", size));
   ASSIGN_OR_RETURN(vocabulary.unknown_id, TokenId(file, "unknown", size));
+  RETURN_IF_ERROR(CheckUnknown(file.path(), vocabulary));
   ASSIGN_OR_RETURN(vocabulary.pad_id, TokenId(file, "padding", size));
   if (file.Has(kSuppressed)) {
     ASSIGN_OR_RETURN(vocabulary.suppressed, file.GetI32s(kSuppressed));

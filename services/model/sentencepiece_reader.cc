@@ -179,6 +179,7 @@ absl::StatusOr<Vocabulary> VocabularyFromModelProto(absl::string_view bytes,
   vocabulary.bos_id = trainer.bos_id;
   vocabulary.eos_id = trainer.eos_id;
   vocabulary.pad_id = trainer.pad_id;
+  RETURN_IF_ERROR(CheckUnknown(path, vocabulary));
   return vocabulary;
 }
 

@@ -112,6 +112,7 @@ class Reader {
     RETURN_IF_ERROR(
         SetId(unknown.is_string() ? unknown.get<std::string>() : "<unk>",
               &vocabulary_.unknown_id));
+    RETURN_IF_ERROR(CheckUnknown(path_, vocabulary_));
     return std::move(vocabulary_);
   }
 

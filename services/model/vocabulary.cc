@@ -64,6 +64,15 @@ absl::Status CheckTokens(const std::string& path, absl::string_view list,
   return absl::OkStatus();
 }
 
+absl::Status CheckUnknown(const std::string& path,
+                          const Vocabulary& vocabulary) {
+  const int32_t id = vocabulary.unknown_id;
+  const VocabularyToken& token = vocabulary.tokens[static_cast<size_t>(id)];
+  if (token.type != TokenType::kByte) return absl::OkStatus();
+  return CorruptFile(path, absl::StrCat("the unknown token, id ", id,
+                                        ", is the byte token ", token.text));
+}
+
 int ByteOfToken(const std::string& text) {
   if (text.size() != 6 || text.compare(0, 3, "<0x") != 0 || text[5] != '>') {
     return -1;

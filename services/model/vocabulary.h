@@ -64,6 +64,11 @@ struct Vocabulary {
 absl::Status CheckTokens(const std::string& path, absl::string_view list,
                          const Vocabulary& vocabulary);
 
+// DataLoss (CORRUPT_FILE): the unknown token, whose id must be below the number
+// of tokens, is that of a byte, which would then have none.
+absl::Status CheckUnknown(const std::string& path,
+                          const Vocabulary& vocabulary);
+
 // The byte of a token text "<0x00>" to "<0xFF>" (upper-case), else -1.
 int ByteOfToken(const std::string& text);
 
