@@ -44,19 +44,6 @@ void BaseBuilder::Count(const GridEncoding& encoding) {
 }
 
 absl::Status BaseBuilder::AddLinear(const model::LinearSpec& spec,
-                                    const GridEncoding& encoding) {
-  const quant::GridMatrix& matrix = encoding.matrix;
-  ASSIGN_OR_RETURN(std::vector<uint8_t> packed, quant::PackBlocks(matrix));
-  weights_[matrix.grid] += matrix.rows * matrix.cols;
-  report_.set_tensors_on_grid(report_.tensors_on_grid() + 1);
-  Count(encoding);
-  RETURN_IF_ERROR(writer_.AddTensor(spec.gguf_name,
-                                    quant::BlockType(*matrix.grid),
-                                    spec.GgufDims(), std::move(packed)));
-  return TensorDone();
-}
-
-absl::Status BaseBuilder::AddLinear(const model::LinearSpec& spec,
                                     const quant::Grid& grid,
                                     EncodeRows encode) {
   weights_[&grid] += spec.out * spec.in;

@@ -31,11 +31,9 @@ class BaseBuilder {
  public:
   model::GgufWriter& writer() { return writer_; }
 
-  // A linear layer, in the blocks of its grid.
-  absl::Status AddLinear(const model::LinearSpec& spec,
-                         const GridEncoding& encoding);
-  // The same on `grid`, encoded part by part when Finish writes the file;
-  // `encode` gives rows [begin, end). Its experts' rows are counted through.
+  // A linear layer, in the blocks of `grid`, encoded part by part when Finish
+  // writes the file; `encode` gives rows [begin, end). Its experts' rows are
+  // counted through.
   using EncodeRows =
       std::function<absl::StatusOr<GridEncoding>(int64_t begin, int64_t end)>;
   absl::Status AddLinear(const model::LinearSpec& spec, const quant::Grid& grid,

@@ -69,7 +69,8 @@ nlohmann::ordered_json ConfigGroup(const quant::Grid& grid,
 std::vector<std::string> Ignored(const GridModel& model) {
   std::vector<std::string> names = {"lm_head"};
   for (const LinearSpec& spec : model.linears()) {
-    if (spec.experts == 1 && !IsPackedInCt(spec)) names.push_back(spec.hf_name);
+    if (spec.experts > 1 || IsPackedInCt(spec)) continue;
+    if (spec.gguf_name != model::kGgufHead) names.push_back(spec.hf_name);
   }
   for (const GridNorm& norm : model.norms()) {
     if (norm.spec.rows == 0) continue;  // Matrices are routers.

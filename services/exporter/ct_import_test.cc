@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
@@ -26,6 +27,7 @@
 #include "services/exporter/gguf_export.h"
 #include "services/exporter/grid_model.h"
 #include "services/exporter/hf_importer.h"
+#include "services/exporter/test_folder.h"
 #include "services/exporter/test_model.h"
 #include "services/model/gguf_reader.h"
 #include "services/model/safetensors.h"
@@ -39,76 +41,21 @@ using ::testing::HasSubstr;
 constexpr char kUp[] = "model.layers.0.mlp.up_proj";
 constexpr char kEmbedding[] = "model.embed_tokens.weight";
 
-struct Tensor {
-  std::string dtype;
-  std::vector<int64_t> shape;
-  std::vector<uint8_t> bytes;
-};
-
-template <typename T>
-Tensor MakeTensor(const std::string& dtype, std::vector<int64_t> shape,
-                  const std::vector<T>& values) {
-  Tensor tensor{dtype, std::move(shape), {}};
-  tensor.bytes.resize(values.size() * sizeof(T));
-  std::memcpy(tensor.bytes.data(), values.data(), tensor.bytes.size());
-  return tensor;
-}
-
-template <typename T>
-std::vector<T> ValuesOf(const Tensor& tensor) {
-  std::vector<T> values(tensor.bytes.size() / sizeof(T));
-  std::memcpy(values.data(), tensor.bytes.data(), tensor.bytes.size());
-  return values;
-}
-
-// A compressed-tensors folder in memory. What a test wants otherwise it changes
-// before Write.
-struct Folder {
-  std::map<std::string, Tensor> tensors;
-  json config;
-
-  json& group(const std::string& name = "group_0") {
-    return config["quantization_config"]["config_groups"][name];
-  }
-  std::string Write() const {
-    const std::string folder = TestPath("ct");
-    model::SafetensorsWriter writer;
-    for (const auto& [name, tensor] : tensors) {
-      EXPECT_TRUE(
-          writer.Add(name, tensor.dtype, tensor.shape, tensor.bytes).ok());
-    }
-    EXPECT_TRUE(writer.WriteTo(folder + "/model.safetensors").ok());
-    EXPECT_TRUE(
-        common::WriteFileAtomic(folder + "/config.json", config.dump()).ok());
-    return folder;
-  }
-};
-
 // Exports the on-grid GGUF `base` with `folded`, in both formats, to the test's
 // folder "ct" and its file "model.gguf".
-Folder Export(const std::string& base, const std::string& folded = "") {
-  Folder folder;
+TestFolder Export(const std::string& base, const std::string& folded = "") {
   const std::string path = TestPath("ct");
   EXPECT_TRUE(common::MakeFolder(path).ok());
   const auto grid = GridModel::Open(base, folded);
   EXPECT_TRUE(grid.ok()) << grid.status();
   EXPECT_TRUE(WriteCompressedTensors(**grid, path, {}).ok());
   EXPECT_TRUE(WriteMergedGguf(**grid, TestPath("model.gguf"), {}).ok());
-  const auto file = model::SafetensorsFile::Open(path + "/model.safetensors");
-  EXPECT_TRUE(file.ok()) << file.status();
-  for (const std::string& name : (*file)->names()) {
-    const auto* tensor = (*file)->Find(name);
-    folder.tensors[name] = {tensor->dtype,
-                            tensor->shape,
-                            {tensor->data.begin(), tensor->data.end()}};
-  }
-  folder.config = json::parse(*common::ReadFile(path + "/config.json"));
-  return folder;
+  return ReadTestFolder(path);
 }
 
-Folder ExportInt4() { return Export(ImportTestModel()); }
+TestFolder ExportInt4() { return Export(ImportTestModel()); }
 
-Folder ExportMixed() {
+TestFolder ExportMixed() {
   const std::string base = ImportTestModel();
   WriteTestFolded(FoldTestModelMixed(base), TestPath("folded.safetensors"));
   return Export(base, TestPath("folded.safetensors"));
@@ -118,9 +65,9 @@ absl::StatusOr<v1::ImportReport> Import(const std::string& folder) {
   return ImportHfFolder(folder, TestPath("again.gguf"), {});
 }
 
-void ExpectRefused(const Folder& folder, const std::string& reason,
+void ExpectRefused(const TestFolder& folder, const std::string& reason,
                    const std::string& message) {
-  const auto report = Import(folder.Write());
+  const auto report = Import(folder.Write(TestPath("ct")));
   ASSERT_FALSE(report.ok()) << message;
   EXPECT_EQ(common::ErrorReason(report.status()), reason) << report.status();
   EXPECT_THAT(std::string(report.status().message()), HasSubstr(message));
@@ -146,8 +93,8 @@ void ExpectSameMatrices() {
 }
 
 TEST(CtImportTest, AnInt4ExportComesBackBitForBit) {
-  const Folder folder = ExportInt4();
-  const auto report = Import(folder.Write());
+  const TestFolder folder = ExportInt4();
+  const auto report = Import(folder.Write(TestPath("ct")));
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_EQ(report->tensors_on_grid(), 7);
   EXPECT_EQ(report->groups(), (64 * 64 * 2 + 32 * 64 * 2 + 96 * 64 * 3) / 32);
@@ -161,7 +108,7 @@ TEST(CtImportTest, AnInt4ExportComesBackBitForBit) {
       *common::ReadFile(TestPath("ct") + "/model.safetensors");
   const std::string config = *common::ReadFile(TestPath("ct") + "/config.json");
   std::filesystem::copy_file(TestPath("again.gguf"), TestPath("third.gguf"));
-  const Folder again = Export(TestPath("third.gguf"));
+  const TestFolder again = Export(TestPath("third.gguf"));
   for (const auto& [name, tensor] : folder.tensors) {
     if (name.find("norm") != std::string::npos) continue;  // w - 1 + 1
     EXPECT_EQ(again.tensors.at(name).bytes, tensor.bytes) << name;
@@ -170,7 +117,7 @@ TEST(CtImportTest, AnInt4ExportComesBackBitForBit) {
 }
 
 TEST(CtImportTest, AMixedExportComesBackBitForBit) {
-  const auto report = Import(ExportMixed().Write());
+  const auto report = Import(ExportMixed().Write(TestPath("ct")));
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_EQ(report->groups_kept(), report->groups());
   EXPECT_EQ(report->tensors_off_grid_size(), 0);
@@ -178,7 +125,7 @@ TEST(CtImportTest, AMixedExportComesBackBitForBit) {
 }
 
 TEST(CtImportTest, ScalesMayBeBf16) {
-  Folder folder = ExportInt4();
+  TestFolder folder = ExportInt4();
   for (auto& [name, tensor] : folder.tensors) {
     if (name.find("weight_scale") == std::string::npos) continue;
     std::vector<uint16_t> scales;
@@ -187,18 +134,18 @@ TEST(CtImportTest, ScalesMayBeBf16) {
     }
     tensor = MakeTensor("BF16", tensor.shape, scales);
   }
-  ASSERT_TRUE(Import(folder.Write()).ok());
+  ASSERT_TRUE(Import(folder.Write(TestPath("ct"))).ok());
   ExpectSameMatrices();
 }
 
 TEST(CtImportTest, MatricesThatCannotKeepAllAreNamed) {
-  Folder folder = ExportInt4();
-  Tensor& tensor = folder.tensors.at(absl::StrCat(kUp, ".weight_scale"));
+  TestFolder folder = ExportInt4();
+  TestTensor& tensor = folder.tensors.at(absl::StrCat(kUp, ".weight_scale"));
   std::vector<float> scales = ValuesOf<float>(tensor);
   scales[0] = 1025 * 0x1p-17f;
   scales[1] = 0x1p-20f;
   tensor = MakeTensor("F32", tensor.shape, scales);
-  const auto report = Import(folder.Write());
+  const auto report = Import(folder.Write(TestPath("ct")));
   ASSERT_TRUE(report.ok()) << report.status();
   ASSERT_EQ(report->tensors_off_grid_size(), 1);
   const v1::TensorOffGrid& off = report->tensors_off_grid(0);
@@ -213,7 +160,7 @@ TEST(CtImportTest, MatricesThatCannotKeepAllAreNamed) {
 
 // Packs the matrix of a float tensor's shape, all codes -8, scales 2^-8.
 void PackModule(const std::string& module, int64_t rows, int64_t cols,
-                Folder& folder) {
+                TestFolder& folder) {
   const std::vector<int8_t> codes(rows * cols, -8);
   folder.tensors[module + ".weight_packed"] =
       MakeTensor("I32", {rows, cols / 8}, *quant::PackCt(codes, rows, cols, 4));
@@ -224,7 +171,7 @@ void PackModule(const std::string& module, int64_t rows, int64_t cols,
 }
 
 TEST(CtImportTest, APackedEmbeddingAndFloatLinearsAreTaken) {
-  Folder folder = ExportInt4();
+  TestFolder folder = ExportInt4();
   folder.tensors.erase(kEmbedding);
   PackModule("model.embed_tokens", 300, 64, folder);
   folder.group()["targets"] = {"Linear", "Embedding"};
@@ -235,7 +182,7 @@ TEST(CtImportTest, APackedEmbeddingAndFloatLinearsAreTaken) {
   folder.tensors[absl::StrCat(kUp, ".weight")] =
       MakeTensor("F32", {96, 64}, std::vector<float>(96 * 64, 0.25f));
   folder.config["quantization_config"]["ignore"] = {"lm_head", kUp};
-  const auto report = Import(folder.Write());
+  const auto report = Import(folder.Write(TestPath("ct")));
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_EQ(report->groups_kept(), report->groups());
   const auto grid = GridModel::Open(TestPath("again.gguf"), "");
@@ -244,44 +191,76 @@ TEST(CtImportTest, APackedEmbeddingAndFloatLinearsAreTaken) {
   EXPECT_EQ((*grid)->Embedding()->grid, &quant::kInt4G32);
 }
 
-TEST(CtImportTest, AHeadOfItsOwnMustBeTheEmbedding) {
-  Folder folder = ExportInt4();
+TEST(CtImportTest, AHeadThatIsTheEmbeddingIsTied) {
+  TestFolder folder = ExportInt4();
   folder.config["tie_word_embeddings"] = false;
   ExpectRefused(folder, "CORRUPT_FILE", "'lm_head.weight' is missing");
-  folder.tensors["lm_head.weight"] = folder.tensors.at(kEmbedding);
-  folder.tensors["lm_head.weight"].bytes.back() ^= 1;
-  ExpectRefused(folder, "UNSUPPORTED_TENSOR", "is not the embedding");
-  folder.tensors["lm_head.weight"] =
-      MakeTensor("BF16", {300, 64}, std::vector<uint16_t>(300 * 64));
-  ExpectRefused(folder, "UNSUPPORTED_TENSOR", "is not the embedding");
-  folder.tensors["lm_head.weight"] = folder.tensors.at(kEmbedding);
-  const auto report = Import(folder.Write());
+  const TestTensor embedding = folder.tensors.at(kEmbedding);
+  folder.tensors["lm_head.weight"] = embedding;
+  const auto report = Import(folder.Write(TestPath("ct")));
   ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->tensors_on_grid(), 7);
   ExpectSameMatrices();
   ASSERT_EQ(unlink(TestPath("again.gguf").c_str()), 0);
-  PackModule("lm_head", 300, 64, folder);
+  folder.tensors["lm_head.weight"].shape = {64, 300};
+  ExpectRefused(folder, "CORRUPT_FILE", "'lm_head.weight': expected shape");
+  folder.tensors["lm_head.weight"] =
+      MakeTensor("I8", {300, 64}, std::vector<int8_t>(300 * 64));
+  ExpectRefused(folder, "UNSUPPORTED_TENSOR", "'lm_head.weight' is I8");
   folder.tensors.erase("lm_head.weight");
-  ExpectRefused(folder, "UNSUPPORTED_TENSOR", "is not the embedding");
+  PackModule("lm_head", 300, 64, folder);
+  ExpectRefused(folder, "CORRUPT_FILE", "does not say how lm_head is packed");
+}
+
+// In, out as compressed-tensors and in again.
+TEST(CtImportTest, AnotherHeadIsKept) {
+  TestFolder folder = ExportInt4();
+  folder.config["tie_word_embeddings"] = false;
+  std::vector<float> head = ValuesOf<float>(folder.tensors.at(kEmbedding));
+  std::reverse(head.begin(), head.end());
+  folder.tensors["lm_head.weight"] = MakeTensor("F32", {300, 64}, head);
+  auto report = Import(folder.Write(TestPath("ct")));
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->tensors_on_grid(), 8);
+  std::filesystem::rename(TestPath("again.gguf"), TestPath("first.gguf"));
+  const TestFolder exported = Export(TestPath("first.gguf"));
+  EXPECT_EQ(exported.config["tie_word_embeddings"], false);
+  EXPECT_EQ(exported.config["quantization_config"]["ignore"],
+            json({"lm_head"}));
+  // int8_g32 rounds by half a step of a 127th of the largest weight of a group.
+  const auto again = ValuesOf<float>(exported.tensors.at("lm_head.weight"));
+  for (size_t g = 0; g < head.size(); g += 32) {
+    float amax = 0;
+    for (size_t i = g; i < g + 32; ++i) {
+      amax = std::max(amax, std::abs(head[i]));
+    }
+    for (size_t i = g; i < g + 32; ++i) {
+      EXPECT_NEAR(again[i], head[i], amax / 127 * 0.51f) << i;
+    }
+  }
+  report = Import(exported.Write(TestPath("ct")));
+  ASSERT_TRUE(report.ok()) << report.status();
+  ExpectSameMatrices();
 }
 
 TEST(CtImportTest, DamagedModulesAreRefusedByName) {
-  const Folder good = ExportInt4();
+  const TestFolder good = ExportInt4();
   const std::string packed = absl::StrCat(kUp, ".weight_packed");
   const std::string scale = absl::StrCat(kUp, ".weight_scale");
   const std::string shape = absl::StrCat(kUp, ".weight_shape");
   for (const std::string& name : {packed, scale, shape}) {
-    Folder folder = good;
+    TestFolder folder = good;
     folder.tensors.erase(name);
     ExpectRefused(folder, "CORRUPT_FILE", "'" + name + "' is missing");
     folder = good;
     folder.tensors[name] = MakeTensor("I8", {1}, std::vector<int8_t>(1));
     ExpectRefused(folder, "CORRUPT_FILE", "'" + name + "'");
     folder = good;
-    Tensor& tensor = folder.tensors[name];
+    TestTensor& tensor = folder.tensors[name];
     tensor.dtype = tensor.dtype == "I64" ? "F64" : "U32";
     ExpectRefused(folder, "CORRUPT_FILE", "'" + name + "' is ");
   }
-  Folder folder = good;
+  TestFolder folder = good;
   folder.tensors[packed].shape = {8, 96};
   ExpectRefused(folder, "CORRUPT_FILE", "expected shape [96, 8]");
   folder = good;
@@ -308,8 +287,8 @@ TEST(CtImportTest, DamagedModulesAreRefusedByName) {
 }
 
 TEST(CtImportTest, ConfigsThatDoNotFitTheTensorsAreRefused) {
-  const Folder good = ExportInt4();
-  Folder folder = good;
+  const TestFolder good = ExportInt4();
+  TestFolder folder = good;
   folder.group()["weights"]["num_bits"] = 8;
   ExpectRefused(folder, "CORRUPT_FILE", "expected shape [64, 16]");
   folder = good;
@@ -331,8 +310,8 @@ TEST(CtImportTest, ConfigsThatDoNotFitTheTensorsAreRefused) {
 }
 
 TEST(CtImportTest, OtherFormsAreRefusedByName) {
-  const Folder good = ExportInt4();
-  Folder folder = good;
+  const TestFolder good = ExportInt4();
+  TestFolder folder = good;
   folder.group()["weights"]["symmetric"] = false;
   ExpectRefused(folder, "UNSUPPORTED_QUANTIZATION", "symmetric");
   folder = good;
@@ -354,7 +333,7 @@ TEST(CtImportTest, OtherFormsAreRefusedByName) {
 }
 
 TEST(CtImportTest, TruncatedFilesAreRefused) {
-  const std::string path = ExportInt4().Write();
+  const std::string path = ExportInt4().Write(TestPath("ct"));
   const std::string weights = path + "/model.safetensors";
   const std::string bytes = *common::ReadFile(weights);
   for (const size_t size : {size_t{0}, size_t{8}, size_t{500}, bytes.size() / 2,
@@ -374,7 +353,7 @@ TEST(CtImportTest, TruncatedFilesAreRefused) {
 // Some bytes of the configuration, or of the header and the data of the
 // weights, are others (fixed seed). Meant to be run with --config=asan too.
 TEST(CtImportTest, DamagedFoldersNeverCrash) {
-  const std::string path = ExportMixed().Write();
+  const std::string path = ExportMixed().Write(TestPath("ct"));
   std::mt19937 random(11);
   int refused = 0;
   for (int copy = 0; copy < 30; ++copy) {

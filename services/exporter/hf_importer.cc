@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "services/common/error_info.h"
+#include "services/common/log.h"
 #include "services/exporter/base_builder.h"
 #include "services/exporter/hf_matrices.h"
 #include "services/model/gguf_reader.h"
@@ -87,7 +88,7 @@ absl::Status AddTensors(const HfCheckpoint& checkpoint,
   const auto norms = model::GemmaNorms(config);
   const auto tables = model::GemmaTables(config);
   for (const model::TableSpec& spec : tables) {
-    RETURN_IF_ERROR(AddHfTable(checkpoint, spec, builder));
+    RETURN_IF_ERROR(AddHfTable(checkpoint, spec, options.threads, builder));
   }
   for (const model::NormSpec& spec : norms) {
     ASSIGN_OR_RETURN(const std::vector<float> values,
@@ -113,7 +114,6 @@ absl::StatusOr<v1::ImportReport> ImportHfFolder(const std::string& source,
   metadata.merge(std::move(tokenizer.metadata));
   BaseBuilder builder;
   for (const auto& [key, value] : metadata) builder.writer().Set(key, value);
-  // Packed matrices are taken over at once, the rest when the file is written.
   const auto total =
       static_cast<int64_t>(model::GemmaTables(checkpoint->config()).size() +
                            model::GemmaLinears(checkpoint->config()).size());
@@ -123,9 +123,17 @@ absl::StatusOr<v1::ImportReport> ImportHfFolder(const std::string& source,
                             : absl::OkStatus();
   });
   RETURN_IF_ERROR(AddTensors(*checkpoint, options, builder));
-  return builder.Finish(out,
-                        model::ArchitectureName(checkpoint->config().family),
-                        tokenizer.sha256);
+  ASSIGN_OR_RETURN(
+      v1::ImportReport report,
+      builder.Finish(out, model::ArchitectureName(checkpoint->config().family),
+                     tokenizer.sha256));
+  report.set_static_scales_unused(checkpoint->static_scales());
+  if (checkpoint->static_scales() > 0) {
+    common::LogWarning(
+        "static_scales_not_used",
+        {{"folder", source}, {"scales", checkpoint->static_scales()}});
+  }
+  return report;
 }
 
 }  // namespace onegrid::exporter

@@ -1,6 +1,6 @@
 // Puts a Hugging Face model folder on the grid: safetensors, floats or packed
-// by compressed-tensors, become the canonical on-grid GGUF (see importer.h for
-// what is written).
+// (see model::HfCheckpoint), become the canonical on-grid GGUF (see importer.h
+// for what is written).
 #ifndef SERVICES_EXPORTER_HF_IMPORTER_H_
 #define SERVICES_EXPORTER_HF_IMPORTER_H_
 
@@ -19,8 +19,9 @@ namespace onegrid::exporter {
 // rounded from; the report counts groups_on_grid, groups_snapped and
 // groups_fallback, and a warning is logged if there are fallbacks. Packed ones
 // keep codes and scales, in blocks of their own grid; matrices that cannot are
-// named in tensors_off_grid and in the log (EncodeCt says what becomes of
-// them).
+// named in tensors_off_grid and in the log (EncodePacked says what becomes of
+// them). Activations, keys and values are quantized as they come: scales that
+// the folder has for them are counted in static_scales_unused and in the log.
 // The tokenizer is the folder's (model::ReadHfVocabulary says which file), or,
 // with options.tokenizer_from, that of a GGUF file with as many tokens as the
 // embedding has rows.

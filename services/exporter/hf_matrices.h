@@ -14,7 +14,9 @@
 namespace onegrid::exporter {
 
 // A linear layer: floats by EncodeFloats with up to `threads` threads, packed
-// codes by EncodeCt, which see for what is kept and for the errors.
+// codes by EncodePacked, which see for what is kept and for the errors. Floats
+// of no layer (the head, for one) that lie on a grid or a lattice go there as a
+// table's do.
 absl::Status AddHfLinear(const model::HfCheckpoint& checkpoint,
                          const model::LinearSpec& spec, int threads,
                          BaseBuilder& builder);
@@ -22,10 +24,14 @@ absl::Status AddHfLinear(const model::HfCheckpoint& checkpoint,
 // A table that is looked up by token. Packed codes go into the blocks of their
 // grid, with every scale that f16 holds. Floats that all lie on one grid, as a
 // compressed-tensors export has them, go back into its blocks
-// (quant::FindExactGrid); others become Q8_0 by ggml's rule. Errors: those of
-// EncodeCt and BaseBuilder::AddTable.
+// (quant::FindExactGrid); floats that all lie on 4-bit lattices, as
+// quantization-aware training leaves them, get the lattices' codes back in
+// Q4_0; others become Q8_0 by ggml's rule. Floats are read twice. Errors: those
+// of EncodePacked and BaseBuilder::AddTable; ABORTED (FILE_CHANGED): the second
+// time they were on the grid no more.
 absl::Status AddHfTable(const model::HfCheckpoint& checkpoint,
-                        const model::TableSpec& spec, BaseBuilder& builder);
+                        const model::TableSpec& spec, int threads,
+                        BaseBuilder& builder);
 
 }  // namespace onegrid::exporter
 

@@ -28,7 +28,7 @@ struct FloatCheckpoint {
 
 // Decodes a GGUF of any tensor types that kernels/quant reads, an on-grid file
 // included. InvalidArgument (UNSUPPORTED_TENSOR; tensor): one is missing or has
-// another shape. Otherwise the errors of model::ConfigFromGguf and
+// another shape. Otherwise the errors of TrainedConfig and
 // model::DequantizeTensor.
 absl::StatusOr<FloatCheckpoint> LoadFloatCheckpoint(
     const model::GgufFile& file);

@@ -57,9 +57,23 @@ absl::StatusOr<quant::GridMatrix> LoadMatrix(const GgufFile& file,
 
 }  // namespace
 
+absl::StatusOr<model::GemmaConfig> TrainedConfig(const GgufFile& file) {
+  ASSIGN_OR_RETURN(const model::GemmaConfig config,
+                   model::ConfigFromGguf(file));
+  if (config.tied_head) return config;
+  return common::MakeError(
+      absl::StatusCode::kUnimplemented, "UNSUPPORTED_ARCHITECTURE",
+      absl::StrCat(file.path(), ": ", model::kGgufHead,
+                   ": a head of its own is served and exported, but not "
+                   "tuned; expected none"),
+      {{"path", file.path()},
+       {"found", model::kGgufHead},
+       {"supported", "a head that is the embedding"}});
+}
+
 absl::StatusOr<GridCheckpoint> LoadGridCheckpoint(const GgufFile& file) {
   GridCheckpoint checkpoint;
-  ASSIGN_OR_RETURN(checkpoint.config, model::ConfigFromGguf(file));
+  ASSIGN_OR_RETURN(checkpoint.config, TrainedConfig(file));
   checkpoint.specs = model::GemmaLinears(checkpoint.config);
   for (const model::LinearSpec& spec : checkpoint.specs) {
     ASSIGN_OR_RETURN(quant::GridMatrix matrix,

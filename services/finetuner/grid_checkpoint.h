@@ -30,12 +30,15 @@ struct GridCheckpoint {
   std::vector<std::vector<float>> norms;
 };
 
+// ConfigFromGguf of a model that can be trained. Unimplemented
+// (UNSUPPORTED_ARCHITECTURE): one with a head of its own.
+absl::StatusOr<model::GemmaConfig> TrainedConfig(const model::GgufFile& file);
+
 // Reads a grid GGUF: linears and embedding Q4_0, Q2_0 or Q8_0, each on the grid
 // of its type; norms F32.
 // InvalidArgument: NOT_ON_GRID (tensor, expected, found) if a tensor is missing
 // or has another type, CORRUPT_FILE (tensor) if it has a code that its grid has
-// not or a scale that is not finite. Otherwise the errors of
-// model::ConfigFromGguf.
+// not or a scale that is not finite. Otherwise the errors of TrainedConfig.
 absl::StatusOr<GridCheckpoint> LoadGridCheckpoint(const model::GgufFile& file);
 
 // Linears of a layer that read the same input, computed as one product.

@@ -134,9 +134,9 @@ std::string BenchCaseName(const BenchCase& bench) {
 
 BenchCost CostOf(const BenchCase& bench, const Engine& engine,
                  const GemmaWeights& weights) {
-  const double head = static_cast<double>(weights.embedding.bytes());
+  const double head = static_cast<double>(weights.head().bytes());
   const double body = static_cast<double>(weights.body_bytes());
-  const double head_ops = 2 * static_cast<double>(weights.embedding.elements());
+  const double head_ops = 2 * static_cast<double>(weights.head().elements());
   const bool prompt = bench.kind == Kind::kPrompt;
   const int step = prompt ? engine.options().max_step_tokens : 1;
   // Of one sequence, all its tokens; the sequences of a generation share the

@@ -354,7 +354,7 @@ absl::Span<float> Engine::Logits(int first, int count) {
   const model::GemmaConfig& c = config();
   input_.Set(outputs_.data() + int64_t{first} * c.hidden, count, c.hidden,
              kHeadBits);
-  input_.Multiply(weights_.embedding, logits_.data());
+  input_.Multiply(weights_.head(), logits_.data());
   if (c.logit_softcap > 0) {
     cpu::SoftCap(logits_.data(), static_cast<float>(c.logit_softcap),
                  int64_t{count} * c.vocab_size, logits_.data(), pool_,

@@ -131,7 +131,8 @@ class Oracle {
     prefix_ = "";
     x = Norm(x, "output_norm", t);
     const std::vector<float> logits =
-        reference::MatMul(x, embedding, t, c_.vocab_size, c_.hidden);
+        reference::MatMul(x, c_.tied_head ? embedding : Get("output"), t,
+                          c_.vocab_size, c_.hidden);
     Rows rows;
     for (int64_t i = 0; i < t; ++i) {
       rows.emplace_back(logits.begin() + i * c_.vocab_size,
@@ -221,7 +222,10 @@ TinyModelOptions Bf16TinyModel() {
 }
 
 TEST_F(EngineTest, FloatModeOfEveryTypeEqualsTheNaiveForward) {
-  for (const TinyModelOptions& tiny : {MixedTinyModel(), Bf16TinyModel()}) {
+  TinyModelOptions own_head;
+  own_head.own_head = true;
+  for (const TinyModelOptions& tiny :
+       {MixedTinyModel(), Bf16TinyModel(), own_head}) {
     const std::string path = testing::TempDir() + "/tiny_engine_types.gguf";
     ASSERT_TRUE(WriteTinyModel(path, tiny).ok());
     const auto file = model::GgufFile::Open(path);

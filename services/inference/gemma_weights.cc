@@ -89,19 +89,6 @@ absl::StatusOr<std::vector<cpu::PackedLinear>> LoadExperts(
   return matrices;
 }
 
-absl::StatusOr<cpu::PackedLinear> LoadEmbedding(const GgufFile& file,
-                                                kernels::ThreadPool& pool) {
-  if (file.Find("output.weight") != nullptr) {
-    return common::MakeError(
-        absl::StatusCode::kUnimplemented, "UNSUPPORTED_TENSOR_TYPE",
-        absl::StrCat(file.path(),
-                     ": output.weight is there, but Gemma's head is its "
-                     "token embedding"),
-        {{"tensor", "output.weight"}});
-  }
-  return LoadMatrix(file, model::kGgufEmbedding, pool);
-}
-
 absl::StatusOr<std::vector<float>> LoadNorm(const GgufFile& file,
                                             const std::string& name) {
   ASSIGN_OR_RETURN(const GgufFile::Tensor* tensor, Find(file, name));
@@ -274,7 +261,8 @@ double ExpertShare(const model::GemmaConfig& config) {
 }  // namespace
 
 int64_t GemmaWeights::bytes() const {
-  return embedding.bytes() + SumOfBody(*this, 1, BytesOf);
+  return embedding.bytes() + (own_head ? own_head->bytes() : 0) +
+         SumOfBody(*this, 1, BytesOf);
 }
 
 int64_t GemmaWeights::body_bytes() const {
@@ -287,11 +275,15 @@ int64_t GemmaWeights::body_elements() const {
       [](const cpu::PackedLinear& linear) { return linear.elements(); });
 }
 
-absl::StatusOr<GemmaWeights> LoadGemmaWeights(const GgufFile& file,
-                                              kernels::ThreadPool& pool) {
+namespace {
+
+// All but a head of its own.
+absl::StatusOr<GemmaWeights> LoadWithoutHead(const GgufFile& file,
+                                             kernels::ThreadPool& pool) {
   ASSIGN_OR_RETURN(const model::GemmaConfig config,
                    model::ConfigFromGguf(file));
-  ASSIGN_OR_RETURN(auto embedding, LoadEmbedding(file, pool));
+  ASSIGN_OR_RETURN(auto embedding,
+                   LoadMatrix(file, model::kGgufEmbedding, pool));
   std::vector<LayerWeights> layers;
   for (int64_t i = 0; i < config.layer_count(); ++i) {
     ASSIGN_OR_RETURN(LayerWeights layer,
@@ -302,15 +294,30 @@ absl::StatusOr<GemmaWeights> LoadGemmaWeights(const GgufFile& file,
   ASSIGN_OR_RETURN(auto per_layer, LoadPerLayerTable(file, config, pool));
   std::map<GgmlType, int> linear_types;
   for (const model::LinearSpec& spec : model::GemmaLinears(config)) {
+    if (spec.gguf_name == model::kGgufHead) continue;
     ++linear_types[file.Find(spec.gguf_name)->type];
   }
+  const GgmlType embedding_type = file.Find(model::kGgufEmbedding)->type;
   return GemmaWeights{config,
                       std::move(embedding),
+                      /*own_head=*/{},
                       std::move(layers),
                       std::move(output_norm),
                       std::move(per_layer),
                       std::move(linear_types),
-                      file.Find(model::kGgufEmbedding)->type};
+                      embedding_type,
+                      /*head_type=*/embedding_type};
+}
+
+}  // namespace
+
+absl::StatusOr<GemmaWeights> LoadGemmaWeights(const GgufFile& file,
+                                              kernels::ThreadPool& pool) {
+  ASSIGN_OR_RETURN(GemmaWeights weights, LoadWithoutHead(file, pool));
+  if (weights.config.tied_head) return weights;
+  ASSIGN_OR_RETURN(weights.own_head, LoadMatrix(file, model::kGgufHead, pool));
+  weights.head_type = file.Find(model::kGgufHead)->type;
+  return weights;
 }
 
 }  // namespace onegrid::inference

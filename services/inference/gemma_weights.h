@@ -71,13 +71,20 @@ struct PerLayerTable {
 // Immutable, so safe to share.
 struct GemmaWeights {
   model::GemmaConfig config;
-  cpu::PackedLinear embedding;  // [vocabulary, hidden], also the head
+  cpu::PackedLinear embedding;                // [vocabulary, hidden]
+  std::optional<cpu::PackedLinear> own_head;  // the same, if it is not tied
   std::vector<LayerWeights> layers;
   std::vector<float> output_norm;  // [hidden]
   std::optional<PerLayerTable> per_layer;
-  // What the file holds: the number of linears by type, the embedding's type.
+  // What the file holds: the number of linears but the head by type, the
+  // embedding's type and the head's.
   std::map<quant::GgmlType, int> linear_types;
   quant::GgmlType embedding_type;
+  quant::GgmlType head_type;
+
+  const cpu::PackedLinear& head() const {
+    return own_head ? *own_head : embedding;
+  }
 
   // Bytes of the packed matrices.
   int64_t bytes() const;
@@ -91,8 +98,8 @@ struct GemmaWeights {
 // weights if there is one.
 // Errors of model::ConfigFromGguf; Unimplemented (UNSUPPORTED_TENSOR_TYPE;
 // metadata tensor, found, expected): a linear or embedding that is not Q4_0,
-// Q2_0 or Q8_0, a norm that is not F32, or a separate output head; DataLoss
-// (CORRUPT_FILE): a norm weight or scale that is not finite.
+// Q2_0, Q8_0 or BF16, or a norm that is not F32; DataLoss (CORRUPT_FILE): a
+// norm weight or scale that is not finite.
 absl::StatusOr<GemmaWeights> LoadGemmaWeights(const model::GgufFile& file,
                                               kernels::ThreadPool& pool);
 

@@ -10,7 +10,7 @@
 //
 //   input of attn_q, attn_k, attn_v       FakeQuantizeInt16
 //   input of the head (output_norm's      FakeQuantizeInt16
-//     output; the head is the embedding)
+//     output)
 //   input of attn_output, ffn_gate,       FakeQuantizeInt8
 //     ffn_up, ffn_down; in Gemma 4 of
 //     inp_gate and proj, and of the

@@ -59,9 +59,14 @@ std::string WeightFormat(const GemmaWeights& weights) {
   for (const auto& [type, count] : weights.linear_types) {
     linears.push_back(absl::StrCat(count, " ", TypeAndGrid(type)));
   }
-  return absl::StrCat("linears: ", absl::StrJoin(linears, ", "),
-                      "; embedding and head: ",
-                      TypeAndGrid(weights.embedding_type), "; norms: F32");
+  const std::string tables =
+      weights.own_head
+          ? absl::StrCat("embedding: ", TypeAndGrid(weights.embedding_type),
+                         "; head: ", TypeAndGrid(weights.head_type))
+          : absl::StrCat("embedding and head: ",
+                         TypeAndGrid(weights.embedding_type));
+  return absl::StrCat("linears: ", absl::StrJoin(linears, ", "), "; ", tables,
+                      "; norms: F32");
 }
 
 // "int8 x int4", "f32 x dequantized int4", "f32 x bf16".
@@ -93,7 +98,7 @@ std::string KernelPath(const Numerics& numerics, const GemmaWeights& weights) {
         absl::StrCat(GridName(type), ": ", KernelName(numerics, type)));
   }
   paths.push_back(
-      absl::StrCat("head: ", KernelName(numerics, weights.embedding_type)));
+      absl::StrCat("head: ", KernelName(numerics, weights.head_type)));
   return absl::StrCat(
       "decode and prefill in groups of 32: ", absl::StrJoin(paths, ", "), "; ",
       kernels::IsaName(numerics.isa));

@@ -103,6 +103,15 @@ TEST(ServedModelTest, InfoSaysWhichKernelRunsWhichGrid) {
   EXPECT_EQ(info(bf16, "int8").kernel_path(),
             "decode and prefill in groups of 32: int4_g32: int8 x int4, bf16: "
             "f32 x bf16, head: int8 x int8; reference");
+  TinyModelOptions own_head;
+  own_head.own_head = true;
+  own_head.types["output.weight"] = quant::GgmlType::kQ4_0;
+  EXPECT_EQ(info(own_head, "int8").weight_format(),
+            "linears: 28 int4_g32 (Q4_0); embedding: int8_g32 (Q8_0); head: "
+            "int4_g32 (Q4_0); norms: F32");
+  EXPECT_EQ(info(own_head, "int8").kernel_path(),
+            "decode and prefill in groups of 32: int4_g32: int8 x int4, head: "
+            "int8 x int4; reference");
   EXPECT_EQ(info(MixedTinyModel(), "f32").kernel_path(),
             "decode and prefill in groups of 32: int4_g32: f32 x dequantized "
             "int4, int8_g32: f32 x dequantized int8, int2_g64: f32 x "

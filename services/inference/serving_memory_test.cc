@@ -26,10 +26,12 @@ TEST(ServingMemoryTest, EqualsWhatTheEngineHolds) {
   kernels::ThreadPool pool(1);
   TinyModelOptions bf16;
   bf16.types["blk.1.ffn_up.weight"] = quant::GgmlType::kBF16;
+  TinyModelOptions own_head;
+  own_head.own_head = true;
   const std::string path =
       std::string(std::getenv("TEST_TMPDIR")) + "/tiny.gguf";
   for (const TinyModelOptions& options :
-       {TinyModelOptions{}, MixedTinyModel(), bf16}) {
+       {TinyModelOptions{}, MixedTinyModel(), bf16, own_head}) {
     ASSERT_TRUE(WriteTinyModel(path, options).ok());
     const auto file = model::GgufFile::Open(path);
     ASSERT_TRUE(file.ok()) << file.status();

@@ -27,7 +27,9 @@ class Builder {
   explicit Builder(const TinyModelOptions& options)
       : options_(options),
         config_(TinyConfig(options.structure)),
-        random_(options.seed) {}
+        random_(options.seed) {
+    config_.tied_head = !options.own_head;
+  }
 
   absl::Status Matrix(const std::string& name, quant::GgmlType type,
                       int64_t rows, int64_t cols,
@@ -149,7 +151,7 @@ class Builder {
   }
 
   const TinyModelOptions options_;
-  const model::GemmaConfig config_;
+  model::GemmaConfig config_;
   std::mt19937_64 random_;
   model::GgufWriter writer_;
 };

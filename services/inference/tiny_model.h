@@ -39,6 +39,7 @@ struct TinyModelOptions {
   // not take. Else linears are Q4_0, tables and what is outside layers Q8_0.
   std::map<std::string, quant::GgmlType> types;
   std::vector<int32_t> suppressed_tokens = {};
+  bool own_head = false;  // not the embedding, Q8_0 unless `types` says
 };
 
 // Every type that the engine takes, in both kinds of layers: attn_q and

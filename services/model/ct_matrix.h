@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "services/model/ct_config.h"
+#include "services/model/packed_matrix.h"
 #include "services/model/safetensors_folder.h"
 
 namespace onegrid::model {
@@ -34,21 +35,14 @@ absl::Status CheckCtModule(const SafetensorsFolder& weights,
                            const CtModuleShape& module,
                            std::set<std::string>* known);
 
-// Codes and scales as they are stored: weight [r, i] is
-// codes[r * cols + i] * scales[(r * cols + i) / group].
-struct CtMatrix {
-  int64_t rows = 0;
-  int64_t cols = 0;
-  int bits = 0;               // codes are -2^(bits - 1) .. 2^(bits - 1) - 1
-  int64_t group = 0;          // divides cols; cols for one scale a row
-  std::vector<int8_t> codes;  // [rows, cols]
-  std::vector<float> scales;  // [rows, cols / group], finite
-};
+// The whole matrix of a module.
+PackedShape ShapeOf(const CtModuleShape& module);
 
-// A module that CheckCtModule has passed. InvalidArgument
+// Rows [begin, end) of a module that CheckCtModule has passed. InvalidArgument
 // (UNSUPPORTED_TENSOR): a scale that is not finite.
-absl::StatusOr<CtMatrix> ReadCtMatrix(const SafetensorsFolder& weights,
-                                      const CtModuleShape& module);
+absl::StatusOr<PackedMatrix> ReadCtRows(const SafetensorsFolder& weights,
+                                        const CtModuleShape& module,
+                                        int64_t begin, int64_t end);
 
 }  // namespace onegrid::model
 

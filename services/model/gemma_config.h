@@ -52,6 +52,8 @@ struct GemmaConfig {
   double attention_scale = 0;
   // Logits are cap * tanh(logit / cap); 0 = as they are.
   double logit_softcap = 0;
+  // The head is the token embedding.
+  bool tied_head = true;
   // Width of each layer's own input, looked up by token and projected from the
   // embedding; 0 = none.
   int64_t per_layer_width = 0;

@@ -7,10 +7,12 @@
 #include <cstdlib>
 #include <string>
 
+#include "kernels/quant/ggml_types.h"
 #include "nlohmann/json.hpp"
 #include "services/common/error_info.h"
 #include "services/model/gemma_limits.h"
 #include "services/model/gguf_test_file.h"
+#include "services/model/hf_model_config.h"
 #include "services/model/tensor_names.h"
 
 namespace onegrid::model {
@@ -132,6 +134,30 @@ TEST(Gemma3ConfigTest, MissingAndMisshapenTensorsAreNamed) {
   ExpectRefused(writer,
                 "tensor 'blk.0.ffn_gate.weight': expected dimensions 8 x 16, "
                 "found 8 x 12",
+                "CORRUPT_FILE");
+}
+
+TEST(Gemma3ConfigTest, OutputWeightIsAHeadOfItsOwn) {
+  const auto with_head = [](int64_t width) {
+    GgufWriter writer = TinyGemma3();
+    const int64_t tokens = kTinyFirstNormal + 256;
+    EXPECT_TRUE(
+        writer
+            .AddTensor(kGgufHead, quant::GgmlType::kF32, {width, tokens},
+                       std::vector<uint8_t>(width * tokens * sizeof(float)))
+            .ok());
+    return writer;
+  };
+  EXPECT_TRUE(ConfigOf(TinyGemma3())->tied_head);
+  const auto config = ConfigOf(with_head(8));
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_FALSE(config->tied_head);
+  EXPECT_EQ(GemmaLinears(*config).back().hf_name, "lm_head");
+  const auto json =
+      nlohmann::json::parse(*HfConfigJson(*config, "float32", ""));
+  EXPECT_EQ(json["tie_word_embeddings"], false);
+  EXPECT_FALSE(ConfigFromHfJson(json.dump(), "config.json")->tied_head);
+  ExpectRefused(with_head(4), "tensor 'output.weight': expected dimensions 8 x",
                 "CORRUPT_FILE");
 }
 

@@ -404,6 +404,7 @@ absl::StatusOr<GemmaConfig> GgufConfigReader::Read() {
     RETURN_IF_ERROR(ReadExperts());
   }
   RETURN_IF_ERROR(ReadTokenIds());
+  config_.tied_head = file_.Find(kGgufHead) == nullptr;
   RETURN_IF_ERROR(CheckTensors());
   return std::move(config_);
 }

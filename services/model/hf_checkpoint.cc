@@ -1,7 +1,9 @@
 #include "services/model/hf_checkpoint.h"
 
+#include <algorithm>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/types/span.h"
@@ -9,11 +11,12 @@
 #include "kernels/quant/ggml_types.h"
 #include "services/common/error_info.h"
 #include "services/model/ct_config.h"
-#include "services/model/hf_config_file.h"
+#include "services/model/gemma_quant_config.h"
 #include "services/model/hf_model_config.h"
 #include "services/model/mapped_file.h"
 #include "services/model/safetensors_folder.h"
 #include "services/model/tensor_names.h"
+#include "services/model/tensor_ops.h"
 
 namespace onegrid::model {
 namespace {
@@ -28,18 +31,24 @@ absl::Status TensorError(const std::string& path, const std::string& tensor,
                            {{"path", path}, {"tensor", tensor}});
 }
 
-constexpr char kHead[] = "lm_head";
-
-// What makes up a matrix in the files: floats, or packed codes.
-constexpr const char* kParts[] = {".weight", ".weight_packed", ".weight_scale",
-                                  ".weight_shape"};
-
 // The name of a tensor without ".weight".
 std::string ModuleOf(const std::string& weight) {
   return weight.substr(0, weight.size() - (sizeof(".weight") - 1));
 }
 
+bool IsTable(const std::string& module) {
+  return module == ModuleOf(kHfEmbedding) ||
+         module == ModuleOf(kHfPerLayerEmbedding);
+}
+
 }  // namespace
+
+bool HasHead(const SafetensorsFolder& weights) {
+  const std::string prefix = absl::StrCat(kHfHead, ".");
+  const auto first = weights.tensors().lower_bound(prefix);
+  return first != weights.tensors().end() &&
+         absl::StartsWith(first->first, prefix);
+}
 
 absl::StatusOr<std::unique_ptr<HfCheckpoint>> HfCheckpoint::Open(
     const std::string& folder) {
@@ -48,9 +57,10 @@ absl::StatusOr<std::unique_ptr<HfCheckpoint>> HfCheckpoint::Open(
   ASSIGN_OR_RETURN(const HfConfigFile file, ReadHfConfigFile(folder));
   ASSIGN_OR_RETURN(checkpoint->config_,
                    ConfigFromHfJson(file.model_json, file.path));
-  if (!file.quantization_json.empty()) {
-    RETURN_IF_ERROR(
-        checkpoint->AssignSchemes(file.quantization_json, file.path));
+  if (file.quant_method == kMobileMethod) {
+    RETURN_IF_ERROR(checkpoint->AssignMobileBits(file));
+  } else if (!file.quantization_json.empty()) {
+    RETURN_IF_ERROR(checkpoint->AssignSchemes(file));
   }
   ASSIGN_OR_RETURN(checkpoint->weights_, SafetensorsFolder::Open(folder));
   if (file.multimodal) {
@@ -60,30 +70,52 @@ absl::StatusOr<std::unique_ptr<HfCheckpoint>> HfCheckpoint::Open(
   return checkpoint;
 }
 
-absl::Status HfCheckpoint::AssignSchemes(const std::string& quantization,
-                                         const std::string& path) {
-  ASSIGN_OR_RETURN(const CtConfig config, CtConfig::Parse(quantization, path));
-  std::map<std::string, CtModuleShape> shapes;
-  std::vector<CtModule> modules = {{ModuleOf(kHfEmbedding), "Embedding"},
-                                   {kHead, "Linear"}};
-  for (const CtModule& module : modules) {
-    shapes[module.name] = {module.name, config_.vocab_size, config_.hidden, {}};
-  }
+std::vector<CtModuleShape> HfCheckpoint::Modules() const {
+  std::vector<CtModuleShape> modules = {
+      {kHfHead, config_.vocab_size, config_.hidden, {}}};
   for (const TableSpec& spec : GemmaTables(config_)) {
-    const std::string module = ModuleOf(spec.hf_name);
-    if (shapes.count(module) > 0) continue;
-    modules.push_back({module, "Embedding"});
-    shapes[module] = {module, spec.rows, spec.cols, {}};
+    modules.push_back({ModuleOf(spec.hf_name), spec.rows, spec.cols, {}});
   }
   for (const LinearSpec& spec : GemmaLinears(config_)) {
     if (spec.experts > 1) continue;
-    modules.push_back({spec.hf_name, "Linear"});
-    shapes[spec.hf_name] = {spec.hf_name, spec.out, spec.in, {}};
+    modules.push_back({spec.hf_name, spec.out, spec.in, {}});
+  }
+  return modules;
+}
+
+absl::Status HfCheckpoint::AssignSchemes(const HfConfigFile& file) {
+  ASSIGN_OR_RETURN(const CtConfig config,
+                   CtConfig::Parse(file.quantization_json, file.path));
+  std::map<std::string, CtModuleShape> shapes;
+  std::vector<CtModule> modules;
+  for (const CtModuleShape& module : Modules()) {
+    shapes[module.name] = module;
+    modules.push_back(
+        {module.name, IsTable(module.name) ? "Embedding" : "Linear"});
   }
   ASSIGN_OR_RETURN(const auto schemes, config.Assign(modules));
   for (const auto& [module, scheme] : schemes) {
-    packed_[module] = shapes[module];
-    packed_[module].scheme = scheme;
+    ct_[module] = shapes[module];
+    ct_[module].scheme = scheme;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status HfCheckpoint::AssignMobileBits(const HfConfigFile& file) {
+  ASSIGN_OR_RETURN(
+      const GemmaQuantConfig config,
+      GemmaQuantConfig::Parse(file.quantization_json, file.module_patterns,
+                              file.tied_head, file.path));
+  for (const CtModuleShape& module : Modules()) {
+    const bool table = IsTable(module.name);
+    // What the module is called in the model that the folder holds.
+    std::string name = module.name;
+    if (file.multimodal && absl::StartsWith(name, "model.")) {
+      name.insert(sizeof("model"), "language_model.");
+    }
+    const int bits = config.Bits(name, table);
+    if (bits == 0) continue;
+    mobile_[module.name] = {module.name, module.out, module.in, bits, table};
   }
   return absl::OkStatus();
 }
@@ -113,10 +145,13 @@ absl::Status HfCheckpoint::CheckTensor(
 
 absl::Status HfCheckpoint::CheckMatrix(const std::string& module, int64_t out,
                                        int64_t in,
-                                       std::set<std::string>& known) const {
-  const auto packed = packed_.find(module);
-  if (packed != packed_.end()) {
+                                       std::set<std::string>& known) {
+  if (const auto packed = ct_.find(module); packed != ct_.end()) {
     return CheckCtModule(*weights_, folder_, packed->second, &known);
+  }
+  if (const auto packed = mobile_.find(module); packed != mobile_.end()) {
+    return CheckGemmaModule(*weights_, folder_, packed->second, &known,
+                            &static_scales_);
   }
   const std::string name = absl::StrCat(module, ".weight");
   if (weights_->Find(absl::StrCat(name, "_packed")) != nullptr) {
@@ -129,34 +164,30 @@ absl::Status HfCheckpoint::CheckMatrix(const std::string& module, int64_t out,
   return CheckTensor(name, {out, in});
 }
 
-// A head in the files must have the embedding's bytes.
+// Finds out whether the head is the embedding, whose tensors are checked.
 absl::Status HfCheckpoint::CheckHead(bool tied_head,
-                                     std::set<std::string>& known) const {
-  const std::string embedding = ModuleOf(kHfEmbedding);
-  bool present = false;
-  for (const char* part : kParts) {
-    const std::string name = absl::StrCat(kHead, part);
-    const SafetensorsFile::Tensor* head = weights_->Find(name);
-    if (head == nullptr) continue;
-    present = true;
-    known.insert(name);
-    const SafetensorsFile::Tensor* same =
-        weights_->Find(absl::StrCat(embedding, part));
-    if (same != nullptr && same->dtype == head->dtype &&
-        same->shape == head->shape && same->data == head->data) {
-      continue;
-    }
-    return TensorError(weights_->tensors().at(name)->path(), name,
-                       "is not the embedding: a head of its own is not "
-                       "supported");
+                                     std::set<std::string>& known) {
+  if (!HasHead(*weights_)) {
+    if (tied_head) return absl::OkStatus();
+    return CorruptFile(
+        folder_, absl::StrCat("tensor '", kHfHead, ".weight' is missing; ",
+                              "config.json says that the head is not tied"));
   }
-  if (present || tied_head) return absl::OkStatus();
-  return CorruptFile(
-      folder_, absl::StrCat("tensor '", kHead, ".weight' is missing; ",
-                            "config.json says that the head is not tied"));
+  const int64_t rows = config_.vocab_size, cols = config_.hidden;
+  RETURN_IF_ERROR(CheckMatrix(kHfHead, rows, cols, known));
+  for (const auto [begin, end] : RowParts(rows, cols)) {
+    ASSIGN_OR_RETURN(const std::vector<float> head,
+                     ModuleRows(kHfHead, begin, end, cols));
+    ASSIGN_OR_RETURN(const std::vector<float> embedding,
+                     ModuleRows(ModuleOf(kHfEmbedding), begin, end, cols));
+    if (head == embedding) continue;
+    config_.tied_head = false;
+    break;
+  }
+  return absl::OkStatus();
 }
 
-absl::Status HfCheckpoint::CheckTensors(bool tied_head) const {
+absl::Status HfCheckpoint::CheckTensors(bool tied_head) {
   std::set<std::string> known;
   for (const TableSpec& spec : GemmaTables(config_)) {
     RETURN_IF_ERROR(
@@ -176,6 +207,7 @@ absl::Status HfCheckpoint::CheckTensors(bool tied_head) const {
     RETURN_IF_ERROR(CheckTensor(spec.hf_name, spec.HfShape()));
   }
   RETURN_IF_ERROR(CheckHead(tied_head, known));
+  if (!mobile_.empty()) TakeCacheScales(*weights_, &known, &static_scales_);
   for (const auto& [name, file] : weights_->tensors()) {
     if (known.count(name) == 0 && !IsUnusedKv(config_, name)) {
       return TensorError(file->path(), name,
@@ -185,8 +217,47 @@ absl::Status HfCheckpoint::CheckTensors(bool tied_head) const {
   return absl::OkStatus();
 }
 
-absl::StatusOr<CtMatrix> HfCheckpoint::Packed(const std::string& module) const {
-  return ReadCtMatrix(*weights_, packed_.at(module));
+PackedShape HfCheckpoint::PackedShapeOf(const std::string& module) const {
+  const auto packed = ct_.find(module);
+  return packed != ct_.end() ? ShapeOf(packed->second)
+                             : ShapeOf(*weights_, mobile_.at(module));
+}
+
+absl::StatusOr<const quant::Grid*> HfCheckpoint::PackedGrid(
+    const std::string& module) const {
+  const PackedShape shape = PackedShapeOf(module);
+  bool ternary = shape.bits == 2;
+  if (!ternary) return &GridOfPacked(shape, ternary);
+  for (const auto [begin, end] : RowParts(shape.rows, shape.cols)) {
+    ASSIGN_OR_RETURN(const PackedMatrix part, PackedRows(module, begin, end));
+    ternary =
+        std::find(part.codes.begin(), part.codes.end(), -2) == part.codes.end();
+    if (!ternary) break;
+  }
+  return &GridOfPacked(shape, ternary);
+}
+
+absl::StatusOr<PackedMatrix> HfCheckpoint::PackedRows(const std::string& module,
+                                                      int64_t begin,
+                                                      int64_t end) const {
+  const auto packed = ct_.find(module);
+  return packed != ct_.end()
+             ? ReadCtRows(*weights_, packed->second, begin, end)
+             : ReadGemmaRows(*weights_, mobile_.at(module), begin, end);
+}
+
+absl::StatusOr<std::vector<float>> HfCheckpoint::ModuleRows(
+    const std::string& module, int64_t begin, int64_t end, int64_t cols) const {
+  if (!IsPacked(module)) {
+    return Rows(absl::StrCat(module, ".weight"), begin, end, cols);
+  }
+  ASSIGN_OR_RETURN(const PackedMatrix matrix, PackedRows(module, begin, end));
+  std::vector<float> values(matrix.codes.size());
+  for (size_t i = 0; i < values.size(); ++i) {
+    values[i] = static_cast<float>(matrix.codes[i]) *
+                matrix.scales[i / static_cast<size_t>(matrix.group)];
+  }
+  return values;
 }
 
 absl::StatusOr<std::vector<float>> HfCheckpoint::Rows(const std::string& name,

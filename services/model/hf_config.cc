@@ -86,7 +86,7 @@ Json CommonConfig(const GemmaConfig& config, const std::string& dtype) {
           {"attention_bias", false},
           {"attention_dropout", 0.0},
           {"use_cache", true},
-          {"tie_word_embeddings", true},
+          {"tie_word_embeddings", config.tied_head},
           {"initializer_range", 0.02},
           {"bos_token_id", config.bos_token_id},
           {"eos_token_id", config.eos_token_id},

@@ -19,6 +19,8 @@ using nlohmann::json;
 constexpr int kDepthMax = 100;
 
 constexpr char kQuantization[] = "quantization_config";
+constexpr char kMethod[] = "quant_method";
+constexpr char kModules[] = "module_quant_configs";
 constexpr char kTied[] = "tie_word_embeddings";
 constexpr char kText[] = "text_config";
 constexpr char kArchitectures[] = "architectures";
@@ -65,10 +67,16 @@ absl::StatusOr<HfConfigFile> ReadHfConfigFile(const std::string& folder) {
   file.path = absl::StrCat(folder, "/config.json");
   ASSIGN_OR_RETURN(file.model_json, common::ReadFile(file.path));
   int depth_max = 0;
+  std::string keys[2];  // that the parser is in, from the root on
   json config = json::parse(
       file.model_json,
-      [&](int depth, json::parse_event_t, json&) {
+      [&](int depth, json::parse_event_t event, json& parsed) {
         depth_max = std::max(depth_max, depth);
+        if (event != json::parse_event_t::key) return true;
+        if (depth == 1 || depth == 2) keys[depth - 1] = parsed;
+        if (depth == 3 && keys[0] == kQuantization && keys[1] == kModules) {
+          file.module_patterns.push_back(parsed);
+        }
         return true;
       },
       /*allow_exceptions=*/false);
@@ -80,7 +88,14 @@ absl::StatusOr<HfConfigFile> ReadHfConfigFile(const std::string& folder) {
   if (!config.is_object()) return CorruptFile(file.path, "not a JSON object");
   const bool quantized =
       config.contains(kQuantization) && !config[kQuantization].is_null();
-  if (quantized) file.quantization_json = Text(config[kQuantization]);
+  if (quantized) {
+    const json& quantization = config[kQuantization];
+    file.quantization_json = Text(quantization);
+    if (quantization.is_object() && quantization.contains(kMethod) &&
+        quantization[kMethod].is_string()) {
+      file.quant_method = quantization[kMethod];
+    }
+  }
   config.erase(kQuantization);
   file.tied_head = TakeTied(config);
   if (config.contains(kText) && config[kText].is_object() &&

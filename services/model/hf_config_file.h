@@ -2,6 +2,7 @@
 #define SERVICES_MODEL_HF_CONFIG_FILE_H_
 
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 
@@ -19,6 +20,11 @@ struct HfConfigFile {
   bool multimodal = false;
   // The object quantization_config; empty if there is none.
   std::string quantization_json;
+  // Its quant_method; empty if it has none.
+  std::string quant_method;
+  // The keys of its module_quant_configs as they stand in the file, which
+  // quantization_json has in another order.
+  std::vector<std::string> module_patterns;
   // False if tie_word_embeddings is, of the model or of its text_config:
   // lm_head.weight is in the files then.
   bool tied_head = true;

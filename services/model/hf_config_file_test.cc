@@ -33,6 +33,19 @@ TEST(HfConfigFileTest, TakesOutHowTheWeightsAreStored) {
   EXPECT_THAT(file->path, HasSubstr("/config.json"));
 }
 
+TEST(HfConfigFileTest, KeepsTheOrderOfModulePatterns) {
+  const auto file = Read(R"({"z": {"module_quant_configs": {"x": 1}},
+      "quantization_config": {"quant_method": "gemma",
+          "other": {"y": {"w": 1}},
+          "module_quant_configs": {"b": {"num_bits": 2}, "a": {}, "b": {}}}})");
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ(file->quant_method, "gemma");
+  EXPECT_EQ(file->module_patterns, (std::vector<std::string>{"b", "a", "b"}));
+  EXPECT_EQ(
+      Read(R"({"quantization_config": {"quant_method": 5}})")->quant_method,
+      "");
+}
+
 TEST(HfConfigFileTest, OfAMultimodalModelTheTextModelIsTaken) {
   const auto file = Read(R"({
       "architectures": ["Gemma4ForConditionalGeneration"], "eos_token_id": 7,

@@ -118,14 +118,11 @@ absl::Status ConfigReader::CheckVariant(GemmaConfig& config) {
       return Unsupported(absl::StrCat(key, " is set, expected none"));
     }
   }
-  const std::pair<const char*, bool> expected[] = {
-      {"attention_bias", false}, {"tie_word_embeddings", true}};
-  for (const auto& [key, value] : expected) {
-    if (Has(json_, key) && json_[key] != value) {
-      return Unsupported(
-          absl::StrCat(key, ": expected ", value ? "true" : "false"));
-    }
+  if (Has(json_, "attention_bias") && json_["attention_bias"] != false) {
+    return Unsupported("attention_bias: expected false");
   }
+  config.tied_head =
+      !Has(json_, "tie_word_embeddings") || IsTrue("tie_word_embeddings");
   // "vision" lets image tokens see each other; text is causal.
   if (Has(json_, "use_bidirectional_attention") &&
       json_["use_bidirectional_attention"] != false &&

@@ -18,7 +18,7 @@ namespace onegrid::model {
 // global_head_dim and num_global_key_value_heads. `path` is for messages.
 // DataLoss (CORRUPT_FILE): not a JSON object, or a value that is missing, of
 // another type or out of range. Unimplemented (UNSUPPORTED_ARCHITECTURE):
-// another model, or a variant (biases, an untied head) that the trainer and the
+// another model, or a variant (biases) that the trainer and the
 // engine do not compute or a GGUF file does not hold.
 absl::StatusOr<GemmaConfig> ConfigFromHfJson(absl::string_view json,
                                              const std::string& path);

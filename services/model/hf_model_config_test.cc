@@ -105,7 +105,6 @@ TEST(HfModelConfigTest, OtherModelsAreUnsupported) {
       {"final_logit_softcapping", 30.0},
       {"quantization_config", json::object()},
       {"attention_bias", true},
-      {"tie_word_embeddings", false},
       {"hidden_activation", "silu"},
       {"query_pre_attn_scalar", 7},
       {"layer_types", {"full_attention", "sliding_attention"}},

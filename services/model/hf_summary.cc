@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
@@ -13,11 +14,13 @@
 #include "kernels/quant/grid_blocks.h"
 #include "nlohmann/json.hpp"
 #include "services/common/error_info.h"
+#include "services/model/hf_checkpoint.h"
 #include "services/model/hf_config_file.h"
 #include "services/model/hf_model_config.h"
 #include "services/model/hf_vocabulary.h"
 #include "services/model/mapped_file.h"
 #include "services/model/model_summary_builder.h"
+#include "services/model/packed_matrix.h"
 #include "services/model/safetensors_folder.h"
 #include "services/model/tensor_names.h"
 
@@ -78,13 +81,22 @@ absl::StatusOr<std::set<Packing>> DeclaredPackings(const json& quantization,
   return declared;
 }
 
+// "int4_g32", "int4_channel".
+std::string TypeName(int64_t bits, int64_t group) {
+  return group == 0 ? absl::StrCat("int", bits, "_channel")
+                    : absl::StrCat("int", bits, "_g", group);
+}
+
 class FolderReader {
  public:
+  // mobile: the folder, if its layout is Google's mobile one, else null.
   FolderReader(const std::string& folder, const SafetensorsFolder& weights,
-               const std::set<Packing>& declared, ModelSummaryBuilder& builder)
+               const std::set<Packing>& declared, const HfCheckpoint* mobile,
+               ModelSummaryBuilder& builder)
       : folder_(folder),
         weights_(weights),
         declared_(declared),
+        mobile_(mobile),
         builder_(builder) {}
 
   absl::Status Read(const GemmaConfig& config);
@@ -96,6 +108,8 @@ class FolderReader {
                          const std::vector<int64_t>& shape);
   absl::Status AddPacked(const std::string& module,
                          const std::string& gguf_name, int64_t out, int64_t in);
+  absl::Status AddMobile(const std::string& module,
+                         const std::string& gguf_name);
   absl::Status CheckShape(const std::string& name, const Tensor& tensor,
                           const std::vector<int64_t>& shape) const;
   absl::Status Corrupt(const std::string& name, const std::string& what) const {
@@ -111,6 +125,7 @@ class FolderReader {
   const std::string& folder_;
   const SafetensorsFolder& weights_;
   const std::set<Packing>& declared_;
+  const HfCheckpoint* mobile_;
   ModelSummaryBuilder& builder_;
   std::set<std::string> taken_;
 };
@@ -188,8 +203,13 @@ absl::Status FolderReader::AddPacked(const std::string& module,
   RETURN_IF_ERROR(
       quant::Dequantize(*scale_type, scale->data, absl::MakeSpan(scales)));
   const auto& [bits, group] = *packing;
-  std::string type = group == 0 ? absl::StrCat("int", bits, "_channel")
-                                : absl::StrCat("int", bits, "_g", group);
+  std::string type = TypeName(bits, group);
+  if (const int64_t inputs = group == 0 ? in : group;
+      (bits == 2 || bits == 4 || bits == 8) && inputs % quant::kGroup == 0) {
+    const PackedShape whole{out, in, static_cast<int>(bits), inputs};
+    builder_.SetServedType(
+        gguf_name, quant::BlockType(GridOfPacked(whole, /*ternary=*/true)));
+  }
   for (const quant::Grid* grid :
        {&quant::kInt4G32, &quant::kInt2G64, &quant::kInt8G32}) {
     if (quant::CodeBits(*grid) != bits || grid->group != group ||
@@ -197,16 +217,36 @@ absl::Status FolderReader::AddPacked(const std::string& module,
       continue;
     }
     type = grid->name;
-    builder_.SetServedType(gguf_name, quant::BlockType(*grid));
     builder_.AddScales(*grid, scales);
   }
   builder_.AddTensor(type, out * in, bytes);
   return absl::OkStatus();
 }
 
+absl::Status FolderReader::AddMobile(const std::string& module,
+                                     const std::string& gguf_name) {
+  int64_t bytes = 0;
+  const std::string prefix = absl::StrCat(module, ".");
+  for (auto it = weights_.tensors().lower_bound(prefix);
+       it != weights_.tensors().end() && absl::StartsWith(it->first, prefix);
+       ++it) {
+    bytes += static_cast<int64_t>(Take(it->first)->data.size());
+  }
+  ASSIGN_OR_RETURN(const quant::Grid* grid, mobile_->PackedGrid(module));
+  const PackedShape shape = mobile_->PackedShapeOf(module);
+  builder_.SetServedType(gguf_name, quant::BlockType(*grid));
+  builder_.AddTensor(
+      TypeName(shape.bits, shape.group == shape.cols ? 0 : shape.group),
+      shape.rows * shape.cols, bytes);
+  return absl::OkStatus();
+}
+
 absl::Status FolderReader::AddMatrix(const std::string& module,
                                      const std::string& gguf_name, int64_t out,
                                      int64_t in) {
+  if (mobile_ != nullptr && mobile_->IsPacked(module)) {
+    return AddMobile(module, gguf_name);
+  }
   if (weights_.Find(absl::StrCat(module, ".weight_packed")) != nullptr) {
     return AddPacked(module, gguf_name, out, in);
   }
@@ -229,6 +269,7 @@ absl::Status FolderReader::Read(const GemmaConfig& config) {
     if (spec.hf_name.empty()) continue;
     RETURN_IF_ERROR(AddFloats(spec.hf_name, spec.HfShape()));
   }
+  if (mobile_ != nullptr) return absl::OkStatus();  // It knows all of them.
   for (const auto& [name, file] : weights_.tensors()) {
     if (taken_.count(name) == 0) builder_.AddOtherTensor(name);
   }
@@ -242,19 +283,28 @@ absl::StatusOr<ModelSummary> SummaryOfFolder(const std::string& folder,
   ASSIGN_OR_RETURN(const HfConfigFile file, ReadHfConfigFile(folder));
   std::set<Packing> declared;
   const bool packed = !file.quantization_json.empty();
-  if (packed) {
+  const bool mobile = file.quant_method == kMobileMethod;
+  if (packed && !mobile) {
     ASSIGN_OR_RETURN(
         declared,
         DeclaredPackings(json::parse(file.quantization_json), file.path));
   }
-  ASSIGN_OR_RETURN(const GemmaConfig config,
+  ASSIGN_OR_RETURN(GemmaConfig config,
                    ConfigFromHfJson(file.model_json, file.path));
   ASSIGN_OR_RETURN(const auto weights, SafetensorsFolder::Open(folder));
   if (file.multimodal) RETURN_IF_ERROR(weights->KeepTextModel());
-  ModelSummaryBuilder builder(packed ? "compressed-tensors" : "safetensors",
+  std::unique_ptr<HfCheckpoint> checkpoint;
+  if (mobile || HasHead(*weights)) {
+    ASSIGN_OR_RETURN(checkpoint, HfCheckpoint::Open(folder));
+    config = checkpoint->config();
+  }
+  ModelSummaryBuilder builder(mobile   ? "mobile"
+                              : packed ? "compressed-tensors"
+                                       : "safetensors",
                               config);
-  RETURN_IF_ERROR(
-      FolderReader(folder, *weights, declared, builder).Read(config));
+  RETURN_IF_ERROR(FolderReader(folder, *weights, declared,
+                               mobile ? checkpoint.get() : nullptr, builder)
+                      .Read(config));
   // Last: a vocabulary is filled up to the rows of the embedding, which are
   // only now known to be in the files.
   const auto vocabulary = ReadHfVocabulary(folder, config.vocab_size);

@@ -28,7 +28,8 @@ struct GridSummary {
 
 // What a model's files hold.
 struct ModelSummary {
-  std::string format;  // "GGUF", "safetensors" or "compressed-tensors"
+  std::string
+      format;  // "GGUF", "safetensors", "compressed-tensors" or "mobile"
   GemmaConfig config;
   std::string size;  // "270M", "1B", ...; empty: none of the published ones
   int64_t tensors = 0;
@@ -49,21 +50,22 @@ struct ModelSummary {
   int64_t kv_bytes = 0;
   // In what form the weights are for that: "as they are" if every matrix lies
   // in blocks that the service takes, else "imported" (int4_g32, the embedding
-  // int8_g32) or, from compressed-tensors, "as GGUF of the same grids".
+  // int8_g32) or, of packed matrices, "as GGUF of the same grids".
   std::string served_form;
   std::string not_served;  // why the service cannot take it; empty: it can
 };
 
 // Reads a GGUF file (any shard) or, if `path` is a folder, a Hugging Face model
-// folder of Gemma 3 text with float weights or compressed-tensors
-// "pack-quantized" ones. Reads all scales, so each matrix on a grid once.
-// context_tokens: bounded by the model's own context.
-// Errors: those of GgufFile::Open, ConfigFromGguf, ConfigFromHfJson,
-// SafetensorsFolder::Open, VocabularyFromGguf and ReadHfVocabulary (but files
-// without a tokenizer are no error); DataLoss (CORRUPT_FILE): a scale that is
-// not finite, or packed tensors that contradict each other or config.json;
-// InvalidArgument (UNSUPPORTED_TENSOR): a matrix in another form; Unimplemented
-// (UNSUPPORTED_QUANTIZATION): another quant_method, or zero points.
+// folder of a Gemma text model with float weights, compressed-tensors
+// "pack-quantized" ones, or in Google's mobile layout (quant_method "gemma").
+// Reads all scales, so each matrix on a grid once. context_tokens: bounded by
+// the model's own context. Errors: those of GgufFile::Open, ConfigFromGguf,
+// ConfigFromHfJson, SafetensorsFolder::Open, VocabularyFromGguf and
+// ReadHfVocabulary (but files without a tokenizer are no error); DataLoss
+// (CORRUPT_FILE): a scale that is not finite, or packed tensors that contradict
+// each other or config.json; InvalidArgument (UNSUPPORTED_TENSOR): a matrix in
+// another form; Unimplemented (UNSUPPORTED_QUANTIZATION): another quant_method,
+// or zero points.
 absl::StatusOr<ModelSummary> SummarizeModel(const std::string& path,
                                             int64_t context_tokens);
 

@@ -122,7 +122,7 @@ absl::StatusOr<QuantPlan> ReadPlan(const YAML::Node& root) {
 // more for them.
 bool IsOutsideLayers(absl::string_view name) {
   return name == kGgufEmbedding || name == kGgufPerLayerEmbedding ||
-         name == kGgufPerLayerProjection;
+         name == kGgufPerLayerProjection || name == kGgufHead;
 }
 
 bool IsLinear(absl::string_view name) {

@@ -27,8 +27,9 @@ struct QuantRule {
 // Which grid each matrix of a model is put on: the linears by the first rule
 // that matches, else the default grid. The matrices of no layer are matched by
 // their full names only and without such a rule int8_g32: the token embedding,
-// "token_embd.weight", which is the output head too; in Gemma 4 the table of
-// each layer's own input, "per_layer_token_embd.weight", and its projection,
+// "token_embd.weight", which is the output head too unless that is a matrix of
+// its own, "output.weight"; in Gemma 4 the table of each layer's own input,
+// "per_layer_token_embd.weight", and its projection,
 // "per_layer_model_proj.weight".
 //
 // As text it is a small YAML file:

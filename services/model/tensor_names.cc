@@ -149,6 +149,10 @@ std::vector<LinearSpec> GemmaLinears(const GemmaConfig& config) {
                        "per_layer_model_projection", -1,
                        config.layer_count() * width, hidden});
   }
+  if (!config.tied_head) {
+    linears.push_back(
+        {kGgufHead, kHfHead, kHfHead, -1, config.vocab_size, hidden});
+  }
   return linears;
 }
 

@@ -9,10 +9,13 @@
 
 namespace onegrid::model {
 
-// The token embedding, which is also the output head (tied).
+// The token embedding, which is also the output head if that is tied.
 // GGUF dims {hidden, vocab}, Hugging Face [vocab, hidden].
 inline constexpr char kGgufEmbedding[] = "token_embd.weight";
 inline constexpr char kHfEmbedding[] = "model.embed_tokens.weight";
+// A head of its own. GGUF dims {hidden, vocab}, Hugging Face [vocab, hidden].
+inline constexpr char kGgufHead[] = "output.weight";
+inline constexpr char kHfHead[] = "lm_head";
 // Gemma 4's table of each layer's own input, [vocab, layers * width].
 inline constexpr char kGgufPerLayerEmbedding[] = "per_layer_token_embd.weight";
 inline constexpr char kHfPerLayerEmbedding[] =
@@ -70,7 +73,8 @@ std::vector<TableSpec> GemmaTables(const GemmaConfig& config);
 // The linears by layer, in each in the order q, k, v, o, gate, up, down, of
 // which k and v are only where a layer has its own; then the gate and the
 // projection of the layer's own input; then the experts' gate and up, down.
-// After all layers the projection that gives those inputs.
+// After all layers the projection that gives those inputs, and the head, if it
+// is not tied.
 std::vector<LinearSpec> GemmaLinears(const GemmaConfig& config);
 
 // The norms by layer, then those of no layer, the final one last.

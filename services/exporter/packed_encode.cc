@@ -1,4 +1,4 @@
-#include "services/exporter/ct_encode.h"
+#include "services/exporter/packed_encode.h"
 
 #include <algorithm>
 #include <cmath>
@@ -24,15 +24,6 @@ absl::Status Unsupported(absl::string_view name, absl::string_view what) {
                            {{"tensor", std::string(name)}});
 }
 
-const Grid& GridFor(const model::CtMatrix& matrix) {
-  if (matrix.bits == 8) return quant::kInt8G32;
-  if (matrix.bits == 4) return quant::kInt4G32;
-  const bool ternary = std::find(matrix.codes.begin(), matrix.codes.end(),
-                                 -2) == matrix.codes.end();
-  return ternary && matrix.group % quant::kInt2G64.group == 0 ? quant::kInt2G64
-                                                              : quant::kInt4G32;
-}
-
 bool IsF16(float x) { return kernels::F16ToFloat(kernels::FloatToF16(x)) == x; }
 
 // One group of the grid, on the way from the file.
@@ -56,7 +47,7 @@ class Group {
     const float size = std::fabs(scale_);
     if (GridHasCodes(sign)) {
       if (Keeps(size)) return Put(sign, size, codes, scale, counts);
-      const float snapped = quant::SnapScale(size);
+      const float snapped = Snap(size);
       // Rounding to 8 bits moves a scale by 2^-8 at most; the ends of the
       // range by more.
       if (std::fabs(snapped - size) <= 0x1p-8f * size) {
@@ -71,6 +62,13 @@ class Group {
   bool Keeps(float scale) const {
     return rule_ == ScaleRule::kF16 ? scale > 0 && IsF16(scale)
                                     : quant::IsDualExact(scale);
+  }
+
+  // The nearest scale that may be kept, if one is near.
+  float Snap(float scale) const {
+    return rule_ == ScaleRule::kF16
+               ? kernels::F16ToFloat(kernels::FloatToF16(scale))
+               : quant::SnapScale(scale);
   }
 
   bool GridHasCodes(int sign) const {
@@ -129,10 +127,9 @@ void Measure(absl::Span<const int8_t> codes, float source_scale, size_t begin,
 
 }  // namespace
 
-absl::StatusOr<GridEncoding> EncodeCt(absl::string_view name,
-                                      const model::CtMatrix& matrix,
-                                      ScaleRule rule) {
-  const Grid& grid = GridFor(matrix);
+absl::StatusOr<GridEncoding> EncodePacked(absl::string_view name,
+                                          const model::PackedMatrix& matrix,
+                                          const Grid& grid, ScaleRule rule) {
   if (matrix.group % grid.group != 0) {
     return Unsupported(
         name, absl::StrCat("groups of ", matrix.group, " are not whole groups ",
@@ -153,8 +150,9 @@ absl::StatusOr<GridEncoding> EncodeCt(absl::string_view name,
             .Encode(encoding.matrix.codes.data() + begin,
                     encoding.matrix.scales[g], encoding.recovery);
     if (!status.ok()) {
-      return Unsupported(name, absl::StrCat("row ", begin / matrix.cols, ": ",
-                                            status.message()));
+      return Unsupported(
+          name, absl::StrCat("row ", matrix.first_row + begin / matrix.cols,
+                             ": ", status.message()));
     }
     Measure(codes, scale, begin, encoding);
   }
