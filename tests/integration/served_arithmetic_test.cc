@@ -106,6 +106,13 @@ TEST_P(ServedArithmetic, OfPerLayerInputsAndSharedKeys) {
   Compare();
 }
 
+TEST_P(ServedArithmetic, OfAHeadOfItsOwn) {
+  Write({.structure = inference::TinyStructure::kGemma4Edge,
+         .types = {},
+         .own_head = true});
+  Compare();
+}
+
 TEST_P(ServedArithmetic, OfExpertsAndValuesThatAreKeys) {
   Write({.structure = inference::TinyStructure::kGemma4Experts, .types = {}});
   Compare();
