@@ -130,15 +130,14 @@ Mobile MakeMobile() {
   mobile.Put(kEmbedding, RandomMatrix(4, kVocab, kHidden));
   mobile.Put("lm_head", RandomMatrix(2, kVocab, kHidden));
   mobile.folder.config["tie_word_embeddings"] = false;
-  mobile.quantization() = {
-      {"quant_method", "gemma"},
-      {"num_bits", 8},
-      {"quantize_embeddings", true},
-      {"module_quant_configs",
-       {{"lm_head", {{"num_bits", 2}}},
-        {"mlp\\.(gate|up)_proj", {{"num_bits", 2}}},
-        {"mlp|[kv]_proj|embed", {{"num_bits", 4}}}}},
-      {"modules_to_not_convert", {"model.vision_tower"}}};
+  mobile.quantization() = {{"quant_method", "gemma"},
+                           {"num_bits", 8},
+                           {"quantize_embeddings", true},
+                           {"module_quant_configs",
+                            {{"lm_head", {{"num_bits", 2}}},
+                             {"mlp\\.(gate|up)_proj", {{"num_bits", 2}}},
+                             {"mlp|[kv]_proj|embed", {{"num_bits", 4}}}}},
+                           {"modules_to_not_convert", {"model.vision_tower"}}};
   return mobile;
 }
 
@@ -179,18 +178,17 @@ TEST(MobileImportTest, CodesAndDualExactScalesAreKept) {
     const char* module;
     const char* gguf_name;
     quant::GgmlType type;
-  } cases[] = {
-      {"model.layers.0.self_attn.q_proj", "blk.0.attn_q.weight",
-       quant::GgmlType::kQ8_0},
-      {"model.layers.0.self_attn.v_proj", "blk.0.attn_v.weight",
-       quant::GgmlType::kQ4_0},
-      {"model.layers.0.mlp.gate_proj", "blk.0.ffn_gate.weight",
-       quant::GgmlType::kQ4_0},
-      {kUp, "blk.0.ffn_up.weight", quant::GgmlType::kQ2_0},
-      {"model.layers.0.mlp.down_proj", "blk.0.ffn_down.weight",
-       quant::GgmlType::kQ4_0},
-      {kEmbedding, "token_embd.weight", quant::GgmlType::kQ4_0},
-      {"lm_head", "output.weight", quant::GgmlType::kQ4_0}};
+  } cases[] = {{"model.layers.0.self_attn.q_proj", "blk.0.attn_q.weight",
+                quant::GgmlType::kQ8_0},
+               {"model.layers.0.self_attn.v_proj", "blk.0.attn_v.weight",
+                quant::GgmlType::kQ4_0},
+               {"model.layers.0.mlp.gate_proj", "blk.0.ffn_gate.weight",
+                quant::GgmlType::kQ4_0},
+               {kUp, "blk.0.ffn_up.weight", quant::GgmlType::kQ2_0},
+               {"model.layers.0.mlp.down_proj", "blk.0.ffn_down.weight",
+                quant::GgmlType::kQ4_0},
+               {kEmbedding, "token_embd.weight", quant::GgmlType::kQ4_0},
+               {"lm_head", "output.weight", quant::GgmlType::kQ4_0}};
   for (const auto& c : cases) {
     const auto [type, values] = Imported(c.gguf_name);
     EXPECT_EQ(type, c.type) << c.module;
@@ -296,10 +294,9 @@ TEST(MobileImportTest, ExpressionsSeeTheNamesOfTheWholeModel) {
       {"^lm_head", {{"num_bits", 2}}},
       {"^model.language_model.layers.0.mlp.(gate|up)", {{"num_bits", 2}}},
       {"^model.language_model.(.*mlp|.*[kv]_proj|embed)", {{"num_bits", 4}}}};
-  mobile.folder.config = {
-      {"architectures", {"Gemma3ForConditionalGeneration"}},
-      {"text_config", text},
-      {"quantization_config", quantization}};
+  mobile.folder.config = {{"architectures", {"Gemma3ForConditionalGeneration"}},
+                          {"text_config", text},
+                          {"quantization_config", quantization}};
   const auto report = Import(mobile.folder);
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_EQ(report->groups_kept(), report->groups());
@@ -331,8 +328,8 @@ TEST(MobileImportTest, DamagedModulesAreRefusedByName) {
   }
   for (const int64_t bad : {0, 3, 4}) {  // no divisor; parts of 16
     TestFolder folder = good.folder;
-    folder.tensors[parts] = MakeTensor("F32", {kVocab, bad},
-                                       std::vector<float>(kVocab * bad, 1));
+    folder.tensors[parts] =
+        MakeTensor("F32", {kVocab, bad}, std::vector<float>(kVocab * bad, 1));
     ExpectRefused(folder, bad == 4 ? "UNSUPPORTED_TENSOR" : "CORRUPT_FILE",
                   bad == 4 ? "whole groups" : "a divisor of 64");
   }

@@ -28,8 +28,8 @@ TestFolder ReadTestFolder(const std::string& folder) {
                           tensor->shape,
                           {tensor->data.begin(), tensor->data.end()}};
   }
-  read.config = nlohmann::ordered_json::parse(
-      *common::ReadFile(folder + "/config.json"));
+  read.config =
+      nlohmann::ordered_json::parse(*common::ReadFile(folder + "/config.json"));
   return read;
 }
 

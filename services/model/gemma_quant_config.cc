@@ -107,8 +107,8 @@ absl::Status GemmaQuantConfig::Parser::ReadPatterns(
                                       Text(key), " is not known"));
     }
     int bits = config.bits_;
-    RETURN_IF_ERROR(
-        ReadBits(absl::StrCat(where, ": ", Text(pattern), ": "), options, bits));
+    RETURN_IF_ERROR(ReadBits(absl::StrCat(where, ": ", Text(pattern), ": "),
+                             options, bits));
     groups.push_back(absl::StrCat("(?P<g", groups.size(), ">", pattern, ")"));
     config.pattern_bits_.push_back(bits);
   }

@@ -93,9 +93,9 @@ TEST(GemmaQuantConfigTest, SkippedNamesEndAtAPart) {
   EXPECT_TRUE(skips("model.language_model.layers.*", kUp11));
   EXPECT_FALSE(skips("model.language_model.layers.1.mlp.up", kUp1));
   EXPECT_TRUE(skips("model.language_model.layers.1.mlp.", kUp1));
-  EXPECT_TRUE(skips("up_proj", kUp1));         // the end of the name
-  EXPECT_FALSE(skips("mlp", kUp1));            // neither start nor end
-  EXPECT_TRUE(skips("model|visual", kUp1));    // alternatives are one
+  EXPECT_TRUE(skips("up_proj", kUp1));       // the end of the name
+  EXPECT_FALSE(skips("mlp", kUp1));          // neither start nor end
+  EXPECT_TRUE(skips("model|visual", kUp1));  // alternatives are one
   EXPECT_FALSE(skips("visual|mode", kUp1));
   EXPECT_TRUE(skips("", kUp1));
 }
@@ -117,12 +117,11 @@ TEST(GemmaQuantConfigTest, OtherMembersAreRefusedByName) {
 }
 
 TEST(GemmaQuantConfigTest, DamagedOnesAreCorrupt) {
-  for (const char* json :
-       {"[]", "5", "", "{", R"({"quantize_embeddings": 1})",
-        R"({"module_quant_configs": []})",
-        R"({"module_quant_configs": {"a": 5}})",
-        R"({"modules_to_not_convert": "lm_head"})",
-        R"({"modules_to_not_convert": [1]})"}) {
+  for (const char* json : {"[]", "5", "", "{", R"({"quantize_embeddings": 1})",
+                           R"({"module_quant_configs": []})",
+                           R"({"module_quant_configs": {"a": 5}})",
+                           R"({"modules_to_not_convert": "lm_head"})",
+                           R"({"modules_to_not_convert": [1]})"}) {
     ExpectRefused(json, {"a"}, "CORRUPT_FILE", "quantization_config");
   }
   // Keys that the file's order lacks.

@@ -96,9 +96,8 @@ absl::Status CheckGemmaModule(const SafetensorsFolder& weights,
   RETURN_IF_ERROR(CheckScale(checker, module));
   for (const char* part :
        {".input_activation_scale", ".output_activation_scale"}) {
-    RETURN_IF_ERROR(TakeActivationScale(weights, checker,
-                                        absl::StrCat(module.name, part),
-                                        static_scales));
+    RETURN_IF_ERROR(TakeActivationScale(
+        weights, checker, absl::StrCat(module.name, part), static_scales));
   }
   return absl::OkStatus();
 }
@@ -124,10 +123,9 @@ PackedShape ShapeOf(const SafetensorsFolder& weights,
 absl::StatusOr<PackedMatrix> ReadGemmaRows(const SafetensorsFolder& weights,
                                            const GemmaModuleShape& module,
                                            int64_t begin, int64_t end) {
-  PackedMatrix matrix{end - begin, module.in,
-                      module.bits, ShapeOf(weights, module).group,
-                      {},          {},
-                      begin};
+  PackedMatrix matrix{
+      end - begin, module.in, module.bits, ShapeOf(weights, module).group,
+      {},          {},        begin};
   const int64_t row_bytes = module.in * module.bits / 8;
   const auto bytes =
       weights.Find(CodesName(module))

@@ -28,10 +28,9 @@ absl::StatusOr<const Tensor*> PackedChecker::Find(
     const std::string& name, const std::vector<int64_t>& shape) const {
   ASSIGN_OR_RETURN(const Tensor* tensor, Find(name));
   if (tensor->shape == shape) return tensor;
-  return Corrupt(
-      name, absl::StrCat(": expected shape [", absl::StrJoin(shape, ", "),
-                         "], found [", absl::StrJoin(tensor->shape, ", "),
-                         "]"));
+  return Corrupt(name, absl::StrCat(": expected shape [",
+                                    absl::StrJoin(shape, ", "), "], found [",
+                                    absl::StrJoin(tensor->shape, ", "), "]"));
 }
 
 absl::Status PackedChecker::Type(const std::string& name, const Tensor& tensor,

@@ -91,6 +91,8 @@ Seeds FileSeeds() {
        Marked({config, "", TinySafetensors(false), "", tokens})},
       {"hf_folder/seed_packed",
        Marked({TinyConfigJson(true), "", TinySafetensors(true), "", ""})},
+      {"hf_folder/seed_mobile",
+       Marked({TinyMobileConfigJson(), "", TinyMobileSafetensors(), "", ""})},
       {"hf_folder/seed_shards",
        Marked({config, index, TinyAdapter(2), TinyAdapter(2), ""})},
       {"hf_config/seed_new", config},

@@ -200,6 +200,40 @@ std::string TinyConfigJson(bool packed) {
   return *model::HfConfigJson(TinyConfig(), "bfloat16", packed ? kPacked : "");
 }
 
+std::string TinyMobileSafetensors() {
+  const model::GemmaConfig config = TinyConfig();
+  SafetensorsWriter writer;
+  const int64_t vocab = config.vocab_size, hidden = config.hidden;
+  Add(writer, "model.embed_tokens.embedding_quantized", "I8", {vocab, hidden},
+      1);
+  Add(writer, "model.embed_tokens.embedding_scale", "F32", {vocab, 1}, 4);
+  const auto add = [&](const std::string& module, int64_t out, int64_t bytes) {
+    Add(writer, module + ".weight", "U8", {out, bytes}, 1);
+    Add(writer, module + ".weight_scale", "F32", {out, 1}, 4);
+    Add(writer, module + ".input_activation_scale", "F32", {1}, 4);
+  };
+  add("lm_head", vocab, hidden / 4);
+  for (const model::LinearSpec& spec : model::GemmaLinears(config)) {
+    add(spec.hf_name, spec.out, spec.in / 2);
+  }
+  for (const model::NormSpec& spec : model::GemmaNorms(config)) {
+    Add(writer, spec.hf_name, "BF16", {spec.size}, 2);
+  }
+  return Written(writer);
+}
+
+std::string TinyMobileConfigJson() {
+  model::GemmaConfig config = TinyConfig();
+  config.tied_head = false;
+  return *model::HfConfigJson(config, "float32",
+                              R"({"quant_method": "gemma", "num_bits": 4,
+    "quantize_embeddings": true, "module_quant_configs":
+    {"lm_head": {"num_bits": 2}, "embed_tokens$": {"num_bits": 8}
+}
+, "modules_to_not_convert" : ["model.vision_tower"]
+})");
+}
+
 std::string TinyFolded() {
   const model::GemmaConfig config = TinyConfig();
   SafetensorsWriter writer;

@@ -35,6 +35,10 @@ std::vector<std::string> TinyShards();
 // model.safetensors of TinyConfig in BF16; packed: as compressed-tensors.
 std::string TinySafetensors(bool packed);
 std::string TinyConfigJson(bool packed);
+// The same in Google's mobile layout: linears of 4 bits, the embedding of 8, a
+// head of its own of 2.
+std::string TinyMobileSafetensors();
+std::string TinyMobileConfigJson();
 
 // See exporter::FoldedCheckpoint; all but the norms.
 std::string TinyFolded();
