@@ -25,9 +25,9 @@ absl::Status CompareMergedGguf(const GridModel& grid, const std::string& path,
                                const ProgressFn& progress,
                                v1::EquivalenceReport* report);
 
-// `folder` holds model.safetensors. Linears by codes (weight_packed), scales
-// (weight_scale) and weight_shape; the embedding by its f32 values;
-// norms by whether 1 + w is the base's stored value.
+// `folder` holds model.safetensors or its shards. Linears by codes
+// (weight_packed), scales (weight_scale) and weight_shape; the embedding by its
+// f32 values; norms by whether 1 + w is the base's stored value.
 absl::Status CompareCompressedTensors(const GridModel& grid,
                                       const std::string& folder,
                                       const ProgressFn& progress,

@@ -28,8 +28,9 @@ uint32_t FileTypeOfModel(const GridModel& model) {
 
 }  // namespace
 
-absl::Status WriteMergedGguf(const GridModel& grid, const std::string& path,
-                             const ProgressFn& progress) {
+absl::StatusOr<std::vector<std::string>> WriteMergedGguf(
+    const GridModel& grid, const std::string& folder, int64_t max_shard_bytes,
+    const ProgressFn& progress) {
   GgufWriter writer;
   CopyMetadata(grid.base(), &writer,
                {{"general.file_type", FileTypeOfModel(grid)}});
@@ -55,7 +56,7 @@ absl::Status WriteMergedGguf(const GridModel& grid, const std::string& path,
           }));
     }
   }
-  return writer.WriteTo(path);
+  return writer.WriteShards(folder, "model", max_shard_bytes);
 }
 
 absl::Status WriteLoraGguf(const GridModel& grid, const Adapter& adapter,

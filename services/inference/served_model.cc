@@ -137,9 +137,13 @@ v1::ServerInfo MakeInfo(const ServedModelOptions& options,
   return info;
 }
 
-absl::StatusOr<std::string> CheckDigest(const ServedModelOptions& options) {
-  ASSIGN_OR_RETURN(const std::string sha256,
-                   common::Sha256OfFile(options.model_path));
+absl::StatusOr<std::string> CheckDigest(const model::GgufFile& file,
+                                        const ServedModelOptions& options) {
+  std::vector<std::string> digests;
+  for (const std::string& path : file.file_paths()) {
+    ASSIGN_OR_RETURN(digests.emplace_back(), common::Sha256OfFile(path));
+  }
+  const std::string sha256 = common::Sha256OfModel(digests);
   const std::string& wanted = options.artifact_sha256;
   if (wanted.empty() || absl::AsciiStrToLower(wanted) == sha256) return sha256;
   return common::MakeError(absl::StatusCode::kDataLoss, "DIGEST_MISMATCH",
@@ -191,7 +195,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
   std::vector<std::string> degraded;
   ASSIGN_OR_RETURN(const Numerics numerics, ChooseNumerics(options, &degraded));
   ASSIGN_OR_RETURN(auto file, model::GgufFile::Open(options.model_path));
-  ASSIGN_OR_RETURN(const std::string sha256, CheckDigest(options));
+  ASSIGN_OR_RETURN(const std::string sha256, CheckDigest(*file, options));
 
   std::unique_ptr<ServedModel> served(new ServedModel(options.threads.threads));
   ASSIGN_OR_RETURN(GemmaWeights weights,

@@ -20,8 +20,8 @@
 namespace onegrid::inference {
 
 struct ServedModelOptions {
-  std::string model_path;
-  std::string artifact_sha256;         // empty: whatever the file has
+  std::string model_path;              // of shards: any one
+  std::string artifact_sha256;         // empty: whatever the files have
   std::string activations = "int8";    // "int8", "f32"
   std::string kv_cache = "int8";       // "int8", "f32"
   std::string isa = "auto";            // "auto" or kernels::IsaName
