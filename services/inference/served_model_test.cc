@@ -74,6 +74,25 @@ TEST(ServedModelTest, TheDigestOfAModelInShardsIsThatOfAllOfThem) {
             "DIGEST_MISMATCH");
 }
 
+TEST(ServedModelTest, ChatFormatIsTheTemplatesUnlessAFlagNamesOne) {
+  const auto chat_of = [](const std::string& jinja, const std::string& flag) {
+    model::GgufWriter writer;
+    writer.Set("general.architecture", std::string("gemma3"));
+    if (!jinja.empty()) writer.Set("tokenizer.chat_template", jinja);
+    const std::string path = TempPath("chat");
+    EXPECT_TRUE(writer.WriteTo(path).ok());
+    v1::ServerInfo info;
+    const absl::Status status = DescribeChat(**model::GgufFile::Open(path),
+                                             model::GemmaConfig(), flag, &info);
+    return status.ok() ? info.chat_format() : common::ErrorReason(status);
+  };
+  EXPECT_EQ(chat_of("", "auto"), "gemma3");
+  EXPECT_EQ(chat_of("{{ messages }}", "auto"), "");
+  EXPECT_EQ(chat_of("{{ messages }}", "gemma4"), "gemma4");
+  EXPECT_EQ(chat_of("", "gemma4-first"), "gemma4-first");
+  EXPECT_EQ(chat_of("", "chatml"), "INVALID_FLAG");
+}
+
 TEST(ServedModelTest, MissingTruncatedAndForeignFilesAreRefused) {
   EXPECT_FALSE(ServedModel::Load(Options("")).ok());
   EXPECT_EQ(ServedModel::Load(Options(TempPath("missing"))).status().code(),
