@@ -5,9 +5,9 @@
 #include <string>
 
 #include "absl/status/status.h"
-#include "services/exporter/adapter.h"
 #include "services/exporter/grid_model.h"
 #include "services/exporter/importer.h"
+#include "services/model/adapter.h"
 
 namespace onegrid::exporter {
 
@@ -22,8 +22,8 @@ absl::Status WriteMergedGguf(const GridModel& grid, const std::string& path,
 // Writes the adapter for llama.cpp: general.type "adapter", adapter.type
 // "lora", adapter.lora.alpha, and per linear N the F32 pair N.lora_a (ggml
 // dims [in, r]) and N.lora_b ([r, out]). llama.cpp scales B A x by alpha / r;
-// what differs from that is in B (Adapter::GgufB). Atomic.
-absl::Status WriteLoraGguf(const GridModel& grid, const Adapter& adapter,
+// what differs from that is in B (model::Adapter::GgufB). Atomic.
+absl::Status WriteLoraGguf(const GridModel& grid, const model::Adapter& adapter,
                            const std::string& base_name,
                            const std::string& path);
 
