@@ -298,12 +298,13 @@ absl::Status CompareCompressedTensors(const GridModel& grid,
   return absl::OkStatus();
 }
 
-absl::Status CompareLoraGguf(const Adapter& adapter, const std::string& path,
+absl::Status CompareLoraGguf(const model::Adapter& adapter,
+                             const std::string& path,
                              v1::EquivalenceReport* report) {
   constexpr char kArtifact[] = "lora-gguf";
   ASSIGN_OR_RETURN(const auto file, GgufFile::Open(path));
   std::set<std::string> expected;
-  for (const AdapterPair& pair : adapter.pairs()) {
+  for (const model::AdapterPair& pair : adapter.pairs()) {
     const std::vector<uint8_t> b_bytes = adapter.GgufB(pair);
     const GgufFile::Tensor a{absl::StrCat(pair.spec.gguf_name, ".lora_a"),
                              GgmlType::kF32,
@@ -328,18 +329,20 @@ absl::Status CompareLoraGguf(const Adapter& adapter, const std::string& path,
   return absl::OkStatus();
 }
 
-absl::Status ComparePeft(const Adapter& adapter, const std::string& folder,
+absl::Status ComparePeft(const model::Adapter& adapter,
+                         const std::string& folder,
                          v1::EquivalenceReport* report) {
   constexpr char kArtifact[] = "peft";
   std::vector<LinearSpec> linears;
-  for (const AdapterPair& pair : adapter.pairs()) linears.push_back(pair.spec);
-  ASSIGN_OR_RETURN(
-      const auto found,
-      Adapter::Open(absl::StrCat(folder, "/adapter_model.safetensors"),
-                    absl::StrCat(folder, "/adapter_config.json"), linears));
+  for (const model::AdapterPair& pair : adapter.pairs())
+    linears.push_back(pair.spec);
+  ASSIGN_OR_RETURN(const auto found,
+                   model::Adapter::OpenPeft(
+                       absl::StrCat(folder, "/adapter_model.safetensors"),
+                       absl::StrCat(folder, "/adapter_config.json"), linears));
   double scale_error = 0;
   for (size_t i = 0; i < adapter.pairs().size(); ++i) {
-    const AdapterPair& pair = adapter.pairs()[i];
+    const model::AdapterPair& pair = adapter.pairs()[i];
     const bool there = i < found->pairs().size();
     if (there) {
       scale_error = std::max(scale_error,

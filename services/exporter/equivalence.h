@@ -7,9 +7,9 @@
 
 #include "absl/status/status.h"
 #include "proto/onegrid/v1/export.pb.h"
-#include "services/exporter/adapter.h"
 #include "services/exporter/grid_model.h"
 #include "services/exporter/importer.h"
+#include "services/model/adapter.h"
 
 namespace onegrid::exporter {
 
@@ -34,9 +34,11 @@ absl::Status CompareCompressedTensors(const GridModel& grid,
                                       v1::EquivalenceReport* report);
 
 // A and B of every linear by their bytes, alpha by its value.
-absl::Status CompareLoraGguf(const Adapter& adapter, const std::string& path,
+absl::Status CompareLoraGguf(const model::Adapter& adapter,
+                             const std::string& path,
                              v1::EquivalenceReport* report);
-absl::Status ComparePeft(const Adapter& adapter, const std::string& folder,
+absl::Status ComparePeft(const model::Adapter& adapter,
+                         const std::string& folder,
                          v1::EquivalenceReport* report);
 
 // OK if every difference in the report is one that its format cannot avoid (a

@@ -8,12 +8,12 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
-#include "services/exporter/adapter.h"
 #include "services/exporter/ct_export.h"
 #include "services/exporter/equivalence.h"
 #include "services/exporter/gguf_export.h"
 #include "services/exporter/grid_model.h"
 #include "services/exporter/peft_export.h"
+#include "services/model/adapter.h"
 
 namespace onegrid::exporter {
 namespace {
@@ -42,7 +42,7 @@ class Exporter {
   const std::string& out_;
   const ProgressFn& progress_;
   std::unique_ptr<GridModel> grid_;
-  std::unique_ptr<Adapter> adapter_;  // null if no format needs it
+  std::unique_ptr<model::Adapter> adapter_;  // null if no format needs it
 };
 
 absl::Status Exporter::Open(const std::vector<v1::ExportFormat>& formats) {
@@ -69,9 +69,9 @@ absl::Status Exporter::Open(const std::vector<v1::ExportFormat>& formats) {
                              "the tuning job made none");
   }
   if (!std::all_of(formats.begin(), formats.end(), IsMerged)) {
-    ASSIGN_OR_RETURN(adapter_,
-                     Adapter::Open(inputs_.adapter, inputs_.adapter_config,
-                                   grid_->linears()));
+    ASSIGN_OR_RETURN(adapter_, model::Adapter::OpenPeft(inputs_.adapter,
+                                                        inputs_.adapter_config,
+                                                        grid_->linears()));
   }
   return absl::OkStatus();
 }

@@ -59,7 +59,7 @@ absl::StatusOr<std::vector<std::string>> WriteMergedGguf(
   return writer.WriteShards(folder, "model", max_shard_bytes);
 }
 
-absl::Status WriteLoraGguf(const GridModel& grid, const Adapter& adapter,
+absl::Status WriteLoraGguf(const GridModel& grid, const model::Adapter& adapter,
                            const std::string& base_name,
                            const std::string& path) {
   GgufWriter writer;
@@ -70,7 +70,7 @@ absl::Status WriteLoraGguf(const GridModel& grid, const Adapter& adapter,
   writer.Set("general.name", absl::StrCat(base_name, " adapter"));
   writer.Set("adapter.type", std::string("lora"));
   writer.Set("adapter.lora.alpha", adapter.gguf_alpha());
-  for (const AdapterPair& pair : adapter.pairs()) {
+  for (const model::AdapterPair& pair : adapter.pairs()) {
     RETURN_IF_ERROR(
         writer.AddTensor(absl::StrCat(pair.spec.gguf_name, ".lora_a"),
                          GgmlType::kF32, {pair.spec.in, pair.rank}, pair.a));

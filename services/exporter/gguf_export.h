@@ -8,9 +8,9 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "services/exporter/adapter.h"
 #include "services/exporter/grid_model.h"
 #include "services/exporter/importer.h"
+#include "services/model/adapter.h"
 
 namespace onegrid::exporter {
 
@@ -27,8 +27,8 @@ absl::StatusOr<std::vector<std::string>> WriteMergedGguf(
 // Writes the adapter for llama.cpp: general.type "adapter", adapter.type
 // "lora", adapter.lora.alpha, and per linear N the F32 pair N.lora_a (ggml
 // dims [in, r]) and N.lora_b ([r, out]). llama.cpp scales B A x by alpha / r;
-// what differs from that is in B (Adapter::GgufB). Atomic.
-absl::Status WriteLoraGguf(const GridModel& grid, const Adapter& adapter,
+// what differs from that is in B (model::Adapter::GgufB). Atomic.
+absl::Status WriteLoraGguf(const GridModel& grid, const model::Adapter& adapter,
                            const std::string& base_name,
                            const std::string& path);
 

@@ -257,6 +257,18 @@ std::string TinyAdapter(int64_t rank) {
   return Written(writer);
 }
 
+std::string TinyAdapterGguf() {
+  GgufWriter writer;
+  writer.Set("general.architecture", std::string("gemma3"));
+  writer.Set("general.type", std::string("adapter"));
+  writer.Set("adapter.type", std::string("lora"));
+  writer.Set("adapter.lora.alpha", 4.0f);
+  const model::LinearSpec spec = model::GemmaLinears(TinyConfig())[0];
+  Add(writer, spec.gguf_name + ".lora_a", GgmlType::kQ8_0, {spec.in, 2});
+  Add(writer, spec.gguf_name + ".lora_b", GgmlType::kF16, {2, spec.out});
+  return Written(writer);
+}
+
 std::string TinyProbe() {
   SafetensorsWriter writer;
   writer.SetMetadata("format", "onegrid.probe.v1");

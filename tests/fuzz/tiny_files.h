@@ -43,8 +43,10 @@ std::string TinyMobileConfigJson();
 // See exporter::FoldedCheckpoint; all but the norms.
 std::string TinyFolded();
 
-// See exporter::Adapter: of one rank, on q_proj.
+// See model::Adapter: of one rank, on q_proj.
 std::string TinyAdapter(int64_t rank);
+// The same of rank 2 as a GGUF, A in Q8_0 and B in F16.
+std::string TinyAdapterGguf();
 
 // See evaluator::ProbeFile: two tokens.
 std::string TinyProbe();
