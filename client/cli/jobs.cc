@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "client/cli/connection.h"
@@ -190,13 +191,14 @@ absl::StatusOr<ExportFiles> DownloadExport(Api& api, const v1::Export& exported,
         out_dir, "/",
         absl::AsciiStrToLower(v1::ExportFormat_Name(artifact.format())));
     RETURN_IF_ERROR(common::MakeFolder(folder));
-    std::string path;
+    std::string gguf;
     for (const v1::ArtifactRef& ref : artifact.files()) {
-      path = absl::StrCat(folder, "/", ref.file_name());
+      const std::string path = absl::StrCat(folder, "/", ref.file_name());
       RETURN_IF_ERROR(Download(api, ref, path));
+      if (gguf.empty() && absl::EndsWith(path, ".gguf")) gguf = path;
     }
-    if (artifact.format() == v1::GGUF) files.gguf = path;
-    if (artifact.format() == v1::LORA_GGUF) files.adapter_gguf = path;
+    if (artifact.format() == v1::GGUF) files.gguf = gguf;
+    if (artifact.format() == v1::LORA_GGUF) files.adapter_gguf = gguf;
     if (artifact.format() == v1::COMPRESSED_TENSORS) {
       files.compressed_tensors = folder;
     }

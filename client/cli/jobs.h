@@ -63,6 +63,7 @@ absl::StatusOr<v1::Dataset> CreateDataset(Api& api, const std::string& id,
 
 // Where an export's files were put; empty for formats it has not.
 struct ExportFiles {
+  // Of shards: the first.
   std::string gguf;
   // A folder.
   std::string compressed_tensors;

@@ -16,6 +16,7 @@
 #include "client/cli/program.h"
 #include "client/cli/resource_commands.h"
 #include "client/cli/run_pipeline.h"
+#include "services/common/byte_size.h"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
 
@@ -102,13 +103,22 @@ void AddExport(CLI::App& app, Program& program) {
   auto job = std::make_shared<std::string>();
   auto id = std::make_shared<std::string>();
   auto out_dir = std::make_shared<std::string>();
+  auto shard_size = std::make_shared<std::string>("0");
   command->add_option("--tuning-job", *job, "tuningJobs/ID")->required();
   command->add_option("--id", *id, "id of the export")->required();
   command->add_option("--out", *out_dir, "also download the files here");
-  command->callback([&program, job, id, out_dir] {
-    program.action = [&program, job, id, out_dir]() -> absl::Status {
-      ASSIGN_OR_RETURN(const auto api, program.Open());
+  command->add_option(
+      "--max-shard-size", *shard_size,
+      "split a merged model into files of at most so much, e.g. "
+      "2GB; default: one GGUF, and compressed-tensors of 50GB");
+  command->callback([&program, job, id, out_dir, shard_size] {
+    program.action = [&program, job, id, out_dir,
+                      shard_size]() -> absl::Status {
       v1::CreateExportRequest request;
+      ASSIGN_OR_RETURN(const int64_t shard_bytes,
+                       common::ParseByteSize(*shard_size));
+      request.mutable_export_()->set_max_shard_bytes(shard_bytes);
+      ASSIGN_OR_RETURN(const auto api, program.Open());
       request.set_export_id(*id);
       request.set_request_id(NewRequestId());
       request.mutable_export_()->set_tuning_job(*job);

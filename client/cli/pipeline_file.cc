@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "services/common/byte_size.h"
 #include "services/common/error_info.h"
 
 namespace onegrid::cli {
@@ -237,6 +238,15 @@ class Parser {
                               {"drop_invalid", Store(&file_.drop_invalid)}};
       sections_["tune"] = TuneSection();
       sections_["verify"] = VerifySection();
+      sections_["export"] = {
+          {"max_shard_size", [this](const YAML::Node& node) {
+             const auto bytes = common::ParseByteSize(node.as<std::string>());
+             if (!bytes.ok()) {
+               throw YAML::RepresentationException(
+                   node.Mark(), std::string(bytes.status().message()));
+             }
+             file_.run.set_max_shard_bytes(*bytes);
+           }}};
       sections_["evaluate"] = {
           {"base", Set<bool>(&file_.run, &v1::PipelineRun::set_evaluate_base)},
           {"max_examples",
@@ -262,8 +272,8 @@ class Parser {
     if (section == nullptr) {
       return Invalid(
           absl::StrCat("unknown section \"", name,
-                       "\"; known: name, base_model, dataset, tune, verify, "
-                       "evaluate, deploy, prompts"),
+                       "\"; known: name, base_model, dataset, tune, export, "
+                       "verify, evaluate, deploy, prompts"),
           name, LineOf(key));
     }
     if (!value.IsMap()) {

@@ -28,6 +28,7 @@ tune:
   rank: 8
   learning_rate: 0.002
   target_modules: [q_proj, v_proj]
+export: {max_shard_size: 2GB}
 verify: {probe_tokens: 100, kl_served: 0.01}
 evaluate: {base: true}
 deploy: {id: served}
@@ -54,6 +55,7 @@ TEST(PipelineFileTest, ReadsEverySection) {
   EXPECT_EQ(file->run.tuning_job().lora().target_modules_size(), 2);
   EXPECT_DOUBLE_EQ(file->run.tuning_job().hyperparameters().learning_rate(),
                    0.002);
+  EXPECT_EQ(file->run.max_shard_bytes(), 2'000'000'000);
   EXPECT_EQ(file->run.probe_tokens(), 100);
   EXPECT_DOUBLE_EQ(file->run.thresholds().kl_served(), 0.01);
   EXPECT_TRUE(file->run.evaluate_base());

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_format.h"
 
 namespace onegrid::cli {
@@ -13,16 +14,24 @@ nlohmann::json Metrics(const v1::ModelMetrics& metrics) {
           {"examples", metrics.examples()}};
 }
 
-int64_t SizeOf(const std::string& path) {
+int64_t FolderBytes(const std::string& path) {
   std::error_code error;
-  if (!std::filesystem::is_directory(path, error)) {
-    const auto size = std::filesystem::file_size(path, error);
-    return error ? 0 : static_cast<int64_t>(size);
-  }
   int64_t total = 0;
   for (const auto& entry :
        std::filesystem::recursive_directory_iterator(path, error)) {
     if (entry.is_regular_file()) total += entry.file_size();
+  }
+  return total;
+}
+
+// The GGUF files of an export together: all its shards.
+int64_t GgufBytes(const v1::Export& exported, v1::ExportFormat format) {
+  int64_t total = 0;
+  for (const v1::ExportedArtifact& artifact : exported.artifacts()) {
+    if (artifact.format() != format) continue;
+    for (const v1::ArtifactRef& file : artifact.files()) {
+      if (absl::EndsWith(file.file_name(), ".gguf")) total += file.size_bytes();
+    }
   }
   return total;
 }
@@ -56,13 +65,19 @@ nlohmann::json MakeReport(const ReportInput& input) {
   report["folded_by_trainer"] =
       Metrics(input.tuning_job.result().folded_metrics());
   report["served"] = Metrics(input.served.metrics());
-  for (const auto& [key, path] :
-       {std::pair<std::string, std::string>{"gguf", input.files.gguf},
-        {"compressed_tensors", input.files.compressed_tensors},
-        {"adapter_gguf", input.files.adapter_gguf}}) {
+  const struct {
+    std::string key;
+    const std::string& path;
+    int64_t bytes;
+  } files[] = {{"gguf", input.files.gguf, GgufBytes(input.exported, v1::GGUF)},
+               {"compressed_tensors", input.files.compressed_tensors,
+                FolderBytes(input.files.compressed_tensors)},
+               {"adapter_gguf", input.files.adapter_gguf,
+                GgufBytes(input.exported, v1::LORA_GGUF)}};
+  for (const auto& [key, path, bytes] : files) {
     if (path.empty()) continue;
     report["served"][key] = path;
-    report["served"][key + "_bytes"] = SizeOf(path);
+    report["served"][key + "_bytes"] = bytes;
   }
   const v1::EquivalenceReport& equivalence = input.verify.equivalence();
   report["equivalence"] = {

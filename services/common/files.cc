@@ -149,6 +149,16 @@ std::string Sha256Of(absl::string_view bytes) {
   return hash.Finish();
 }
 
+std::string Sha256OfModel(absl::Span<const std::string> file_sha256s) {
+  if (file_sha256s.size() == 1) return file_sha256s[0];
+  Sha256 hash;
+  for (const std::string& sha256 : file_sha256s) {
+    hash.Update(sha256);
+    hash.Update("\n");
+  }
+  return hash.Finish();
+}
+
 absl::StatusOr<std::string> Sha256OfFile(const std::string& path) {
   Sha256 hash;
   RETURN_IF_ERROR(

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 
 namespace onegrid::common {
 
@@ -56,6 +57,9 @@ class Sha256 {
 // 64 lower-case hex digits of the bytes' SHA-256.
 std::string Sha256Of(absl::string_view bytes);
 absl::StatusOr<std::string> Sha256OfFile(const std::string& path);
+// What stands for a model of these files: the digest of one alone; of several,
+// in order, that of their digests, one a line.
+std::string Sha256OfModel(absl::Span<const std::string> file_sha256s);
 
 }  // namespace onegrid::common
 

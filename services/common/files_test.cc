@@ -19,6 +19,14 @@ TEST(FilesTest, WrittenFileIsReadBackWithItsDigest) {
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 }
 
+TEST(FilesTest, AModelOfOneFileHasTheDigestOfThatFile) {
+  const std::string a = Sha256Of("a");
+  const std::string b = Sha256Of("b");
+  EXPECT_EQ(Sha256OfModel({a}), a);
+  EXPECT_EQ(Sha256OfModel({a, b}), Sha256Of(a + "\n" + b + "\n"));
+  EXPECT_NE(Sha256OfModel({a, b}), Sha256OfModel({b, a}));
+}
+
 TEST(FilesTest, FailedWriteLeavesNothing) {
   const std::string folder = testing::TempDir() + "/files_test_none";
   const absl::Status status = WriteFileAtomic(folder + "/x/y", "abc");

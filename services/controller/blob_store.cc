@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "absl/memory/memory.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -166,6 +167,29 @@ std::vector<v1::ArtifactRef> BlobStore::ListBlobs() const {
     ref.set_size_bytes(static_cast<int64_t>(entry.file_size(error)));
   }
   return refs;
+}
+
+absl::StatusOr<std::string> BlobStore::ModelPath(
+    absl::string_view sha256, const std::vector<v1::ArtifactRef>& files) const {
+  if (files.size() == 1) return BlobPath(files[0].sha256());
+  const std::string folder = absl::StrCat(root_, "/models/", sha256);
+  RETURN_IF_ERROR(common::MakeFolder(folder));
+  for (const v1::ArtifactRef& file : files) {
+    const std::string& name = file.file_name();
+    if (name.empty() || name == "." || name == ".." ||
+        absl::StrContains(name, '/')) {
+      return common::MakeError(
+          absl::StatusCode::kInternal, "BAD_FILE_NAME",
+          absl::StrCat("'", name, "' is not the name of a file"),
+          {{"file_name", name}});
+    }
+    const std::string link = absl::StrCat(folder, "/", name);
+    const std::string target = absl::StrCat("../../blobs/", file.sha256());
+    if (::symlink(target.c_str(), link.c_str()) != 0 && errno != EEXIST) {
+      return common::ErrnoError(errno, "link", link);
+    }
+  }
+  return absl::StrCat(folder, "/", files[0].file_name());
 }
 
 int64_t BlobStore::CommittedSize(const UploadName& name) const {

@@ -1,6 +1,7 @@
 // Content-addressed files under one folder, and uploads on their way there.
 //   {root}/blobs/{sha256}      whole, verified, read-only
 //   {root}/uploads/{uuid}.{sha256}  the bytes received so far
+//   {root}/models/{sha256}/{file name}  links to the shards of one model
 #ifndef SERVICES_CONTROLLER_BLOB_STORE_H_
 #define SERVICES_CONTROLLER_BLOB_STORE_H_
 
@@ -79,6 +80,13 @@ class BlobStore {
   // NotFound (ARTIFACT_MISSING).
   absl::StatusOr<int64_t> SizeOf(absl::string_view sha256) const;
   std::vector<v1::ArtifactRef> ListBlobs() const;
+  // Where a model can be opened: the blob of one file; the first of several,
+  // which readers find by their names, in a folder with links that have those.
+  // `sha256` is that of all files together. Internal (BAD_FILE_NAME): a name
+  // that is none. Errors of the disk.
+  absl::StatusOr<std::string> ModelPath(
+      absl::string_view sha256,
+      const std::vector<v1::ArtifactRef>& files) const;
 
   // Bytes received so far; 0 for an unknown upload.
   int64_t CommittedSize(const UploadName& name) const;

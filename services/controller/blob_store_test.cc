@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "gtest/gtest.h"
 #include "services/common/error_info.h"
@@ -101,6 +102,32 @@ TEST_F(BlobStoreTest, FullDiskKeepsWhatWasCommittedBefore) {
   EXPECT_EQ(blobs_->CommittedSize(name), 3000);
   ASSERT_TRUE(upload->Append(bytes.substr(3000)).ok());
   EXPECT_TRUE(upload->Finish().ok());
+}
+
+TEST_F(BlobStoreTest, ShardsOfAModelLieTogetherUnderTheirNames) {
+  std::vector<v1::ArtifactRef> files;
+  for (const std::string bytes : {"first", "second"}) {
+    auto upload = std::move(*blobs_->OpenUpload(NameOf(bytes)));
+    ASSERT_TRUE(upload->Append(bytes).ok());
+    ASSERT_TRUE(upload->Finish().ok());
+    files.emplace_back().set_sha256(NameOf(bytes).sha256);
+    files.back().set_file_name(bytes + ".gguf");
+  }
+  for (int i = 0; i < 2; ++i) {  // The second time they are there.
+    const auto path = blobs_->ModelPath("both", files);
+    ASSERT_TRUE(path.ok()) << path.status();
+    EXPECT_EQ(*path, root_ + "/models/both/first.gguf");
+    EXPECT_EQ(*common::ReadFile(*path), "first");
+    EXPECT_EQ(*common::ReadFile(root_ + "/models/both/second.gguf"), "second");
+  }
+  EXPECT_EQ(*blobs_->ModelPath("one", {files[1]}),
+            blobs_->BlobPath(files[1].sha256()));
+  for (const char* name : {"", "..", "a/b", "/etc/passwd"}) {
+    files[1].set_file_name(name);
+    EXPECT_EQ(common::ErrorReason(blobs_->ModelPath("bad", files).status()),
+              "BAD_FILE_NAME")
+        << name;
+  }
 }
 
 TEST(BlobNameTest, MalformedNamesAreRefused) {

@@ -76,6 +76,11 @@ absl::StatusOr<v1::Export> ExportService::CreateExport(
         RETURN_IF_ERROR(CheckSucceeded(job));
         v1::Export made;
         made.set_tuning_job(in.tuning_job());
+        if (in.max_shard_bytes() < 0) {
+          return InvalidField("max_shard_bytes",
+                              absl::StrCat(in.max_shard_bytes()), "0 or more");
+        }
+        made.set_max_shard_bytes(in.max_shard_bytes());
         *made.mutable_formats() = in.formats();
         if (made.formats().empty()) AddDefaultFormats(job, &made);
         RETURN_IF_ERROR(CheckFormats(job, made));

@@ -11,8 +11,9 @@ namespace onegrid::controller {
 
 // What a server serves, and how.
 struct ServerSpec {
-  // A whole, immutable GGUF file.
+  // An immutable GGUF file, or the first of its shards beside the others.
   std::string model_path;
+  // Of several files: common::Sha256OfModel.
   std::string artifact_sha256;
   // "int8" or "f32".
   std::string activations = "int8";

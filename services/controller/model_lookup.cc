@@ -5,6 +5,7 @@
 #include "proto/onegrid/v1/base_model.pb.h"
 #include "proto/onegrid/v1/export.pb.h"
 #include "services/common/error_info.h"
+#include "services/common/files.h"
 #include "services/controller/registry.h"
 
 namespace onegrid::controller {
@@ -19,13 +20,13 @@ absl::Status CheckSucceeded(const google::protobuf::Message& job) {
       {{"name", NameOf(job)}, {"state", v1::JobState_Name(state)}});
 }
 
-absl::StatusOr<v1::ArtifactRef> FindGguf(StoreTransaction& transaction,
-                                         const std::string& model) {
+absl::StatusOr<std::vector<v1::ArtifactRef>> FindGguf(
+    StoreTransaction& transaction, const std::string& model) {
   if (absl::StartsWith(model, "baseModels/")) {
     ASSIGN_OR_RETURN(const v1::BaseModel base,
                      Load<v1::BaseModel>(transaction, model));
     RETURN_IF_ERROR(CheckSucceeded(base));
-    return base.model();
+    return std::vector<v1::ArtifactRef>{base.model()};
   }
   if (!absl::StartsWith(model, "exports/")) {
     return InvalidField("model", model, "baseModels/{id} or exports/{id}");
@@ -33,13 +34,22 @@ absl::StatusOr<v1::ArtifactRef> FindGguf(StoreTransaction& transaction,
   ASSIGN_OR_RETURN(const v1::Export made, Load<v1::Export>(transaction, model));
   RETURN_IF_ERROR(CheckSucceeded(made));
   for (const v1::ExportedArtifact& artifact : made.artifacts()) {
-    if (artifact.format() == v1::GGUF && artifact.files_size() > 0) {
-      return artifact.files(0);
+    if (artifact.format() != v1::GGUF) continue;
+    std::vector<v1::ArtifactRef> files;
+    for (const v1::ArtifactRef& file : artifact.files()) {
+      if (absl::EndsWith(file.file_name(), ".gguf")) files.push_back(file);
     }
+    if (!files.empty()) return files;
   }
   return common::MakeError(absl::StatusCode::kFailedPrecondition, "NO_GGUF",
                            absl::StrCat(model, " has no GGUF"),
                            {{"name", model}});
+}
+
+std::string ModelSha256(const std::vector<v1::ArtifactRef>& files) {
+  std::vector<std::string> digests;
+  for (const v1::ArtifactRef& file : files) digests.push_back(file.sha256());
+  return common::Sha256OfModel(digests);
 }
 
 }  // namespace onegrid::controller

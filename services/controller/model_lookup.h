@@ -3,6 +3,7 @@
 #define SERVICES_CONTROLLER_MODEL_LOOKUP_H_
 
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -15,10 +16,14 @@ namespace onegrid::controller {
 // FailedPrecondition (RESOURCE_NOT_READY): the job has not SUCCEEDED.
 absl::Status CheckSucceeded(const google::protobuf::Message& job);
 
-// The GGUF of "baseModels/{id}" or "exports/{id}". InvalidArgument: neither.
-// NotFound. FailedPrecondition (RESOURCE_NOT_READY, NO_GGUF).
-absl::StatusOr<v1::ArtifactRef> FindGguf(StoreTransaction& transaction,
-                                         const std::string& model);
+// The GGUF of "baseModels/{id}" or "exports/{id}": one file, or its shards in
+// order. InvalidArgument: neither. NotFound. FailedPrecondition
+// (RESOURCE_NOT_READY, NO_GGUF).
+absl::StatusOr<std::vector<v1::ArtifactRef>> FindGguf(
+    StoreTransaction& transaction, const std::string& model);
+
+// The digest that an inference server reports of a model of these files.
+std::string ModelSha256(const std::vector<v1::ArtifactRef>& files);
 
 }  // namespace onegrid::controller
 

@@ -219,6 +219,7 @@ absl::Status PipelineDriver::CreateChild(const v1::PipelineRun& run, int step) {
     v1::CreateExportRequest request;
     request.set_export_id(id);
     request.mutable_export_()->set_tuning_job(ResourceOf(run, "tune"));
+    request.mutable_export_()->set_max_shard_bytes(run.max_shard_bytes());
     status = exports_->CreateExport(request, run.name()).status();
   } else if (step_id == "deploy") {
     v1::CreateDeploymentRequest request;

@@ -3,7 +3,12 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "gtest/gtest.h"
+#include "services/common/error_info.h"
+#include "services/common/files.h"
 #include "services/controller/controller_testing.h"
 #include "services/controller/dataset_service.h"
 #include "services/controller/pipeline_service.h"
@@ -78,13 +83,20 @@ class PipelineDriverTest : public testing::Test {
     } else if (item.kind() == v1::EXPORT) {
       v1::ExportedArtifact* gguf = result->mutable_export_()->add_artifacts();
       gguf->set_format(v1::GGUF);
-      *gguf->add_files() = fixture_.PutBlob("tuned", "tuned.gguf");
+      for (int i = 1; i <= shards_; ++i) {
+        *gguf->add_files() = fixture_.PutBlob(
+            absl::StrCat("tuned ", i),
+            absl::StrCat("m-0000", i, "-of-0000", shards_, ".gguf"));
+      }
+      *gguf->add_files() = fixture_.PutBlob("card", "README.md");
+      max_shard_bytes_ = item.export_().export_().max_shard_bytes();
     } else if (item.evaluate().evaluation().kind() == v1::EQUIVALENCE) {
       EXPECT_EQ(item.evaluate().kl_float(), 1e-4);
       EXPECT_EQ(item.evaluate().top1_served(), 0.96);
       EXPECT_EQ(item.evaluate().kl_served_arithmetic(), 1e-5);
       EXPECT_TRUE(item.evaluate().has_served_probe_logits());
       EXPECT_NE(item.evaluate().float_endpoint(), "");
+      measured_sha256_ = item.evaluate().artifact_sha256();
       result->mutable_evaluate()->mutable_equivalence()->set_verdict(verdict_);
     } else {
       result->mutable_evaluate()->mutable_metrics()->set_accuracy(90);
@@ -132,6 +144,9 @@ class PipelineDriverTest : public testing::Test {
   v1::CreatePipelineRunRequest request_;
   v1::EquivalenceReport::Verdict verdict_ = v1::EquivalenceReport::PASSED;
   std::vector<std::string> done_;
+  int shards_ = 1;  // Of the exported GGUF.
+  int64_t max_shard_bytes_ = 0;
+  std::string measured_sha256_;
 };
 
 TEST_F(PipelineDriverTest, EachStepIsDoneOnceAndTheModelIsServed) {
@@ -143,6 +158,32 @@ TEST_F(PipelineDriverTest, EachStepIsDoneOnceAndTheModelIsServed) {
       "evaluations/r-served"};
   EXPECT_EQ(done_, expected);
   EXPECT_EQ(runner_.Keys(), std::vector<std::string>{"deployments/p"});
+}
+
+TEST_F(PipelineDriverTest, AModelInShardsIsServedByItsFirst) {
+  shards_ = 2;
+  request_.mutable_pipeline_run()->set_max_shard_bytes(7);
+  ASSERT_TRUE(CreateRun().ok());
+  RunToTheEnd();
+  EXPECT_EQ(Run().state(), v1::SUCCEEDED) << Run().DebugString();
+  EXPECT_EQ(max_shard_bytes_, 7);
+  const ServerSpec spec = runner_.SpecOf("deployments/p");
+  EXPECT_TRUE(absl::EndsWith(spec.model_path, "/m-00001-of-00002.gguf"));
+  const std::string second =
+      absl::StrReplaceAll(spec.model_path, {{"m-00001", "m-00002"}});
+  EXPECT_EQ(*common::ReadFile(spec.model_path), "tuned 1");
+  EXPECT_EQ(*common::ReadFile(second), "tuned 2");
+  EXPECT_EQ(spec.artifact_sha256,
+            common::Sha256OfModel(
+                {common::Sha256Of("tuned 1"), common::Sha256Of("tuned 2")}));
+  EXPECT_EQ(spec.artifact_sha256, measured_sha256_);
+}
+
+TEST_F(PipelineDriverTest, ANegativeShardSizeIsRefusedByName) {
+  request_.mutable_pipeline_run()->set_max_shard_bytes(-1);
+  const absl::Status status = CreateRun();
+  EXPECT_EQ(common::ErrorReason(status), "INVALID_FIELD");
+  EXPECT_TRUE(absl::StrContains(status.message(), "max_shard_bytes"));
 }
 
 TEST_F(PipelineDriverTest, ModelThatIsNotTheTrainedOneIsNotServed) {

@@ -45,6 +45,11 @@ absl::StatusOr<v1::PipelineRun> CompleteRun(const v1::PipelineRun& in) {
                         absl::StrCat(in.max_eval_examples()), "0 or more");
   }
   run.set_max_eval_examples(in.max_eval_examples());
+  if (in.max_shard_bytes() < 0) {
+    return InvalidField("max_shard_bytes", absl::StrCat(in.max_shard_bytes()),
+                        "0 or more");
+  }
+  run.set_max_shard_bytes(in.max_shard_bytes());
   const v1::EquivalenceThresholds& bounds = in.thresholds();
   RETURN_IF_ERROR(CheckThreshold("kl_float", bounds.kl_float(), 100));
   RETURN_IF_ERROR(CheckThreshold("top1_float", bounds.top1_float(), 1));

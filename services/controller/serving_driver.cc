@@ -58,6 +58,17 @@ bool UpdateDeployment(const ServerStatus& server, v1::Deployment* deployment) {
 
 }  // namespace
 
+absl::Status ServingDriver::FindModel(StoreTransaction& transaction,
+                                      const std::string& model,
+                                      ServerSpec* spec) const {
+  ASSIGN_OR_RETURN(const std::vector<v1::ArtifactRef> files,
+                   FindGguf(transaction, model));
+  spec->artifact_sha256 = ModelSha256(files);
+  ASSIGN_OR_RETURN(spec->model_path,
+                   context_->blobs->ModelPath(spec->artifact_sha256, files));
+  return absl::OkStatus();
+}
+
 absl::Status ServingDriver::Reconcile() {
   std::set<std::string> wanted;
   RETURN_IF_ERROR(ReconcileDeployments(&wanted));
@@ -106,11 +117,7 @@ absl::Status ServingDriver::ReconcileDeployment(
   spec.kv_cache = deployment.kv_cache();
   RETURN_IF_ERROR(
       context_->store->View([&](StoreTransaction& transaction) -> absl::Status {
-        ASSIGN_OR_RETURN(const v1::ArtifactRef gguf,
-                         FindGguf(transaction, deployment.model()));
-        spec.artifact_sha256 = gguf.sha256();
-        spec.model_path = context_->blobs->BlobPath(gguf.sha256());
-        return absl::OkStatus();
+        return FindModel(transaction, deployment.model(), &spec);
       }));
   runner_->Start(key, spec);
   wanted->insert(key);
@@ -178,11 +185,7 @@ absl::Status ServingDriver::StartEvaluationServers(
         ASSIGN_OR_RETURN(const v1::Evaluation evaluation,
                          Load<v1::Evaluation>(transaction, name));
         equivalence = evaluation.kind() == v1::EQUIVALENCE;
-        ASSIGN_OR_RETURN(const v1::ArtifactRef gguf,
-                         FindGguf(transaction, evaluation.model()));
-        spec.artifact_sha256 = gguf.sha256();
-        spec.model_path = context_->blobs->BlobPath(gguf.sha256());
-        return absl::OkStatus();
+        return FindModel(transaction, evaluation.model(), &spec);
       }));
   std::map<std::string, ServerSpec> specs = {{ServedKey(name), spec}};
   if (equivalence) {

@@ -33,6 +33,9 @@ class ServingDriver {
   std::optional<EvaluationServers> ServersOf(const std::string& evaluation);
 
  private:
+  // Sets what to serve for a base model or an export.
+  absl::Status FindModel(StoreTransaction& transaction,
+                         const std::string& model, ServerSpec* spec) const;
   absl::Status ReconcileDeployments(std::set<std::string>* wanted);
   absl::Status ReconcileDeployment(const v1::Deployment& deployment,
                                    std::set<std::string>* wanted);

@@ -76,9 +76,9 @@ absl::Status FillEvaluate(StoreTransaction& transaction,
                           v1::EvaluateWork* work) {
   *work->mutable_evaluation() = evaluation;
   work->set_served_endpoint(servers.served_endpoint);
-  ASSIGN_OR_RETURN(const v1::ArtifactRef gguf,
+  ASSIGN_OR_RETURN(const std::vector<v1::ArtifactRef> gguf,
                    FindGguf(transaction, evaluation.model()));
-  work->set_artifact_sha256(gguf.sha256());
+  work->set_artifact_sha256(ModelSha256(gguf));
   if (evaluation.kind() == v1::TASK) {
     ASSIGN_OR_RETURN(const v1::Dataset dataset,
                      Load<v1::Dataset>(transaction, evaluation.dataset()));

@@ -1,6 +1,7 @@
 #include "services/exporter/ct_export.h"
 
 #include <cstring>
+#include <functional>
 #include <map>
 #include <set>
 #include <utility>
@@ -128,56 +129,96 @@ absl::StatusOr<std::string> GenerationConfig(const GridModel& grid) {
   return json.dump(2) + "\n";
 }
 
-absl::Status AddLinear(const quant::GridMatrix& matrix, const LinearSpec& spec,
+// The linear that is being written. Its tensors follow each other, and are made
+// of one decoded matrix.
+class CurrentLinear {
+ public:
+  explicit CurrentLinear(const GridModel& model) : model_(model) {}
+
+  absl::StatusOr<const quant::GridMatrix*> Get(const LinearSpec& spec) {
+    if (spec_ != &spec) {
+      spec_ = nullptr;
+      ASSIGN_OR_RETURN(matrix_, model_.Linear(spec));
+      spec_ = &spec;
+    }
+    return &matrix_;
+  }
+
+ private:
+  const GridModel& model_;
+  const LinearSpec* spec_ = nullptr;
+  quant::GridMatrix matrix_;
+};
+
+// Adds the three tensors of a packed linear; `written` is called after the
+// first. The spec must stay where it is.
+absl::Status AddLinear(const quant::Grid& grid, const LinearSpec& spec,
+                       CurrentLinear& current,
+                       const std::function<absl::Status()>& written,
                        SafetensorsWriter& writer) {
-  ASSIGN_OR_RETURN(const std::vector<int32_t> words,
-                   quant::PackCt(matrix.codes, matrix.rows, matrix.cols,
-                                 quant::CodeBits(*matrix.grid)));
+  using Sink = SafetensorsWriter::Sink;
+  const int64_t row_words = (spec.in * quant::CodeBits(grid) + 31) / 32;
+  RETURN_IF_ERROR(writer.AddProduced(
+      absl::StrCat(spec.hf_name, ".weight_packed"), "I32",
+      {spec.out, row_words}, [&, written](const Sink& sink) -> absl::Status {
+        ASSIGN_OR_RETURN(const quant::GridMatrix* matrix, current.Get(spec));
+        ASSIGN_OR_RETURN(
+            const std::vector<int32_t> words,
+            quant::PackCt(matrix->codes, matrix->rows, matrix->cols,
+                          quant::CodeBits(*matrix->grid)));
+        RETURN_IF_ERROR(sink(BytesOf(words)));
+        return written();
+      }));
+  RETURN_IF_ERROR(writer.AddProduced(
+      absl::StrCat(spec.hf_name, ".weight_scale"), "F32",
+      {spec.out, spec.in / grid.group}, [&](const Sink& sink) -> absl::Status {
+        ASSIGN_OR_RETURN(const quant::GridMatrix* matrix, current.Get(spec));
+        return sink(BytesOf(matrix->scales));
+      }));
   const std::vector<int64_t> shape = {spec.out, spec.in};
-  const auto row_words = static_cast<int64_t>(words.size()) / spec.out;
-  RETURN_IF_ERROR(writer.Add(absl::StrCat(spec.hf_name, ".weight_packed"),
-                             "I32", {spec.out, row_words}, BytesOf(words)));
-  RETURN_IF_ERROR(writer.Add(absl::StrCat(spec.hf_name, ".weight_scale"), "F32",
-                             {spec.out, spec.in / matrix.grid->group},
-                             BytesOf(matrix.scales)));
   return writer.Add(absl::StrCat(spec.hf_name, ".weight_shape"), "I64", {2},
                     BytesOf(shape));
 }
 
 // The values of a matrix that is not packed: a table, or see IsPackedInCt.
+// `written` may be null.
 absl::Status AddValues(const GridModel& grid, const std::string& gguf_name,
                        const std::string& name,
                        const std::vector<int64_t>& shape,
+                       const std::function<absl::Status()>& written,
                        SafetensorsWriter& writer) {
   return writer.AddProduced(
       name, "F32", shape,
-      [&grid, gguf_name](const SafetensorsWriter::Sink& sink) -> absl::Status {
+      [&grid, gguf_name,
+       written](const SafetensorsWriter::Sink& sink) -> absl::Status {
         ASSIGN_OR_RETURN(const quant::GridMatrix matrix,
                          grid.MatrixByName(gguf_name));
         for (const auto [begin, end] :
              model::RowParts(matrix.rows, matrix.cols)) {
           RETURN_IF_ERROR(sink(BytesOf(DequantizeRows(matrix, begin, end))));
         }
-        return absl::OkStatus();
+        return written ? written() : absl::OkStatus();
       });
 }
 
-absl::Status WriteWeights(const GridModel& grid, const std::string& path,
-                          const ProgressFn& progress) {
+absl::StatusOr<std::vector<std::string>> WriteWeights(
+    const GridModel& grid, const std::string& folder, int64_t max_shard_bytes,
+    const ProgressFn& progress) {
   SafetensorsWriter writer;
   writer.SetMetadata("format", "pt");
+  CurrentLinear current(grid);
   int64_t done = 0;
+  const auto written = [&]() -> absl::Status {
+    if (!progress) return absl::OkStatus();
+    return progress("compressed-tensors", ++done, grid.linears().size());
+  };
   for (const LinearSpec& spec : grid.linears()) {
-    if (!IsPackedInCt(spec)) {
-      RETURN_IF_ERROR(AddValues(grid, spec.gguf_name, spec.HfWeightName(),
-                                spec.HfShape(), writer));
-    } else {
-      ASSIGN_OR_RETURN(const quant::GridMatrix matrix, grid.Linear(spec));
-      RETURN_IF_ERROR(AddLinear(matrix, spec, writer));
-    }
-    if (progress) {
+    if (IsPackedInCt(spec)) {
       RETURN_IF_ERROR(
-          progress("compressed-tensors", ++done, grid.linears().size()));
+          AddLinear(grid.GridOf(spec), spec, current, written, writer));
+    } else {
+      RETURN_IF_ERROR(AddValues(grid, spec.gguf_name, spec.HfWeightName(),
+                                spec.HfShape(), written, writer));
     }
   }
   for (const GridNorm& norm : grid.norms()) {
@@ -189,18 +230,18 @@ absl::Status WriteWeights(const GridModel& grid, const std::string& path,
   }
   for (const model::TableSpec& spec : grid.tables()) {
     RETURN_IF_ERROR(AddValues(grid, spec.gguf_name, spec.hf_name,
-                              {spec.rows, spec.cols}, writer));
+                              {spec.rows, spec.cols}, nullptr, writer));
   }
-  return writer.WriteTo(path);
+  return writer.WriteShards(folder, "model", max_shard_bytes);
 }
 
 }  // namespace
 
 absl::StatusOr<std::vector<std::string>> WriteCompressedTensors(
-    const GridModel& grid, const std::string& folder,
+    const GridModel& grid, const std::string& folder, int64_t max_shard_bytes,
     const ProgressFn& progress) {
-  RETURN_IF_ERROR(
-      WriteWeights(grid, absl::StrCat(folder, "/model.safetensors"), progress));
+  ASSIGN_OR_RETURN(std::vector<std::string> files,
+                   WriteWeights(grid, folder, max_shard_bytes, progress));
   ASSIGN_OR_RETURN(
       const std::string config,
       model::HfConfigJson(grid.config(), "float32", QuantizationConfig(grid)));
@@ -209,8 +250,7 @@ absl::StatusOr<std::vector<std::string>> WriteCompressedTensors(
   ASSIGN_OR_RETURN(const std::string generation, GenerationConfig(grid));
   RETURN_IF_ERROR(common::WriteFileAtomic(
       absl::StrCat(folder, "/generation_config.json"), generation));
-  std::vector<std::string> files = {"model.safetensors", "config.json",
-                                    "generation_config.json"};
+  files.insert(files.end(), {"config.json", "generation_config.json"});
   ASSIGN_OR_RETURN(const auto tokenizer_files,
                    model::HfTokenizerFiles(grid.base()));
   for (const auto& [name, contents] : tokenizer_files) {

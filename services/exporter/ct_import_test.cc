@@ -48,8 +48,8 @@ TestFolder Export(const std::string& base, const std::string& folded = "") {
   EXPECT_TRUE(common::MakeFolder(path).ok());
   const auto grid = GridModel::Open(base, folded);
   EXPECT_TRUE(grid.ok()) << grid.status();
-  EXPECT_TRUE(WriteCompressedTensors(**grid, path, {}).ok());
-  EXPECT_TRUE(WriteMergedGguf(**grid, TestPath("model.gguf"), {}).ok());
+  EXPECT_TRUE(WriteCompressedTensors(**grid, path, 0, {}).ok());
+  EXPECT_TRUE(WriteMergedGguf(**grid, TestPath(""), 0, {}).ok());
   return ReadTestFolder(path);
 }
 

@@ -13,7 +13,7 @@
 #include "kernels/quant/grid_blocks.h"
 #include "services/common/error_info.h"
 #include "services/model/gguf_reader.h"
-#include "services/model/safetensors.h"
+#include "services/model/safetensors_folder.h"
 #include "services/model/tensor_names.h"
 #include "services/model/tensor_ops.h"
 
@@ -22,7 +22,7 @@ namespace {
 
 using model::GgufFile;
 using model::LinearSpec;
-using model::SafetensorsFile;
+using model::SafetensorsFolder;
 using quant::GgmlType;
 using quant::GridMatrix;
 
@@ -115,7 +115,7 @@ void CountBytes(v1::EquivalenceReport* report, absl::string_view artifact,
   Count(report, artifact, expected.name, reason, kUnknownError);
 }
 
-absl::StatusOr<GridMatrix> CtLinear(const SafetensorsFile& file,
+absl::StatusOr<GridMatrix> CtLinear(const SafetensorsFolder& file,
                                     const LinearSpec& spec,
                                     const quant::Grid& grid) {
   const auto* packed = file.Find(absl::StrCat(spec.hf_name, ".weight_packed"));
@@ -146,7 +146,7 @@ absl::StatusOr<GridMatrix> CtLinear(const SafetensorsFile& file,
 }
 
 // The F32 values of a tensor, or an error that says what is wrong with it.
-absl::StatusOr<std::vector<float>> F32Values(const SafetensorsFile& file,
+absl::StatusOr<std::vector<float>> F32Values(const SafetensorsFolder& file,
                                              const std::string& name,
                                              size_t size) {
   const auto* found = file.Find(name);
@@ -170,7 +170,7 @@ double MaxError(const std::vector<float>& a, const std::vector<float>& b) {
 // The file's floats against a matrix's values.
 void CountValues(v1::EquivalenceReport* report, absl::string_view artifact,
                  const std::string& name, const GridMatrix& matrix,
-                 const SafetensorsFile& file) {
+                 const SafetensorsFolder& file) {
   const auto* found = file.Find(name);
   if (found == nullptr || found->dtype != "F32" ||
       found->data.size() != matrix.codes.size() * sizeof(float)) {
@@ -196,7 +196,7 @@ void CountValues(v1::EquivalenceReport* report, absl::string_view artifact,
 // A Gemma 3 norm is written as stored - 1; the loader computes 1 + w in f32.
 void CountNorm(v1::EquivalenceReport* report, absl::string_view artifact,
                const model::NormSpec& spec, const std::vector<float>& stored,
-               const SafetensorsFile& file) {
+               const SafetensorsFolder& file) {
   const std::string& name = spec.hf_name;
   const auto found = F32Values(file, name, stored.size());
   if (!found.ok()) {
@@ -216,9 +216,8 @@ void CountNorm(v1::EquivalenceReport* report, absl::string_view artifact,
 }
 
 // Names every tensor of the artifact that nothing was compared with.
-template <typename Names>
 void CountUnexpected(v1::EquivalenceReport* report, absl::string_view artifact,
-                     const Names& names,
+                     const std::vector<std::string>& names,
                      const std::set<std::string>& expected) {
   for (const std::string& name : names) {
     if (expected.count(name) == 0) {
@@ -262,8 +261,7 @@ absl::Status CompareCompressedTensors(const GridModel& grid,
                                       const ProgressFn& progress,
                                       v1::EquivalenceReport* report) {
   constexpr char kArtifact[] = "compressed-tensors";
-  ASSIGN_OR_RETURN(const auto file, SafetensorsFile::Open(absl::StrCat(
-                                        folder, "/model.safetensors")));
+  ASSIGN_OR_RETURN(const auto file, SafetensorsFolder::Open(folder));
   std::set<std::string> expected;
   int64_t done = 0;
   for (const LinearSpec& spec : grid.linears()) {
@@ -294,16 +292,19 @@ absl::Status CompareCompressedTensors(const GridModel& grid,
     ASSIGN_OR_RETURN(const GridMatrix matrix, grid.Table(spec));
     CountValues(report, kArtifact, spec.hf_name, matrix, *file);
   }
-  CountUnexpected(report, kArtifact, file->names(), expected);
+  std::vector<std::string> names;
+  for (const auto& entry : file->tensors()) names.push_back(entry.first);
+  CountUnexpected(report, kArtifact, names, expected);
   return absl::OkStatus();
 }
 
-absl::Status CompareLoraGguf(const Adapter& adapter, const std::string& path,
+absl::Status CompareLoraGguf(const model::Adapter& adapter,
+                             const std::string& path,
                              v1::EquivalenceReport* report) {
   constexpr char kArtifact[] = "lora-gguf";
   ASSIGN_OR_RETURN(const auto file, GgufFile::Open(path));
   std::set<std::string> expected;
-  for (const AdapterPair& pair : adapter.pairs()) {
+  for (const model::AdapterPair& pair : adapter.pairs()) {
     const std::vector<uint8_t> b_bytes = adapter.GgufB(pair);
     const GgufFile::Tensor a{absl::StrCat(pair.spec.gguf_name, ".lora_a"),
                              GgmlType::kF32,
@@ -328,18 +329,20 @@ absl::Status CompareLoraGguf(const Adapter& adapter, const std::string& path,
   return absl::OkStatus();
 }
 
-absl::Status ComparePeft(const Adapter& adapter, const std::string& folder,
+absl::Status ComparePeft(const model::Adapter& adapter,
+                         const std::string& folder,
                          v1::EquivalenceReport* report) {
   constexpr char kArtifact[] = "peft";
   std::vector<LinearSpec> linears;
-  for (const AdapterPair& pair : adapter.pairs()) linears.push_back(pair.spec);
-  ASSIGN_OR_RETURN(
-      const auto found,
-      Adapter::Open(absl::StrCat(folder, "/adapter_model.safetensors"),
-                    absl::StrCat(folder, "/adapter_config.json"), linears));
+  for (const model::AdapterPair& pair : adapter.pairs())
+    linears.push_back(pair.spec);
+  ASSIGN_OR_RETURN(const auto found,
+                   model::Adapter::OpenPeft(
+                       absl::StrCat(folder, "/adapter_model.safetensors"),
+                       absl::StrCat(folder, "/adapter_config.json"), linears));
   double scale_error = 0;
   for (size_t i = 0; i < adapter.pairs().size(); ++i) {
-    const AdapterPair& pair = adapter.pairs()[i];
+    const model::AdapterPair& pair = adapter.pairs()[i];
     const bool there = i < found->pairs().size();
     if (there) {
       scale_error = std::max(scale_error,

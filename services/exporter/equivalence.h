@@ -7,9 +7,9 @@
 
 #include "absl/status/status.h"
 #include "proto/onegrid/v1/export.pb.h"
-#include "services/exporter/adapter.h"
 #include "services/exporter/grid_model.h"
 #include "services/exporter/importer.h"
+#include "services/model/adapter.h"
 
 namespace onegrid::exporter {
 
@@ -25,18 +25,20 @@ absl::Status CompareMergedGguf(const GridModel& grid, const std::string& path,
                                const ProgressFn& progress,
                                v1::EquivalenceReport* report);
 
-// `folder` holds model.safetensors. Linears by codes (weight_packed), scales
-// (weight_scale) and weight_shape; the embedding by its f32 values;
-// norms by whether 1 + w is the base's stored value.
+// `folder` holds model.safetensors or its shards. Linears by codes
+// (weight_packed), scales (weight_scale) and weight_shape; the embedding by its
+// f32 values; norms by whether 1 + w is the base's stored value.
 absl::Status CompareCompressedTensors(const GridModel& grid,
                                       const std::string& folder,
                                       const ProgressFn& progress,
                                       v1::EquivalenceReport* report);
 
 // A and B of every linear by their bytes, alpha by its value.
-absl::Status CompareLoraGguf(const Adapter& adapter, const std::string& path,
+absl::Status CompareLoraGguf(const model::Adapter& adapter,
+                             const std::string& path,
                              v1::EquivalenceReport* report);
-absl::Status ComparePeft(const Adapter& adapter, const std::string& folder,
+absl::Status ComparePeft(const model::Adapter& adapter,
+                         const std::string& folder,
                          v1::EquivalenceReport* report);
 
 // OK if every difference in the report is one that its format cannot avoid (a

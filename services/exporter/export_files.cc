@@ -8,17 +8,16 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
-#include "services/exporter/adapter.h"
 #include "services/exporter/ct_export.h"
 #include "services/exporter/equivalence.h"
 #include "services/exporter/gguf_export.h"
 #include "services/exporter/grid_model.h"
 #include "services/exporter/peft_export.h"
+#include "services/model/adapter.h"
 
 namespace onegrid::exporter {
 namespace {
 
-constexpr char kGgufName[] = "model.gguf";
 constexpr char kLoraName[] = "adapter.gguf";
 
 bool IsMerged(v1::ExportFormat format) {
@@ -43,7 +42,7 @@ class Exporter {
   const std::string& out_;
   const ProgressFn& progress_;
   std::unique_ptr<GridModel> grid_;
-  std::unique_ptr<Adapter> adapter_;  // null if no format needs it
+  std::unique_ptr<model::Adapter> adapter_;  // null if no format needs it
 };
 
 absl::Status Exporter::Open(const std::vector<v1::ExportFormat>& formats) {
@@ -55,6 +54,12 @@ absl::Status Exporter::Open(const std::vector<v1::ExportFormat>& formats) {
           absl::StrCat("unknown export format ", static_cast<int>(format)));
     }
   }
+  if (inputs_.max_shard_bytes < 0) {
+    return common::MakeError(
+        absl::StatusCode::kInvalidArgument, "INVALID_SHARD_SIZE",
+        absl::StrCat("max_shard_bytes is ", inputs_.max_shard_bytes,
+                     ", expected 0 or more"));
+  }
   ASSIGN_OR_RETURN(grid_, GridModel::Open(inputs_.base, inputs_.folded));
   const bool merged = std::any_of(formats.begin(), formats.end(), IsMerged);
   if (merged && inputs_.folded.empty() && !inputs_.untuned) {
@@ -64,9 +69,9 @@ absl::Status Exporter::Open(const std::vector<v1::ExportFormat>& formats) {
                              "the tuning job made none");
   }
   if (!std::all_of(formats.begin(), formats.end(), IsMerged)) {
-    ASSIGN_OR_RETURN(adapter_,
-                     Adapter::Open(inputs_.adapter, inputs_.adapter_config,
-                                   grid_->linears()));
+    ASSIGN_OR_RETURN(adapter_, model::Adapter::OpenPeft(inputs_.adapter,
+                                                        inputs_.adapter_config,
+                                                        grid_->linears()));
   }
   return absl::OkStatus();
 }
@@ -79,11 +84,12 @@ absl::StatusOr<WrittenFormat> Exporter::Write(v1::ExportFormat format) {
   const std::string& folder = written.folder;
   RETURN_IF_ERROR(common::MakeFolder(folder));
   switch (format) {
-    case v1::GGUF:
-      written.files = {kGgufName};
-      RETURN_IF_ERROR(WriteMergedGguf(
-          *grid_, absl::StrCat(folder, "/", kGgufName), progress_));
+    case v1::GGUF: {
+      ASSIGN_OR_RETURN(
+          written.files,
+          WriteMergedGguf(*grid_, folder, inputs_.max_shard_bytes, progress_));
       break;
+    }
     case v1::LORA_GGUF:
       written.files = {kLoraName};
       RETURN_IF_ERROR(WriteLoraGguf(*grid_, *adapter_, inputs_.base_name,
@@ -91,7 +97,11 @@ absl::StatusOr<WrittenFormat> Exporter::Write(v1::ExportFormat format) {
       break;
     case v1::COMPRESSED_TENSORS: {
       ASSIGN_OR_RETURN(written.files,
-                       WriteCompressedTensors(*grid_, folder, progress_));
+                       WriteCompressedTensors(*grid_, folder,
+                                              inputs_.max_shard_bytes > 0
+                                                  ? inputs_.max_shard_bytes
+                                                  : kCtShardBytesDefault,
+                                              progress_));
       break;
     }
     case v1::PEFT: {
@@ -110,7 +120,9 @@ absl::Status Exporter::Compare(const WrittenFormat& written,
   const std::string& folder = written.folder;
   switch (written.format) {
     case v1::GGUF:
-      return CompareMergedGguf(*grid_, absl::StrCat(folder, "/", kGgufName),
+      // The reader finds the other shards by the first.
+      return CompareMergedGguf(*grid_,
+                               absl::StrCat(folder, "/", written.files[0]),
                                progress_, report);
     case v1::COMPRESSED_TENSORS:
       return CompareCompressedTensors(*grid_, folder, progress_, report);

@@ -2,6 +2,7 @@
 #ifndef SERVICES_EXPORTER_EXPORT_FILES_H_
 #define SERVICES_EXPORTER_EXPORT_FILES_H_
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,9 @@ struct ExportInputs {
   std::string adapter_config;  // adapter_config.json
   std::string base_name;       // "gemma3-270m"
   std::vector<v1::ExportFormat> formats;  // empty: all
+  // Most bytes of tensors in one file of a merged model; 0: one GGUF, and
+  // kCtShardBytesDefault for compressed-tensors.
+  int64_t max_shard_bytes = 0;
   // The base itself is what the merged formats hold: nothing was tuned.
   bool untuned = false;
 };
@@ -36,15 +40,17 @@ struct ExportOutputs {
 };
 
 // Writes below the existing folder `out`:
-//   gguf/model.gguf
-//   compressed_tensors/  config.json, model.safetensors, tokenizer files
+//   gguf/model.gguf      or its shards, model-00001-of-0000N.gguf
+//   compressed_tensors/  config.json, model.safetensors or its shards and
+//                        index, tokenizer files
 //   lora_gguf/adapter.gguf
 //   peft/                adapter_config.json, adapter_model.safetensors
 // and re-reads all of it.
 //
-// Errors: INVALID_ARGUMENT (UNKNOWN_FORMAT); FAILED_PRECONDITION (NOT_FOLDED)
-// when a merged format of a tuned model has no folded checkpoint; DATA_LOSS
-// (EQUIVALENCE_FAILED); those of the readers and writers.
+// Errors: INVALID_ARGUMENT (UNKNOWN_FORMAT, INVALID_SHARD_SIZE);
+// FAILED_PRECONDITION (NOT_FOLDED) when a merged format of a tuned model has no
+// folded checkpoint; DATA_LOSS (EQUIVALENCE_FAILED); those of the readers and
+// writers.
 absl::StatusOr<ExportOutputs> ExportFiles(const ExportInputs& inputs,
                                           const std::string& out,
                                           const ProgressFn& progress);

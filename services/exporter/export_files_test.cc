@@ -12,12 +12,13 @@
 #include "nlohmann/json.hpp"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
-#include "services/exporter/adapter.h"
 #include "services/exporter/equivalence.h"
 #include "services/exporter/grid_model.h"
 #include "services/exporter/test_model.h"
+#include "services/model/adapter.h"
 #include "services/model/gguf_reader.h"
 #include "services/model/safetensors.h"
+#include "services/model/safetensors_folder.h"
 
 namespace onegrid::exporter {
 namespace {
@@ -198,6 +199,61 @@ TEST_F(ExportFilesTest, WritesTheSameBytesEachTime) {
   }
 }
 
+TEST_F(ExportFilesTest, AModelInShardsIsTheSameModel) {
+  inputs_.formats = {v1::GGUF, v1::COMPRESSED_TENSORS};
+  const auto whole = ExportFiles(inputs_, out_, {});
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  const std::string shards = TestPath("shards");
+  ASSERT_TRUE(common::MakeFolder(shards).ok());
+  inputs_.max_shard_bytes = 8192;
+  const auto split = ExportFiles(inputs_, shards, {});
+  ASSERT_TRUE(split.ok()) << split.status();
+  EXPECT_EQ(split->equivalence.tensors_bit_exact(),
+            whole->equivalence.tensors_bit_exact());
+  ASSERT_GT(split->formats[0].files.size(), 3u);
+
+  const auto one = model::GgufFile::Open(out_ + "/gguf/model.gguf");
+  const auto many = model::GgufFile::Open(
+      absl::StrCat(shards, "/gguf/", split->formats[0].files[0]));
+  ASSERT_TRUE(many.ok()) << many.status();
+  EXPECT_EQ((*many)->metadata(), (*one)->metadata());
+  ASSERT_EQ((*many)->tensors().size(), (*one)->tensors().size());
+  for (const auto& tensor : (*one)->tensors()) {
+    EXPECT_EQ((*many)->Find(tensor.name)->data, tensor.data) << tensor.name;
+  }
+  const auto folder =
+      model::SafetensorsFolder::Open(shards + "/compressed_tensors");
+  ASSERT_TRUE(folder.ok()) << folder.status();
+  const auto file = model::SafetensorsFile::Open(
+      out_ + "/compressed_tensors/model.safetensors");
+  ASSERT_EQ((*folder)->tensors().size(), (*file)->names().size());
+  for (const std::string& name : (*file)->names()) {
+    EXPECT_EQ((*folder)->Find(name)->data, (*file)->Find(name)->data) << name;
+  }
+}
+
+TEST_F(ExportFilesTest, ADamagedLaterShardFailsLevelOneByName) {
+  inputs_.formats = {v1::GGUF};
+  inputs_.max_shard_bytes = 8192;
+  const auto outputs = ExportFiles(inputs_, out_, {});
+  ASSERT_TRUE(outputs.ok()) << outputs.status();
+  const auto grid = GridModel::Open(inputs_.base, inputs_.folded);
+  const std::string folder = outputs->formats[0].folder;
+  const auto first = absl::StrCat(folder, "/", outputs->formats[0].files[0]);
+  DamageLastByte((*model::GgufFile::Open(first))->file_paths().back());
+  v1::EquivalenceReport report;
+  ASSERT_TRUE(CompareMergedGguf(**grid, first, {}, &report).ok());
+  ASSERT_EQ(report.differing_size(), 1);
+  EXPECT_EQ(report.differing(0).tensor(), "output_norm.weight");
+}
+
+TEST_F(ExportFilesTest, RefusesShardSizesThatCannotBe) {
+  inputs_.formats = {v1::COMPRESSED_TENSORS};
+  inputs_.max_shard_bytes = -1;
+  EXPECT_EQ(common::ErrorReason(ExportFiles(inputs_, out_, {}).status()),
+            "INVALID_SHARD_SIZE");
+}
+
 TEST_F(ExportFilesTest, LoraGgufHasWhatTheLoaderChecks) {
   inputs_.formats = {v1::LORA_GGUF};
   ASSERT_TRUE(ExportFiles(inputs_, out_, {}).ok());
@@ -282,14 +338,17 @@ TEST_F(ExportFilesTest, RefusesABaseThatIsNotOnTheGrid) {
 }
 
 TEST_F(ExportFilesTest, RefusesAdapterConfigsItCannotHonour) {
+  const auto reason = [&](const char* config) {
+    EXPECT_TRUE(common::WriteFileAtomic(inputs_.adapter_config, config).ok());
+    return common::ErrorReason(ExportFiles(inputs_, out_, {}).status());
+  };
   for (const char* config : {"", "[]", R"({"lora_alpha": 8})", R"({"r": 4})",
-                             R"({"r": 8, "lora_alpha": 8})",
-                             R"({"r": 4, "lora_alpha": 8, "use_dora": true})",
+                             R"({"r": 8, "lora_alpha": 8})"}) {
+    EXPECT_EQ(reason(config), "CORRUPT_FILE") << config;
+  }
+  for (const char* config : {R"({"r": 4, "lora_alpha": 8, "use_dora": true})",
                              R"({"r": 4, "lora_alpha": 8, "bias": "all"})"}) {
-    ASSERT_TRUE(common::WriteFileAtomic(inputs_.adapter_config, config).ok());
-    EXPECT_EQ(common::ErrorReason(ExportFiles(inputs_, out_, {}).status()),
-              "CORRUPT_FILE")
-        << config;
+    EXPECT_EQ(reason(config), "UNSUPPORTED_ADAPTER") << config;
   }
 }
 

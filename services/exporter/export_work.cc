@@ -87,6 +87,7 @@ absl::StatusOr<ExportInputs> FetchInputs(common::WorkContext& context) {
   for (const int format : work.export_().formats()) {
     inputs.formats.push_back(static_cast<v1::ExportFormat>(format));
   }
+  inputs.max_shard_bytes = work.export_().max_shard_bytes();
   ASSIGN_OR_RETURN(inputs.base, context.Fetch(work.base()));
   if (!work.tuned().adapter().sha256().empty()) {
     ASSIGN_OR_RETURN(inputs.adapter, context.Fetch(work.tuned().adapter()));

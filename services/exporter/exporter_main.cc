@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/util/json_util.h"
+#include "services/common/byte_size.h"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
 #include "services/common/thread_count.h"
@@ -52,6 +53,9 @@ ABSL_FLAG(std::string, adapter_config, "",
           "With --adapter: its adapter_config.json.");
 ABSL_FLAG(std::string, base_name, "base",
           "With --export_base: name of the base model in adapter files.");
+ABSL_FLAG(std::string, max_shard_size, "0",
+          "With --export_base: split a merged model into files of at most so "
+          "much, e.g. 2GB. Default: one GGUF, and compressed-tensors of 50GB.");
 ABSL_FLAG(std::string, out, "", "File of --import, folder of --export_base.");
 
 namespace onegrid::exporter {
@@ -113,6 +117,10 @@ int ExportOnce() {
   } else if (inputs.folded.empty()) {
     inputs.formats = {v1::LORA_GGUF, v1::PEFT};
   }
+  const auto shard_bytes =
+      common::ParseByteSize(absl::GetFlag(FLAGS_max_shard_size));
+  if (!shard_bytes.ok()) return Fail(shard_bytes.status());
+  inputs.max_shard_bytes = *shard_bytes;
   const std::string out = absl::GetFlag(FLAGS_out);
   if (const absl::Status made = common::MakeFolder(out); !made.ok()) {
     return Fail(made);
@@ -164,7 +172,8 @@ int main(int argc, char** argv) {
       "  exporter --controller=HOST:PORT --cache_dir=DIR\n"
       "  exporter --import=SOURCE.gguf|FOLDER --out=BASE.gguf\n"
       "  exporter --export_base=BASE.gguf [--folded=FOLDED.safetensors]\n"
-      "      [--adapter=A.safetensors --adapter_config=C.json] --out=DIR");
+      "      [--adapter=A.safetensors --adapter_config=C.json]\n"
+      "      [--max_shard_size=2GB] --out=DIR");
   absl::ParseCommandLine(argc, argv);
   return onegrid::exporter::Main();
 }

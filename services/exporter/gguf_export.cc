@@ -28,8 +28,9 @@ uint32_t FileTypeOfModel(const GridModel& model) {
 
 }  // namespace
 
-absl::Status WriteMergedGguf(const GridModel& grid, const std::string& path,
-                             const ProgressFn& progress) {
+absl::StatusOr<std::vector<std::string>> WriteMergedGguf(
+    const GridModel& grid, const std::string& folder, int64_t max_shard_bytes,
+    const ProgressFn& progress) {
   GgufWriter writer;
   CopyMetadata(grid.base(), &writer,
                {{"general.file_type", FileTypeOfModel(grid)}});
@@ -55,10 +56,10 @@ absl::Status WriteMergedGguf(const GridModel& grid, const std::string& path,
           }));
     }
   }
-  return writer.WriteTo(path);
+  return writer.WriteShards(folder, "model", max_shard_bytes);
 }
 
-absl::Status WriteLoraGguf(const GridModel& grid, const Adapter& adapter,
+absl::Status WriteLoraGguf(const GridModel& grid, const model::Adapter& adapter,
                            const std::string& base_name,
                            const std::string& path) {
   GgufWriter writer;
@@ -69,7 +70,7 @@ absl::Status WriteLoraGguf(const GridModel& grid, const Adapter& adapter,
   writer.Set("general.name", absl::StrCat(base_name, " adapter"));
   writer.Set("adapter.type", std::string("lora"));
   writer.Set("adapter.lora.alpha", adapter.gguf_alpha());
-  for (const AdapterPair& pair : adapter.pairs()) {
+  for (const model::AdapterPair& pair : adapter.pairs()) {
     RETURN_IF_ERROR(
         writer.AddTensor(absl::StrCat(pair.spec.gguf_name, ".lora_a"),
                          GgmlType::kF32, {pair.spec.in, pair.rank}, pair.a));

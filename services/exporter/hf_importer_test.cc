@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -186,6 +188,55 @@ TEST(HfImporterTest, RecoversCodesAndScalesOfEveryGroup) {
     EXPECT_EQ(matrix->codes, expected.codes) << name;
     EXPECT_EQ(matrix->scales, expected.scales) << name;
   }
+}
+
+// The embedding of quantization-aware training, in bf16.
+quant::GridMatrix PutLatticeTable(Folder& folder) {
+  Tensor& table = folder.tensors.at(model::kHfEmbedding);
+  const int64_t rows = table.shape[0], cols = table.shape[1];
+  std::vector<float> w(static_cast<size_t>(rows * cols));
+  for (size_t i = 0; i < w.size(); ++i) {
+    w[i] = std::sin(static_cast<float>(i)) * 0.3f;
+  }
+  const auto matrix = quant::EncodeMatrix(w, rows, cols, quant::kInt4G32);
+  EXPECT_TRUE(matrix.ok());
+  quant::DequantizeMatrix(*matrix, absl::MakeSpan(w));
+  table = Bf16Tensor({rows, cols}, w);
+  return *matrix;
+}
+
+TEST(HfImporterTest, ATableOnLatticesGetsTheirCodesBack) {
+  Folder folder = MakeFolder();
+  const quant::GridMatrix matrix = PutLatticeTable(folder);
+  const auto report = Import(folder.Write());
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->tensors_off_grid_size(), 0);
+  const auto file = GgufFile::Open(TestPath("base.gguf"));
+  ASSERT_TRUE(file.ok()) << file.status();
+  const auto& table = *(*file)->Find(model::kGgufEmbedding);
+  ASSERT_EQ(table.type, quant::GgmlType::kQ4_0);
+  const auto read = quant::UnpackQ4_0(table.data, matrix.rows, matrix.cols);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(read->codes, matrix.codes);
+  EXPECT_EQ(read->scales, matrix.scales);
+}
+
+// One weight of one group, the last, and not by a step.
+TEST(HfImporterTest, ATableWithAGroupOnNoLatticeIsQ8) {
+  Folder folder = MakeFolder();
+  PutLatticeTable(folder);
+  std::vector<uint8_t>& bytes = folder.tensors.at(model::kHfEmbedding).bytes;
+  bytes[bytes.size() - 2] ^= 0x15;
+  ASSERT_TRUE(Import(folder.Write()).ok());
+  const auto type = [] {
+    return (*GgufFile::Open(TestPath("base.gguf")))
+        ->Find(model::kGgufEmbedding)
+        ->type;
+  };
+  EXPECT_EQ(type(), quant::GgmlType::kQ8_0);
+  std::fill(bytes.begin(), bytes.end(), uint8_t{0});
+  ASSERT_TRUE(Import(folder.Write()).ok());
+  EXPECT_EQ(type(), quant::GgmlType::kQ8_0);
 }
 
 TEST(HfImporterTest, FileReadsAsTheModelItCameFrom) {

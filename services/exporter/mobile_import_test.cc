@@ -112,7 +112,7 @@ Mobile MakeMobile() {
   EXPECT_TRUE(common::MakeFolder(path).ok());
   const auto grid = GridModel::Open(ImportTestModel(), "");
   EXPECT_TRUE(grid.ok()) << grid.status();
-  EXPECT_TRUE(WriteCompressedTensors(**grid, path, {}).ok());
+  EXPECT_TRUE(WriteCompressedTensors(**grid, path, 0, {}).ok());
   Mobile mobile{ReadTestFolder(path), {}};
   for (auto it = mobile.folder.tensors.begin();
        it != mobile.folder.tensors.end();) {

@@ -8,12 +8,12 @@
 
 namespace onegrid::exporter {
 
-absl::StatusOr<std::vector<std::string>> WritePeft(const Adapter& adapter,
-                                                   const std::string& base_name,
-                                                   const std::string& folder) {
+absl::StatusOr<std::vector<std::string>> WritePeft(
+    const model::Adapter& adapter, const std::string& base_name,
+    const std::string& folder) {
   model::SafetensorsWriter writer;
   writer.SetMetadata("format", "pt");
-  for (const AdapterPair& pair : adapter.pairs()) {
+  for (const model::AdapterPair& pair : adapter.pairs()) {
     RETURN_IF_ERROR(
         writer.Add(pair.a_name, "F32", {pair.rank, pair.spec.in}, pair.a));
     RETURN_IF_ERROR(

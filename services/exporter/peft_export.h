@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "services/exporter/adapter.h"
+#include "services/model/adapter.h"
 
 namespace onegrid::exporter {
 
@@ -14,9 +14,9 @@ namespace onegrid::exporter {
 // adapter_config.json (the trainer's, with base_model_name_or_path set to
 // `base_name`, peft_type LORA and inference_mode true) into the existing
 // `folder`; returns their names. Each file is written atomically.
-absl::StatusOr<std::vector<std::string>> WritePeft(const Adapter& adapter,
-                                                   const std::string& base_name,
-                                                   const std::string& folder);
+absl::StatusOr<std::vector<std::string>> WritePeft(
+    const model::Adapter& adapter, const std::string& base_name,
+    const std::string& folder);
 
 }  // namespace onegrid::exporter
 

@@ -4,7 +4,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/common/error_info.h"
-#include "services/finetuner/grid_checkpoint.h"
 #include "services/model/tensor_ops.h"
 
 namespace onegrid::finetuner {
@@ -39,7 +38,7 @@ absl::StatusOr<at::Tensor> Matrix(const model::GgufFile& file,
 absl::StatusOr<FloatCheckpoint> LoadFloatCheckpoint(
     const model::GgufFile& file) {
   FloatCheckpoint checkpoint;
-  ASSIGN_OR_RETURN(checkpoint.config, TrainedConfig(file));
+  ASSIGN_OR_RETURN(checkpoint.config, model::ConfigFromGguf(file));
   const model::GemmaConfig& config = checkpoint.config;
   checkpoint.specs = model::GemmaLinears(config);
   for (const model::LinearSpec& spec : checkpoint.specs) {

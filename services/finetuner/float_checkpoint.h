@@ -20,7 +20,7 @@ struct FloatCheckpoint {
   model::GemmaConfig config;
   std::vector<model::LinearSpec> specs;
   std::vector<at::Tensor> linears;  // [out, in], parallel to specs.
-  at::Tensor embedding;             // [vocab, hidden], also the head.
+  at::Tensor embedding;             // [vocab, hidden], also the head if tied.
   // [vocab, layers * width], each layer's own input; undefined if none.
   at::Tensor per_layer_embedding;
   std::vector<std::vector<float>> norms;
@@ -28,7 +28,7 @@ struct FloatCheckpoint {
 
 // Decodes a GGUF of any tensor types that kernels/quant reads, an on-grid file
 // included. InvalidArgument (UNSUPPORTED_TENSOR; tensor): one is missing or has
-// another shape. Otherwise the errors of TrainedConfig and
+// another shape. Otherwise the errors of model::ConfigFromGguf and
 // model::DequantizeTensor.
 absl::StatusOr<FloatCheckpoint> LoadFloatCheckpoint(
     const model::GgufFile& file);

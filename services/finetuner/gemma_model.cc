@@ -44,7 +44,7 @@ std::shared_ptr<SharedWeights> MakeShared(const Checkpoint& checkpoint,
   auto shared = std::make_shared<SharedWeights>();
   const model::GemmaConfig& config = checkpoint.config;
   shared->config = config;
-  shared->embedding = embedding;
+  shared->embedding = shared->head = embedding;
   for (const std::vector<float>& norm : checkpoint.norms) {
     shared->norms.push_back(at::from_blob(const_cast<float*>(norm.data()),
                                           {static_cast<int64_t>(norm.size())},
@@ -83,8 +83,13 @@ std::shared_ptr<const SharedWeights> MakeSharedWeights(
     const GridCheckpoint& checkpoint, int64_t max_positions) {
   auto shared = MakeShared(checkpoint, DequantizeTensor(checkpoint.embedding),
                            max_positions);
+  const auto linear = [&](const char* gguf_name) {
+    return DequantizeTensor(checkpoint.linears[static_cast<size_t>(
+        LinearNamed(checkpoint.specs, gguf_name))]);
+  };
+  if (!checkpoint.config.tied_head) shared->head = linear(model::kGgufHead);
   if (checkpoint.config.per_layer_width > 0) {
-    shared->per_layer_projection = DequantizeTensor(checkpoint.linears.back());
+    shared->per_layer_projection = linear(model::kGgufPerLayerProjection);
     shared->per_layer_rows =
         [table = checkpoint.per_layer_embedding](const at::Tensor& ids) {
           return DequantizeRows(*table, ids);
@@ -96,8 +101,13 @@ std::shared_ptr<const SharedWeights> MakeSharedWeights(
 std::shared_ptr<const SharedWeights> MakeSharedWeights(
     const FloatCheckpoint& checkpoint, int64_t max_positions) {
   auto shared = MakeShared(checkpoint, checkpoint.embedding, max_positions);
+  const auto linear = [&](const char* gguf_name) {
+    return checkpoint
+        .linears[static_cast<size_t>(LinearNamed(checkpoint.specs, gguf_name))];
+  };
+  if (!checkpoint.config.tied_head) shared->head = linear(model::kGgufHead);
   if (checkpoint.config.per_layer_width > 0) {
-    shared->per_layer_projection = checkpoint.linears.back();
+    shared->per_layer_projection = linear(model::kGgufPerLayerProjection);
     shared->per_layer_rows =
         [table = checkpoint.per_layer_embedding](const at::Tensor& ids) {
           return at::index_select(table, 0, ids);
@@ -159,8 +169,7 @@ GemmaModel::GemmaModel(std::shared_ptr<const SharedWeights> shared,
         weight(static_cast<int64_t>(i))
             .to(compute_type, /*non_blocking=*/false, /*copy=*/true));
   }
-  head_ = {shared_->embedding, shared_->embedding.to(compute_type),
-           config.logit_softcap};
+  head_ = {shared_->head, shared_->head.to(compute_type), config.logit_softcap};
 }
 
 AttentionSpec GemmaModel::MakeAttentionSpec(int64_t layer) const {

@@ -27,6 +27,7 @@ namespace onegrid::finetuner {
 struct SharedWeights {
   model::GemmaConfig config;
   at::Tensor embedding;           // [vocab, hidden] float32, dequantized
+  at::Tensor head;                // the same, or another if it is not tied
   std::vector<at::Tensor> norms;  // GemmaNorms order, float32
   RopeTable rope_local;
   RopeTable rope_global;

@@ -57,23 +57,18 @@ absl::StatusOr<quant::GridMatrix> LoadMatrix(const GgufFile& file,
 
 }  // namespace
 
-absl::StatusOr<model::GemmaConfig> TrainedConfig(const GgufFile& file) {
-  ASSIGN_OR_RETURN(const model::GemmaConfig config,
-                   model::ConfigFromGguf(file));
-  if (config.tied_head) return config;
-  return common::MakeError(
-      absl::StatusCode::kUnimplemented, "UNSUPPORTED_ARCHITECTURE",
-      absl::StrCat(file.path(), ": ", model::kGgufHead,
-                   ": a head of its own is served and exported, but not "
-                   "tuned; expected none"),
-      {{"path", file.path()},
-       {"found", model::kGgufHead},
-       {"supported", "a head that is the embedding"}});
+int64_t LinearNamed(absl::Span<const model::LinearSpec> specs,
+                    absl::string_view gguf_name) {
+  const auto found = std::find_if(specs.begin(), specs.end(),
+                                  [&](const model::LinearSpec& spec) {
+                                    return spec.gguf_name == gguf_name;
+                                  });
+  return found - specs.begin();
 }
 
 absl::StatusOr<GridCheckpoint> LoadGridCheckpoint(const GgufFile& file) {
   GridCheckpoint checkpoint;
-  ASSIGN_OR_RETURN(checkpoint.config, TrainedConfig(file));
+  ASSIGN_OR_RETURN(checkpoint.config, model::ConfigFromGguf(file));
   checkpoint.specs = model::GemmaLinears(checkpoint.config);
   for (const model::LinearSpec& spec : checkpoint.specs) {
     ASSIGN_OR_RETURN(quant::GridMatrix matrix,

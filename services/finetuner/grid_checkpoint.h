@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "kernels/quant/grid.h"
 #include "services/model/gemma_config.h"
@@ -23,22 +24,23 @@ struct GridCheckpoint {
   model::GemmaConfig config;
   std::vector<model::LinearSpec> specs;
   std::vector<quant::GridMatrix> linears;  // Parallel to specs.
-  quant::GridMatrix embedding;             // [vocab, hidden], also the head.
+  quant::GridMatrix embedding;  // [vocab, hidden], also the head if tied.
   // [vocab, layers * width], each layer's own input; null if none. Shared, as
   // it is larger than all else.
   std::shared_ptr<const quant::GridMatrix> per_layer_embedding;
   std::vector<std::vector<float>> norms;
 };
 
-// ConfigFromGguf of a model that can be trained. Unimplemented
-// (UNSUPPORTED_ARCHITECTURE): one with a head of its own.
-absl::StatusOr<model::GemmaConfig> TrainedConfig(const model::GgufFile& file);
+// The index of the linear of this GGUF name, one of no layer; it must be there.
+int64_t LinearNamed(absl::Span<const model::LinearSpec> specs,
+                    absl::string_view gguf_name);
 
 // Reads a grid GGUF: linears and embedding Q4_0, Q2_0 or Q8_0, each on the grid
 // of its type; norms F32.
 // InvalidArgument: NOT_ON_GRID (tensor, expected, found) if a tensor is missing
 // or has another type, CORRUPT_FILE (tensor) if it has a code that its grid has
-// not or a scale that is not finite. Otherwise the errors of TrainedConfig.
+// not or a scale that is not finite. Otherwise the errors of
+// model::ConfigFromGguf.
 absl::StatusOr<GridCheckpoint> LoadGridCheckpoint(const model::GgufFile& file);
 
 // Linears of a layer that read the same input, computed as one product.

@@ -1,4 +1,4 @@
-// Cross-entropy, and divergence from a teacher, through the tied output head,
+// Cross-entropy, and divergence from a teacher, through the output head,
 // over labelled positions only.
 //
 // The logits of a Gemma vocabulary take a megabyte per position, so positions

@@ -10,14 +10,10 @@
 
 namespace onegrid::finetuner {
 
-// W += scale * B A for every linear that the PEFT adapter in `folder`
-// (adapter.safetensors or adapter_model.safetensors, and adapter_config.json)
-// has; scale is lora_alpha / rank, or / sqrt(rank) with use_rslora, with
-// alpha_pattern's alpha where it names the module.
-// DataLoss (CORRUPT_FILE): half a pair, shapes that do not fit. InvalidArgument
-// (UNSUPPORTED_ADAPTER): DoRA, or a file without any of the model's linears.
-absl::Status MergeAdapter(const std::string& folder,
-                          FloatCheckpoint* checkpoint);
+// W += scale * B A for every linear that the adapter at `path`, a PEFT folder
+// or a GGUF, has. Errors of model::FindAdapterFiles and model::Adapter::Open;
+// the weights are then as they were.
+absl::Status MergeAdapter(const std::string& path, FloatCheckpoint* checkpoint);
 
 }  // namespace onegrid::finetuner
 

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
@@ -81,11 +82,25 @@ TEST_F(MergeAdapterTest, RefusesWhatItCannotMerge) {
   WriteConfig(R"({"r": 4, "lora_alpha": 8, "use_dora": true})");
   EXPECT_EQ(common::ErrorReason(MergeAdapter(folder_, &base_)),
             "UNSUPPORTED_ADAPTER");
-  for (const char* text : {"{}", "{\"lora_alpha\": \"x\"}", "[", ""}) {
+  for (const char* text : {"{}", R"({"r": 4, "lora_alpha": "x"})", "[", ""}) {
     WriteConfig(text);
     EXPECT_EQ(common::ErrorReason(MergeAdapter(folder_, &base_)),
               "CORRUPT_FILE")
         << text;
+  }
+}
+
+// Such values were once asked for as numbers, which threw.
+TEST_F(MergeAdapterTest, RefusesAlphaPatternsWithoutNumbers) {
+  LoraOptions options;
+  options.rank = 4;
+  Write(options);
+  const std::string deep = std::string(200000, '[') + std::string(200000, ']');
+  for (const std::string& value : {std::string(R"("8")"), deep}) {
+    WriteConfig(absl::StrCat(R"({"r": 4, "lora_alpha": 8, "alpha_pattern": {")",
+                             grid_.specs[0].hf_name, "\": ", value, "}}"));
+    EXPECT_EQ(common::ErrorReason(MergeAdapter(folder_, &base_)),
+              "CORRUPT_FILE");
   }
 }
 
@@ -107,7 +122,7 @@ TEST_F(MergeAdapterTest, RefusesFilesWithoutWholePairs) {
   EXPECT_EQ(merge({{a, at::ones({4, in})}, {b, at::ones({out, 3})}}),
             "CORRUPT_FILE");
   EXPECT_EQ(merge({{a, at::ones({4, in + 1})}, {b, at::ones({out, 4})}}),
-            "CORRUPT_FILE");
+            "ADAPTER_MISMATCH");
   EXPECT_EQ(merge({{"other", at::ones({4, in})}}), "UNSUPPORTED_ADAPTER");
 }
 

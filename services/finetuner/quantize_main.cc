@@ -41,8 +41,10 @@
 #include "services/model/tokenizer.h"
 
 ABSL_FLAG(std::string, source, "", "GGUF to quantize, of any tensor types.");
-ABSL_FLAG(std::string, adapter, "",
-          "Folder of a PEFT adapter to merge into the source first.");
+ABSL_FLAG(
+    std::string, adapter, "",
+    "LoRA adapter to merge into the source first: a PEFT folder, or a GGUF "
+    "of llama.cpp.");
 ABSL_FLAG(std::string, model, "",
           "Compare this GGUF with --source on --evaluate, instead of "
           "quantizing.");

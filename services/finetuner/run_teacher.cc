@@ -68,8 +68,8 @@ absl::StatusOr<RunTeacher> RunTeacher::Named(const TuningInputs& inputs,
   if (const int64_t top = options.distillation.vocabulary_top; top > 0) {
     ASSIGN_OR_RETURN(
         LossVocabulary vocabulary,
-        ChooseLossVocabulary(*result.model_, data.shared->embedding, data.train,
-                             top, kVocabularySample, options.seed, progress));
+        ChooseLossVocabulary(*result.model_, data.shared->head, data.train, top,
+                             kVocabularySample, options.seed, progress));
     common::LogInfo("loss_vocabulary", {{"tokens", vocabulary.size()}});
     result.vocabulary_ =
         std::make_unique<LossVocabulary>(std::move(vocabulary));

@@ -159,7 +159,7 @@ absl::StatusOr<TensorCosts> Measurement::Embedding(
     const CalibrationPass start(model, text);
     const double kl = Kl(
         RunFrom(model, 0, start.streams(), start.layouts(), examined_.labels),
-        changed.embedding);
+        model.head().weight);
     costs.grids.push_back(
         {grid, model::GridBytes(*grid, matrix.rows, matrix.cols), kl});
   }

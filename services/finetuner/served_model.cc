@@ -257,7 +257,7 @@ void ServedModel::EmbedPerLayer(absl::Span<const int32_t> tokens,
   if (c.per_layer_width == 0) return;
   std::vector<float> projected = Linear(
       QuantizeServed(stream->x.data(), stream->tokens, c.hidden, kQkvBits),
-      static_cast<int64_t>(linears_.size()) - 1);
+      LinearNamed(checkpoint_.specs, model::kGgufPerLayerProjection));
   const float root = 1.0f / std::sqrt(static_cast<float>(c.hidden));
   for (float& value : projected) value *= root;
   projected = Norm(projected, norms_.per_layer_input());
@@ -326,10 +326,14 @@ std::vector<float> ServedModel::Hidden(absl::Span<const int32_t> tokens) const {
 
 void ServedModel::Logits(absl::Span<const float> hidden, float* logits) const {
   const int64_t k = config().hidden;
+  const quant::GridMatrix& head =
+      config().tied_head ? checkpoint_.embedding
+                         : linears_[static_cast<size_t>(LinearNamed(
+                               checkpoint_.specs, model::kGgufHead))];
   Multiply(
       QuantizeServed(hidden.data(), static_cast<int64_t>(hidden.size()) / k, k,
                      kHeadBits),
-      checkpoint_.embedding, logits);
+      head, logits);
   if (config().logit_softcap > 0) {
     const int64_t count =
         static_cast<int64_t>(hidden.size()) / k * config().vocab_size;

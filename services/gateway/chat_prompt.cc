@@ -5,7 +5,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "services/common/error_info.h"
+#include "services/model/chat_format.h"
 #include "services/model/chat_pieces.h"
 
 namespace onegrid::gateway {
@@ -35,28 +37,41 @@ absl::StatusOr<std::vector<int32_t>> PieceTokens(Backend& backend,
   return ids;
 }
 
-// Gemma 4's if the served model has its token of a turn.
 absl::StatusOr<model::ChatFormat> FormatOf(Backend& backend,
                                            absl::Time deadline) {
-  ASSIGN_OR_RETURN(
-      const std::vector<int32_t> ids,
-      backend.Tokenize(model::TurnMarksOf(model::ChatFormat::kGemma4).start,
-                       /*add_bos=*/false,
-                       /*parse_control_tokens=*/true, deadline));
-  return ids.size() == 1 ? model::ChatFormat::kGemma4
-                         : model::ChatFormat::kGemma3;
+  ASSIGN_OR_RETURN(const v1::ServerInfo info,
+                   backend.Info(deadline - absl::Now()));
+  const auto format = model::ChatFormatNamed(info.chat_format());
+  if (format.has_value()) return *format;
+  const std::string& sha256 = info.chat_template_sha256();
+  return common::MakeError(
+      absl::StatusCode::kFailedPrecondition, "UNKNOWN_CHAT_TEMPLATE",
+      absl::StrCat(
+          "the chat template of the served model (SHA-256 ", sha256,
+          ") is none of those that are known, so it cannot chat; "
+          "--chat_format of inference names the format to use, one of ",
+          model::ChatFormatNames(), "; /v1/completions takes any text"),
+      {{"sha256", sha256}, {"known", model::ChatFormatNames()}});
 }
 
 }  // namespace
 
 absl::StatusOr<std::vector<int32_t>> ChatPrompt(
-    Backend& backend, absl::Span<const model::Turn> turns,
+    Backend& backend, absl::Span<const model::Turn> turns, bool enable_thinking,
     absl::Time deadline) {
   ASSIGN_OR_RETURN(const model::ChatFormat format, FormatOf(backend, deadline));
+  if (enable_thinking && !model::RulesOf(format).gemma4) {
+    return common::MakeError(
+        absl::StatusCode::kInvalidArgument, "THINKING_NOT_SUPPORTED",
+        absl::StrCat("enable_thinking is set, but the chat format ",
+                     model::RulesOf(format).name, " has no thoughts"));
+  }
   std::vector<int32_t> tokens;
   // Headers and ends are the same in every turn.
   std::map<std::pair<ChatPiece::Kind, std::string>, std::vector<int32_t>> seen;
-  for (const ChatPiece& piece : model::ChatPieces(turns, true, format)) {
+  const model::ChatOptions options = {format, /*open_answer=*/true,
+                                      enable_thinking};
+  for (const ChatPiece& piece : model::ChatPieces(turns, options)) {
     if (piece.text.empty()) continue;
     const auto key = std::make_pair(piece.kind, piece.text);
     auto found = seen.find(key);

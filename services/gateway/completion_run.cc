@@ -38,7 +38,8 @@ absl::Status CompletionRun::BeginCalls() {
       request_.prompts;
   if (request_.chat) {
     ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
-                     ChatPrompt(backend_, request_.turns, options_.deadline));
+                     ChatPrompt(backend_, request_.turns,
+                                request_.enable_thinking, options_.deadline));
     v1::TokenIds tokens;
     tokens.mutable_ids()->Add(ids.begin(), ids.end());
     prompts.emplace_back(std::move(tokens));

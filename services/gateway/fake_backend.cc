@@ -1,6 +1,7 @@
 #include "services/gateway/fake_backend.h"
 
 #include <cstddef>
+#include <iterator>
 
 #include "absl/strings/match.h"
 #include "absl/time/clock.h"
@@ -14,13 +15,20 @@ namespace {
 constexpr char kSha256[] = "0123456789abcdef";
 constexpr float kLogprob = -0.5f;
 
+constexpr const char* kControlTokens[] = {
+    "<start_of_turn>", "<end_of_turn>", "<|turn>",   "<turn|>",
+    "<|think|>",       "<|channel>",    "<channel|>"};
+
 std::string TextOf(const google::protobuf::RepeatedField<int32_t>& ids) {
   std::string text;
   for (const int32_t id : ids) {
     if (id == FakeBackend::kBos) text += "<bos>";
-    if (id == FakeBackend::kStartOfTurn) text += "[start_of_turn]";
-    if (id == FakeBackend::kEndOfTurn) text += "[end_of_turn]";
-    if (id >= FakeBackend::kFirstByte) {
+    if (id >= FakeBackend::kFirstControl) {
+      std::string name = kControlTokens[id - FakeBackend::kFirstControl];
+      name.front() = '[';
+      name.back() = ']';
+      text += name;
+    } else if (id >= FakeBackend::kFirstByte) {
       text += static_cast<char>(id - FakeBackend::kFirstByte);
     }
   }
@@ -156,9 +164,9 @@ grpc::Status FakeBackend::Tokenize(grpc::ServerContext*,
                                    v1::TokenizeResponse* response) {
   if (request->add_bos()) response->add_token_ids(kBos);
   if (request->parse_control_tokens() && has_control_tokens_) {
-    const bool starts = request->text() == "<start_of_turn>";
-    if (starts || request->text() == "<end_of_turn>") {
-      response->add_token_ids(starts ? kStartOfTurn : kEndOfTurn);
+    for (size_t i = 0; i < std::size(kControlTokens); ++i) {
+      if (request->text() != kControlTokens[i]) continue;
+      response->add_token_ids(kFirstControl + static_cast<int32_t>(i));
       return grpc::Status::OK;
     }
   }
@@ -172,6 +180,8 @@ grpc::Status FakeBackend::GetServerInfo(grpc::ServerContext*,
                                         const v1::GetServerInfoRequest*,
                                         v1::ServerInfo* info) {
   info->set_artifact_sha256(kSha256);
+  info->set_chat_format(chat_format_);
+  if (chat_format_.empty()) info->set_chat_template_sha256(kSha256);
   return grpc::Status::OK;
 }
 

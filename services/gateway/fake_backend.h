@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -14,8 +15,8 @@
 namespace onegrid::gateway {
 
 // Repeats the prompt, a character a token, each with log-probability -0.5. BOS
-// reads "<bos>" and control tokens in the prompt read "[start_of_turn]" and
-// "[end_of_turn]", so that they differ from text that spells them. Prompts that
+// reads "<bos>" and control tokens in the prompt read as "[start_of_turn]" and
+// "[|turn]", so that they differ from text that spells them. Prompts that
 // hold one of these do something else:
 //   "queue full"  RESOURCE_EXHAUSTED (QUEUE_FULL), to be retried in 7 s
 //   "draining"    UNAVAILABLE (SERVER_DRAINING)
@@ -28,13 +29,15 @@ namespace onegrid::gateway {
 class FakeBackend final : public v1::GenerationService::Service {
  public:
   static constexpr int32_t kBos = 2;
-  static constexpr int32_t kStartOfTurn = 5;
-  static constexpr int32_t kEndOfTurn = 6;
   static constexpr int32_t kFirstByte = 10;
+  static constexpr int32_t kFirstControl = 300;
 
-  // Without them there are no turns in the vocabulary.
-  explicit FakeBackend(bool has_control_tokens = true)
-      : has_control_tokens_(has_control_tokens) {}
+  // Without them there are no turns in the vocabulary. chat_format: of
+  // ServerInfo.
+  explicit FakeBackend(bool has_control_tokens = true,
+                       std::string chat_format = "gemma3")
+      : has_control_tokens_(has_control_tokens),
+        chat_format_(std::move(chat_format)) {}
 
   // The requests to generate so far.
   std::vector<v1::GenerateRequest> requests() const;
@@ -55,6 +58,7 @@ class FakeBackend final : public v1::GenerationService::Service {
                       grpc::ServerWriter<v1::GenerateResponse>* writer);
 
   const bool has_control_tokens_;
+  const std::string chat_format_;
   std::atomic<int> cancelled_ = 0;
   std::atomic<int> running_ = 0;
   mutable absl::Mutex mu_;

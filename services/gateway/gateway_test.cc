@@ -170,6 +170,41 @@ TEST_F(GatewayTest, TextThatSpellsControlTokensEndsNoTurn) {
             "[start_of_turn]model\n");
 }
 
+TEST_F(GatewayTest, ThinkingOpensTheSystemTurnOfGemma4) {
+  FakeBackend gemma4(/*has_control_tokens=*/true, "gemma4-empty-thought");
+  Connect(gemma4);
+  json body = ChatBody("u");
+  EXPECT_EQ(Text(kChat, body),
+            "<bos>[|turn]user\nu[turn|]\n[|turn]model\n"
+            "[|channel]thought\n[channel|]");
+  body["chat_template_kwargs"] = {{"enable_thinking", true}};
+  EXPECT_EQ(Text(kChat, body),
+            "<bos>[|turn]system\n[|think|]\n[turn|]\n"
+            "[|turn]user\nu[turn|]\n[|turn]model\n");
+  grpc_->Shutdown(std::chrono::system_clock::now());
+}
+
+TEST_F(GatewayTest, Gemma3HasNoThoughts) {
+  json body = ChatBody("u");
+  body["chat_template_kwargs"] = {{"enable_thinking", true}};
+  const HttpResponse response = PostJson(kChat, body);
+  EXPECT_EQ(response.status, 400);
+  EXPECT_EQ(ErrorOf(response)["code"], "thinking_not_supported");
+}
+
+TEST_F(GatewayTest, AnUnknownTemplateEndsChatAlone) {
+  FakeBackend unknown(/*has_control_tokens=*/true, /*chat_format=*/"");
+  Connect(unknown);
+  const HttpResponse response = PostJson(kChat, ChatBody("u"));
+  EXPECT_EQ(response.status, 400);
+  const json error = ErrorOf(response);
+  EXPECT_EQ(error["code"], "unknown_chat_template");
+  EXPECT_THAT(error["message"].get<std::string>(),
+              AllOf(HasSubstr("0123456789abcdef"), HasSubstr("gemma4-first")));
+  EXPECT_EQ(Text(kCompletions, Body("a")), "<bos>a");
+  grpc_->Shutdown(std::chrono::system_clock::now());
+}
+
 TEST_F(GatewayTest, AModelWithoutTurnsSaysSo) {
   FakeBackend plain(/*has_control_tokens=*/false);
   Connect(plain);

@@ -251,6 +251,30 @@ void ReadStreaming(JsonFields& fields, CompletionRequest* request) {
   }
 }
 
+// As other servers of this API take it. Other names change what is rendered.
+void ReadTemplateArguments(JsonFields& fields, CompletionRequest* request) {
+  constexpr char kName[] = "chat_template_kwargs";
+  const json* arguments = fields.Find(kName);
+  if (arguments == nullptr) return;
+  if (!arguments->is_object()) {
+    return fields.Fail(
+        InvalidField(kName, "chat_template_kwargs is not an object"));
+  }
+  for (const auto& [key, value] : arguments->items()) {
+    if (key != "enable_thinking") {
+      return fields.Fail(
+          UnsupportedField(kName,
+                           "chat_template_kwargs has another name than "
+                           "enable_thinking, the only one that is supported"));
+    }
+    if (!value.is_boolean()) {
+      return fields.Fail(InvalidField(
+          kName, "chat_template_kwargs.enable_thinking is not a boolean"));
+    }
+    request->enable_thinking = value.get<bool>();
+  }
+}
+
 std::variant<CompletionRequest, ApiError> Parse(absl::string_view body,
                                                 bool chat) {
   json object;
@@ -270,6 +294,7 @@ std::variant<CompletionRequest, ApiError> Parse(absl::string_view body,
   ReadLogprobs(fields, &request);
   ReadStreaming(fields, &request);
   RefuseUnsupported(fields);
+  if (chat) ReadTemplateArguments(fields, &request);
   if (!fields.error() && chat) ReadMessages(fields, &request.turns);
   if (!fields.error() && !chat) ReadPrompts(fields, &request);
   if (request.prompts.size() * request.n > kMaxChoices) {

@@ -27,6 +27,8 @@ struct CompletionRequest {
   // For chat: the conversation, which RenderProblem has nothing against and
   // whose last turn is the user's. Else at least one prompt.
   std::vector<model::Turn> turns;
+  // The model is to think first: chat_template_kwargs.enable_thinking.
+  bool enable_thinking = false;
   std::vector<std::variant<std::string, v1::TokenIds>> prompts;
   int n = 1;
   bool stream = false;

@@ -44,6 +44,23 @@ ApiError ErrorOf(std::variant<CompletionRequest, ApiError> result) {
   return std::get<ApiError>(std::move(result));
 }
 
+TEST(OpenAiRequestTest, ThinkingIsAnArgumentOfTheTemplate) {
+  const auto with = [](const std::string& value) {
+    return ParseChatRequest(Chat(R"("chat_template_kwargs":)" + value));
+  };
+  EXPECT_FALSE(Parsed(ParseChatRequest(Chat(""))).enable_thinking);
+  EXPECT_FALSE(Parsed(with("null")).enable_thinking);
+  EXPECT_FALSE(Parsed(with("{}")).enable_thinking);
+  EXPECT_FALSE(Parsed(with(R"({"enable_thinking":false})")).enable_thinking);
+  EXPECT_TRUE(Parsed(with(R"({"enable_thinking":true})")).enable_thinking);
+  for (const char* wrong : {"[]", "true", R"({"enable_thinking":1})",
+                            R"({"enable_thinking":"yes"})"}) {
+    EXPECT_EQ(ErrorOf(with(wrong)).param, "chat_template_kwargs") << wrong;
+  }
+  EXPECT_EQ(ErrorOf(with(R"({"tools_in_user":true})")).code,
+            "unsupported_parameter");
+}
+
 TEST(OpenAiRequestTest, EveryFieldOfACompletionIsRead) {
   const auto request = Parsed(ParseCompletionRequest(Completion(
       R"("n":2,"max_tokens":7,"temperature":0.5,"top_p":0.25,"top_k":3,

@@ -29,6 +29,11 @@ ABSL_FLAG(std::string, kv_cache, "int8",
 ABSL_FLAG(std::string, isa, "auto",
           "Instruction set: auto, amx_int8, avx512_vnni, avx2_vnni, avx2 or "
           "reference.");
+ABSL_FLAG(std::string, chat_format, "auto",
+          "How the gateway is to write conversations for the model: gemma3, "
+          "gemma4, gemma4-empty-thought, gemma4-first or "
+          "gemma4-first-empty-thought; auto goes by the chat template in the "
+          "file.");
 ABSL_FLAG(bool, allow_degraded, false,
           "If the asked-for instruction set is missing, use the best one "
           "there is and say so in GetServerInfo, instead of not starting.");
@@ -63,6 +68,7 @@ ServedModelOptions OptionsFromFlags() {
   options.kv_cache = absl::GetFlag(FLAGS_kv_cache);
   options.isa = absl::GetFlag(FLAGS_isa);
   options.prompt_lookup = absl::GetFlag(FLAGS_prompt_lookup);
+  options.chat_format = absl::GetFlag(FLAGS_chat_format);
   options.allow_degraded = absl::GetFlag(FLAGS_allow_degraded);
   options.threads = common::ChooseThreadCount(absl::GetFlag(FLAGS_threads));
   options.max_sequences = absl::GetFlag(FLAGS_max_sequences);

@@ -1,6 +1,7 @@
 #include "services/inference/served_model.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -11,6 +12,7 @@
 #include "services/common/error_info.h"
 #include "services/common/files.h"
 #include "services/common/log.h"
+#include "services/model/chat_format.h"
 #include "services/model/gguf_reader.h"
 
 namespace onegrid::inference {
@@ -137,9 +139,13 @@ v1::ServerInfo MakeInfo(const ServedModelOptions& options,
   return info;
 }
 
-absl::StatusOr<std::string> CheckDigest(const ServedModelOptions& options) {
-  ASSIGN_OR_RETURN(const std::string sha256,
-                   common::Sha256OfFile(options.model_path));
+absl::StatusOr<std::string> CheckDigest(const model::GgufFile& file,
+                                        const ServedModelOptions& options) {
+  std::vector<std::string> digests;
+  for (const std::string& path : file.file_paths()) {
+    ASSIGN_OR_RETURN(digests.emplace_back(), common::Sha256OfFile(path));
+  }
+  const std::string sha256 = common::Sha256OfModel(digests);
   const std::string& wanted = options.artifact_sha256;
   if (wanted.empty() || absl::AsciiStrToLower(wanted) == sha256) return sha256;
   return common::MakeError(absl::StatusCode::kDataLoss, "DIGEST_MISMATCH",
@@ -172,6 +178,30 @@ absl::StatusOr<Numerics> ChooseNumerics(const ServedModelOptions& options,
   return numerics;
 }
 
+absl::Status DescribeChat(const model::GgufFile& file,
+                          const model::GemmaConfig& config,
+                          absl::string_view chat_format, v1::ServerInfo* info) {
+  std::optional<model::ChatFormat> format = model::DefaultChatFormat(config);
+  constexpr char kKey[] = "tokenizer.chat_template";
+  if (file.Has(kKey)) {
+    ASSIGN_OR_RETURN(const std::string jinja, file.GetString(kKey));
+    format = model::FormatOfTemplate(jinja);
+    info->set_chat_template_sha256(common::Sha256Of(jinja));
+  }
+  if (chat_format != "auto") {
+    format = model::ChatFormatNamed(chat_format);
+    if (!format.has_value()) {
+      return InvalidFlag(
+          "chat_format", chat_format,
+          absl::StrCat("auto or one of ", model::ChatFormatNames()));
+    }
+  }
+  if (format.has_value()) {
+    info->set_chat_format(model::RulesOf(*format).name);
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Drafting> ParseDrafting(absl::string_view value) {
   if (value == "auto") return Drafting::kAuto;
   if (value == "always") return Drafting::kAlways;
@@ -191,7 +221,11 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
   std::vector<std::string> degraded;
   ASSIGN_OR_RETURN(const Numerics numerics, ChooseNumerics(options, &degraded));
   ASSIGN_OR_RETURN(auto file, model::GgufFile::Open(options.model_path));
-  ASSIGN_OR_RETURN(const std::string sha256, CheckDigest(options));
+  ASSIGN_OR_RETURN(const model::GemmaConfig config,
+                   model::ConfigFromGguf(*file));
+  v1::ServerInfo chat;
+  RETURN_IF_ERROR(DescribeChat(*file, config, options.chat_format, &chat));
+  ASSIGN_OR_RETURN(const std::string sha256, CheckDigest(*file, options));
 
   std::unique_ptr<ServedModel> served(new ServedModel(options.threads.threads));
   ASSIGN_OR_RETURN(GemmaWeights weights,
@@ -220,6 +254,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
 
   v1::ServerInfo info =
       MakeInfo(options, numerics, *served->weights_, *served->engine_);
+  info.MergeFrom(chat);
   info.set_artifact_sha256(sha256);
   for (std::string& line : degraded) info.add_degraded(std::move(line));
   served->scheduler_ =
@@ -234,6 +269,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
        {"activations", info.activations()},
        {"kv_cache", info.kv_cache()},
        {"speculation", info.speculation()},
+       {"chat_format", info.chat_format()},
        {"weight_bytes", served->weights_->bytes()},
        {"kv_bytes_max", info.kv_bytes()},
        {"load_ms", absl::ToInt64Milliseconds(absl::Now() - start)}});

@@ -6,26 +6,31 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "kernels/base/thread_pool.h"
+#include "proto/onegrid/v1/generation.pb.h"
 #include "services/common/thread_count.h"
 #include "services/inference/engine.h"
 #include "services/inference/gemma_weights.h"
 #include "services/inference/generation_service.h"
 #include "services/inference/scheduler.h"
+#include "services/model/gemma_config.h"
 #include "services/model/gguf_reader.h"
 #include "services/model/tokenizer.h"
 
 namespace onegrid::inference {
 
 struct ServedModelOptions {
-  std::string model_path;
-  std::string artifact_sha256;         // empty: whatever the file has
+  std::string model_path;              // of shards: any one
+  std::string artifact_sha256;         // empty: whatever the files have
   std::string activations = "int8";    // "int8", "f32"
   std::string kv_cache = "int8";       // "int8", "f32"
   std::string isa = "auto";            // "auto" or kernels::IsaName
   std::string prompt_lookup = "auto";  // "auto", "always", "off"
+  // model::ChatFormatNamed; "auto": by the chat template in the file
+  std::string chat_format = "auto";
   bool allow_degraded = false;
   common::ThreadCount threads;
   int max_sequences = 8;
@@ -40,6 +45,13 @@ struct ServedModelOptions {
 // place and a sentence is added to `degraded`.
 absl::StatusOr<Numerics> ChooseNumerics(const ServedModelOptions& options,
                                         std::vector<std::string>* degraded);
+
+// Sets chat_format and chat_template_sha256. InvalidArgument (INVALID_FLAG):
+// another word than those of ServedModelOptions::chat_format. Errors of
+// GgufFile::GetString.
+absl::Status DescribeChat(const model::GgufFile& file,
+                          const model::GemmaConfig& config,
+                          absl::string_view chat_format, v1::ServerInfo* info);
 
 // InvalidArgument (INVALID_FLAG): another word than those of prompt_lookup.
 absl::StatusOr<Drafting> ParseDrafting(absl::string_view value);

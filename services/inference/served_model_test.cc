@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
@@ -9,6 +10,8 @@
 #include "services/common/error_info.h"
 #include "services/common/files.h"
 #include "services/inference/tiny_model.h"
+#include "services/model/gguf_reader.h"
+#include "services/model/gguf_writer.h"
 
 namespace onegrid::inference {
 namespace {
@@ -36,6 +39,58 @@ TEST(ServedModelTest, OnlyTheNamedArtifactIsServed) {
   const absl::Status status = ServedModel::Load(options).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
   EXPECT_EQ(common::ErrorReason(status), "DIGEST_MISMATCH");
+}
+
+TEST(ServedModelTest, TheDigestOfAModelInShardsIsThatOfAllOfThem) {
+  const std::string whole = TempPath("whole");
+  ASSERT_TRUE(WriteTinyModel(whole).ok());
+  const auto file = model::GgufFile::Open(whole);
+  ASSERT_TRUE(file.ok()) << file.status();
+  model::GgufWriter writer;
+  for (const auto& [key, value] : (*file)->metadata()) writer.Set(key, value);
+  for (const auto& tensor : (*file)->tensors()) {
+    ASSERT_TRUE(
+        writer.AddTensor(tensor.name, tensor.type, tensor.dims, tensor.data)
+            .ok());
+  }
+  const std::string folder = testing::TempDir();
+  const auto names = writer.WriteShards(folder, "served_model_shards",
+                                        (*file)->file_bytes() / 3);
+  ASSERT_TRUE(names.ok()) << names.status();
+  ASSERT_GT(names->size(), 1u);
+  std::vector<std::string> digests;
+  for (const std::string& name : *names) {
+    digests.push_back(*common::Sha256OfFile(absl::StrCat(folder, "/", name)));
+  }
+  ServedModelOptions options =
+      Options(absl::StrCat(folder, "/", names->back()));
+  options.artifact_sha256 = common::Sha256OfModel(digests);
+  const auto served = ServedModel::Load(options);
+  ASSERT_TRUE(served.ok()) << served.status();
+  EXPECT_EQ((*served)->service().info().artifact_sha256(),
+            options.artifact_sha256);
+  options.artifact_sha256 = digests[0];
+  EXPECT_EQ(common::ErrorReason(ServedModel::Load(options).status()),
+            "DIGEST_MISMATCH");
+}
+
+TEST(ServedModelTest, ChatFormatIsTheTemplatesUnlessAFlagNamesOne) {
+  const auto chat_of = [](const std::string& jinja, const std::string& flag) {
+    model::GgufWriter writer;
+    writer.Set("general.architecture", std::string("gemma3"));
+    if (!jinja.empty()) writer.Set("tokenizer.chat_template", jinja);
+    const std::string path = TempPath("chat");
+    EXPECT_TRUE(writer.WriteTo(path).ok());
+    v1::ServerInfo info;
+    const absl::Status status = DescribeChat(**model::GgufFile::Open(path),
+                                             model::GemmaConfig(), flag, &info);
+    return status.ok() ? info.chat_format() : common::ErrorReason(status);
+  };
+  EXPECT_EQ(chat_of("", "auto"), "gemma3");
+  EXPECT_EQ(chat_of("{{ messages }}", "auto"), "");
+  EXPECT_EQ(chat_of("{{ messages }}", "gemma4"), "gemma4");
+  EXPECT_EQ(chat_of("", "gemma4-first"), "gemma4-first");
+  EXPECT_EQ(chat_of("", "chatml"), "INVALID_FLAG");
 }
 
 TEST(ServedModelTest, MissingTruncatedAndForeignFilesAreRefused) {

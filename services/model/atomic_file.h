@@ -33,6 +33,7 @@ class AtomicFile {
   absl::Status Commit();
 
   int64_t size() const { return size_; }  // bytes appended so far
+  const std::string& path() const { return path_; }
 
  private:
   AtomicFile(std::string path, std::string temporary, int fd)

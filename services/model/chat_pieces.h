@@ -6,11 +6,13 @@
 // line; every other text loses the white space at its ends.
 //   <bos><start_of_turn>user\n{system}\n\n{text}<end_of_turn>\n
 //   <start_of_turn>model\n{text}<end_of_turn>\n...
-// Gemma 4, without thinking and tools, as of the E models: those of 12B and
-// more want an empty thought before an answer. Every text loses the white space
-// at its ends.
-//   <bos><|turn>system\n{text}<turn|>\n<|turn>user\n{text}<turn|>\n
+// Gemma 4, without tools. Every text loses the white space at its ends, and an
+// assistant's the thoughts in it. The system turn is there, too, if only to say
+// <|think|>, which makes the model think; its newline and the empty thought
+// depend on the template (chat_format.h).
+//   <bos><|turn>system\n<|think|>\n{text}<turn|>\n<|turn>user\n{text}<turn|>\n
 //   <|turn>model\n{text}<turn|>\n...
+//   <|turn>model\n<|channel>thought\n<channel|>
 #ifndef SERVICES_MODEL_CHAT_PIECES_H_
 #define SERVICES_MODEL_CHAT_PIECES_H_
 
@@ -19,18 +21,10 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "services/model/chat_format.h"
 #include "services/model/chat_turns.h"
 
 namespace onegrid::model {
-
-enum class ChatFormat { kGemma3, kGemma4 };
-
-// The control tokens around a turn.
-struct TurnMarks {
-  const char* start;
-  const char* end;
-};
-TurnMarks TurnMarksOf(ChatFormat format);
 
 struct ChatPiece {
   enum class Kind {
@@ -45,11 +39,18 @@ struct ChatPiece {
   int64_t answer_turn = -1;
 };
 
-// The pieces of a conversation, in order. With `open_answer` the opening of an
-// assistant turn follows. RenderProblem(turns) must be "". Thread-safe.
+struct ChatOptions {
+  ChatFormat format = ChatFormat::kGemma3;
+  // The opening of an assistant turn follows the turns.
+  bool open_answer = false;
+  // The model is to think before it answers; not for Gemma 3.
+  bool enable_thinking = false;
+};
+
+// The pieces of a conversation, in order. RenderProblem(turns) must be "".
+// Thread-safe.
 std::vector<ChatPiece> ChatPieces(absl::Span<const Turn> turns,
-                                  bool open_answer,
-                                  ChatFormat format = ChatFormat::kGemma3);
+                                  const ChatOptions& options);
 
 }  // namespace onegrid::model
 

@@ -26,11 +26,11 @@ int32_t ControlToken(const Vocabulary& vocabulary, absl::string_view name) {
 
 absl::StatusOr<ChatTemplate> ChatTemplate::Create(const Tokenizer& tokenizer) {
   const Vocabulary& vocabulary = tokenizer.vocabulary();
-  const char* const gemma4_start = TurnMarksOf(ChatFormat::kGemma4).start;
+  const char* const gemma4_start = RulesOf(ChatFormat::kGemma4).marks.start;
   const ChatFormat format = ControlToken(vocabulary, gemma4_start) >= 0
                                 ? ChatFormat::kGemma4
                                 : ChatFormat::kGemma3;
-  const TurnMarks marks = TurnMarksOf(format);
+  const TurnMarks marks = RulesOf(format).marks;
   const int32_t start = ControlToken(vocabulary, marks.start);
   const int32_t end = ControlToken(vocabulary, marks.end);
   if (start < 0 || end < 0) {
@@ -44,15 +44,11 @@ absl::StatusOr<ChatTemplate> ChatTemplate::Create(const Tokenizer& tokenizer) {
   return ChatTemplate(tokenizer, format, start, end);
 }
 
-const char* ChatTemplate::name() const {
-  return format_ == ChatFormat::kGemma4 ? "gemma4" : kName;
-}
-
 ChatTokens ChatTemplate::Encode(absl::Span<const Turn> turns,
                                 bool open_answer) const {
   ChatTokens chat;
-  const absl::string_view start = TurnMarksOf(format_).start;
-  for (const ChatPiece& piece : ChatPieces(turns, open_answer, format_)) {
+  const absl::string_view start = RulesOf(format_).marks.start;
+  for (const ChatPiece& piece : ChatPieces(turns, {format_, open_answer})) {
     const auto begin = static_cast<int64_t>(chat.tokens.size());
     if (piece.kind == ChatPiece::Kind::kBos) {
       chat.tokens.push_back(tokenizer_->bos());
@@ -73,10 +69,10 @@ ChatTokens ChatTemplate::Encode(absl::Span<const Turn> turns,
   return chat;
 }
 
-std::string ChatTemplate::Text(absl::Span<const Turn> turns, bool open_answer,
-                               ChatFormat format) {
+std::string ChatTemplate::Text(absl::Span<const Turn> turns,
+                               const ChatOptions& options) {
   std::string text;
-  for (const ChatPiece& piece : ChatPieces(turns, open_answer, format)) {
+  for (const ChatPiece& piece : ChatPieces(turns, options)) {
     text += piece.text;
   }
   return text;
@@ -88,7 +84,7 @@ std::string ChatTemplate::Digest(ChatFormat format) {
                         {Role::kAssistant, "\ta1\n"},
                         {Role::kUser, "u2"},
                         {Role::kAssistant, "a2"}};
-  return common::Sha256Of(Text(turns, /*open_answer=*/true, format));
+  return common::Sha256Of(Text(turns, {format, /*open_answer=*/true}));
 }
 
 }  // namespace onegrid::model

@@ -13,6 +13,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "services/model/chat_format.h"
 #include "services/model/chat_pieces.h"
 #include "services/model/chat_turns.h"
 #include "services/model/tokenizer.h"
@@ -35,17 +36,10 @@ struct ChatTokens {
 // Thread-safe. The tokenizer must outlive it.
 class ChatTemplate {
  public:
-  // Of Gemma 3. See name().
-  static constexpr char kName[] = "gemma3";
-  // SHA-256 of Gemma 3's Jinja template that renders as Text does
-  // (tests/parity/chat_template_parity.py): that of the family's
-  // instruction-tuned models. Gemma 4 has had several.
-  static constexpr char kJinjaSha256[] =
-      "7de1c58e208eda46e9c7f86397df37ec49883aeece39fb961e0a6b24088dd3c4";
-
   // Gemma 4's format for a vocabulary with a control token <|turn>, Gemma 3's
-  // for others. FailedPrecondition (NO_CHAT_TOKENS): the vocabulary has no
-  // control tokens <start_of_turn> and <end_of_turn>, or no <turn|>.
+  // for others: without a thought before an answer all revisions of Gemma 4's
+  // are one. FailedPrecondition (NO_CHAT_TOKENS): the vocabulary has no control
+  // tokens <start_of_turn> and <end_of_turn>, or no <turn|>.
   static absl::StatusOr<ChatTemplate> Create(const Tokenizer& tokenizer);
 
   // The tokens of a conversation. With `open_answer` the opening of an
@@ -54,12 +48,12 @@ class ChatTemplate {
   ChatTokens Encode(absl::Span<const Turn> turns, bool open_answer) const;
 
   // The format: "gemma3" or "gemma4".
-  const char* name() const;
+  const char* name() const { return RulesOf(format_).name; }
   ChatFormat format() const { return format_; }
 
   // The text that the family's template renders.
-  static std::string Text(absl::Span<const Turn> turns, bool open_answer,
-                          ChatFormat format = ChatFormat::kGemma3);
+  static std::string Text(absl::Span<const Turn> turns,
+                          const ChatOptions& options);
 
   // 64 hex digits: SHA-256 of Text of a fixed conversation that shows every
   // rule. Another format has another digest.

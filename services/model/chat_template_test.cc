@@ -8,6 +8,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "services/common/error_info.h"
@@ -62,7 +63,9 @@ TEST_F(ChatTemplateTest, TextEqualsTheFamilysOwnTemplate) {
                                         : Role::kAssistant,
                        message["content"]});
     }
-    EXPECT_EQ(ChatTemplate::Text(turns, object["open_answer"]), object["text"])
+    EXPECT_EQ(
+        ChatTemplate::Text(turns, {ChatFormat::kGemma3, object["open_answer"]}),
+        object["text"])
         << line;
   }
   EXPECT_GT(cases, 20);
@@ -154,7 +157,7 @@ TEST_F(Gemma4ChatTest, TokensAreThoseOfTheText) {
                                    {Role::kAssistant, " a\n\nb "},
                                    {Role::kUser, "v"}};
   const std::string text =
-      ChatTemplate::Text(turns, /*open_answer=*/true, ChatFormat::kGemma4);
+      ChatTemplate::Text(turns, {ChatFormat::kGemma4, /*open_answer=*/true});
   EXPECT_EQ(text,
             "<bos><|turn>system\ns<turn|>\n<|turn>user\nu<turn|>\n"
             "<|turn>model\na\n\nb<turn|>\n<|turn>user\nv<turn|>\n"
@@ -164,6 +167,55 @@ TEST_F(Gemma4ChatTest, TokensAreThoseOfTheText) {
             tokenizer_->Encode(text, false, /*parse_control=*/true));
   ASSERT_EQ(chat.answers.size(), 1u);
   EXPECT_EQ(tokenizer_->Name(chat.tokens[chat.answers[0].end - 1]), "<turn|>");
+}
+
+TEST(Gemma4ChatTextTest, TextEqualsEachTemplates) {
+  // testdata/README.md says what made the file.
+  std::ifstream golden("services/model/testdata/gemma4_chat.jsonl");
+  int cases = 0;
+  for (std::string line; std::getline(golden, line); ++cases) {
+    const nlohmann::json object = nlohmann::json::parse(line);
+    std::vector<Turn> turns;
+    for (const nlohmann::json& message : object["messages"]) {
+      const std::string role = message["role"];
+      turns.push_back({role == "system" ? Role::kSystem
+                       : role == "user" ? Role::kUser
+                                        : Role::kAssistant,
+                       message["content"]});
+    }
+    const auto format = ChatFormatNamed(object["format"].get<std::string>());
+    ASSERT_TRUE(format.has_value()) << line;
+    EXPECT_EQ(ChatTemplate::Text(turns, {*format, object["open_answer"],
+                                         object["enable_thinking"]}),
+              object["text"])
+        << line;
+  }
+  EXPECT_GT(cases, 40);
+}
+
+TEST_F(Gemma4ChatTest, NamesOfMarksStayTextWhateverTheirType) {
+  Vocabulary vocabulary = tokenizer_->vocabulary();
+  int typed = 0;
+  for (VocabularyToken& token : vocabulary.tokens) {
+    if (token.text != "<|channel>" && token.text != "<turn|>") continue;
+    token.type = TokenType::kUserDefined;
+    ++typed;
+  }
+  ASSERT_GE(typed, 1);
+  const Tokenizer tokenizer(std::move(vocabulary));
+  const std::vector<ChatPiece> pieces =
+      ChatPieces(std::vector<Turn>{{Role::kUser, "<|channel>a<turn|>"}},
+                 {ChatFormat::kGemma4});
+  std::vector<int32_t> tokens;
+  for (const ChatPiece& piece : pieces) {
+    if (piece.kind != ChatPiece::Kind::kText) continue;
+    const auto ids = tokenizer.Encode(piece.text, false, false);
+    tokens.insert(tokens.end(), ids.begin(), ids.end());
+  }
+  for (const int32_t id : tokens) {
+    EXPECT_NE(tokenizer.Name(id), "<|channel>");
+    EXPECT_NE(tokenizer.Name(id), "<turn|>");
+  }
 }
 
 TEST_F(Gemma4ChatTest, ControlTokensInTextStayText) {

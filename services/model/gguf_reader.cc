@@ -62,6 +62,12 @@ absl::StatusOr<std::unique_ptr<GgufFile>> GgufFile::Open(
   return GgufShards::Join(std::move(file));
 }
 
+std::vector<std::string> GgufFile::file_paths() const {
+  std::vector<std::string> paths;
+  for (const auto& file : files_) paths.push_back(file->path());
+  return paths;
+}
+
 int64_t GgufFile::file_bytes() const {
   int64_t bytes = 0;
   for (const auto& file : files_) {

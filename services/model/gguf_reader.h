@@ -59,7 +59,8 @@ class GgufFile {
 
   // As given to Open.
   const std::string& path() const { return path_; }
-  // Of all shards.
+  // Of all shards, in order.
+  std::vector<std::string> file_paths() const;
   int64_t file_bytes() const;
   // See MappedFile. The part lies in one tensor.
   void DropPages(absl::Span<const uint8_t> part) const;

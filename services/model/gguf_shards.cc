@@ -5,8 +5,8 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "services/common/error_info.h"
+#include "services/model/shard_plan.h"
 
 namespace onegrid::model {
 namespace {
@@ -17,8 +17,9 @@ constexpr char kTensors[] = "split.tensors.count";
 // The name has five digits; llama.cpp keeps the count in 16 bits.
 constexpr uint32_t kCountMax = 65535;
 
+// What the names of its shards end in; count is more than 1.
 std::string Suffix(uint32_t index, uint32_t count) {
-  return absl::StrFormat("-%05d-of-%05d.gguf", index + 1, count);
+  return ShardName("", index, count, ".gguf");
 }
 
 absl::Status Mismatch(const std::string& path, const std::string& what) {

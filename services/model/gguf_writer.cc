@@ -9,6 +9,7 @@
 #include "absl/strings/string_view.h"
 #include "services/common/error_info.h"
 #include "services/model/atomic_file.h"
+#include "services/model/shard_plan.h"
 
 namespace onegrid::model {
 namespace {
@@ -70,16 +71,34 @@ int64_t Padded(int64_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
-}  // namespace
+using Pairs = std::vector<std::pair<std::string, GgufValue>>;
 
-void GgufWriter::Set(const std::string& key, GgufValue value) {
-  for (auto& [existing, old] : metadata_) {
+void Replace(const std::string& key, GgufValue value, Pairs* metadata) {
+  for (auto& [existing, old] : *metadata) {
     if (existing == key) {
       old = std::move(value);
       return;
     }
   }
-  metadata_.emplace_back(key, std::move(value));
+  metadata->emplace_back(key, std::move(value));
+}
+
+std::string SerializeHeader(const Pairs& metadata, size_t tensors) {
+  std::string out = "GGUF";
+  Put<uint32_t>(3, &out);
+  Put<uint64_t>(tensors, &out);
+  Put<uint64_t>(metadata.size(), &out);
+  for (const auto& [key, value] : metadata) {
+    PutString(key, &out);
+    std::visit(ValueWriter{&out}, value);
+  }
+  return out;
+}
+
+}  // namespace
+
+void GgufWriter::Set(const std::string& key, GgufValue value) {
+  Replace(key, std::move(value), &metadata_);
 }
 
 absl::StatusOr<int64_t> GgufWriter::CheckTensor(
@@ -150,43 +169,33 @@ absl::Status GgufWriter::AddProduced(const std::string& name,
   return Add({name, type, dims, 0, {}, {}, std::move(produce)}, 0);
 }
 
-std::string GgufWriter::SerializeTables() const {
-  std::string out = "GGUF";
-  Put<uint32_t>(3, &out);
-  Put<uint64_t>(tensors_.size(), &out);
-  Put<uint64_t>(metadata_.size(), &out);
+absl::Status GgufWriter::CheckMetadata(const std::string& path) const {
   for (const auto& [key, value] : metadata_) {
-    PutString(key, &out);
-    std::visit(ValueWriter{&out}, value);
+    if (key == "general.architecture") return absl::OkStatus();
   }
-  int64_t offset = 0;
-  for (const Tensor& tensor : tensors_) {
-    PutString(tensor.name, &out);
-    Put<uint32_t>(tensor.dims.size(), &out);
-    for (const int64_t size : tensor.dims) Put<int64_t>(size, &out);
-    Put<uint32_t>(static_cast<uint32_t>(tensor.type), &out);
-    Put<uint64_t>(offset, &out);
-    offset += Padded(tensor.bytes);
-  }
-  return out;
+  return common::MakeError(
+      absl::StatusCode::kInvalidArgument, "INVALID_METADATA",
+      absl::StrCat(path, ": general.architecture is not set"),
+      {{"path", path}, {"key", "general.architecture"}});
 }
 
-absl::Status GgufWriter::WriteTo(const std::string& path) const {
-  bool has_architecture = false;
-  for (const auto& [key, value] : metadata_) {
-    if (key == "general.architecture") has_architecture = true;
+absl::StatusOr<std::unique_ptr<AtomicFile>> GgufWriter::Write(
+    const std::string& path, const Metadata& metadata,
+    absl::Span<const Tensor> tensors) {
+  ASSIGN_OR_RETURN(std::unique_ptr<AtomicFile> file, AtomicFile::Create(path));
+  std::string tables = SerializeHeader(metadata, tensors.size());
+  int64_t offset = 0;
+  for (const Tensor& tensor : tensors) {
+    PutString(tensor.name, &tables);
+    Put<uint32_t>(tensor.dims.size(), &tables);
+    for (const int64_t size : tensor.dims) Put<int64_t>(size, &tables);
+    Put<uint32_t>(static_cast<uint32_t>(tensor.type), &tables);
+    Put<uint64_t>(offset, &tables);
+    offset += Padded(tensor.bytes);
   }
-  if (!has_architecture) {
-    return common::MakeError(
-        absl::StatusCode::kInvalidArgument, "INVALID_METADATA",
-        absl::StrCat(path, ": general.architecture is not set"),
-        {{"path", path}, {"key", "general.architecture"}});
-  }
-  ASSIGN_OR_RETURN(const std::unique_ptr<AtomicFile> file,
-                   AtomicFile::Create(path));
-  RETURN_IF_ERROR(file->Append(SerializeTables()));
+  RETURN_IF_ERROR(file->Append(tables));
   RETURN_IF_ERROR(file->PadTo(kAlignment));
-  for (const Tensor& tensor : tensors_) {
+  for (const Tensor& tensor : tensors) {
     if (tensor.produce == nullptr) {
       RETURN_IF_ERROR(
           file->Append(tensor.owned.empty() ? tensor.borrowed : tensor.owned));
@@ -205,7 +214,50 @@ absl::Status GgufWriter::WriteTo(const std::string& path) const {
     }
     RETURN_IF_ERROR(file->PadTo(kAlignment));
   }
+  return file;
+}
+
+absl::Status GgufWriter::WriteTo(const std::string& path) const {
+  RETURN_IF_ERROR(CheckMetadata(path));
+  ASSIGN_OR_RETURN(const std::unique_ptr<AtomicFile> file,
+                   Write(path, metadata_, tensors_));
   return file->Commit();
+}
+
+absl::StatusOr<std::vector<std::string>> GgufWriter::WriteShards(
+    const std::string& folder, const std::string& stem,
+    int64_t max_shard_bytes) const {
+  std::vector<int64_t> bytes;
+  for (const Tensor& tensor : tensors_) bytes.push_back(Padded(tensor.bytes));
+  ASSIGN_OR_RETURN(std::vector<size_t> begins,
+                   PlanShards(bytes, max_shard_bytes));
+  const size_t count = begins.size();
+  begins.push_back(tensors_.size());
+  std::vector<std::string> names;
+  std::vector<std::unique_ptr<AtomicFile>> files;
+  for (size_t i = 0; i < count; ++i) {
+    names.push_back(ShardName(stem, i, count, ".gguf"));
+    const std::string path = absl::StrCat(folder, "/", names.back());
+    Metadata metadata;
+    if (i == 0) {
+      RETURN_IF_ERROR(CheckMetadata(path));
+      metadata = metadata_;
+    }
+    if (count > 1) {
+      // In the types and the order of gguf-split, so that its bytes are ours.
+      Replace("split.no", static_cast<uint16_t>(i), &metadata);
+      Replace("split.tensors.count", static_cast<int32_t>(tensors_.size()),
+              &metadata);
+      Replace("split.count", static_cast<uint16_t>(count), &metadata);
+    }
+    ASSIGN_OR_RETURN(files.emplace_back(),
+                     Write(path, metadata,
+                           absl::MakeConstSpan(tensors_).subspan(
+                               begins[i], begins[i + 1] - begins[i])));
+  }
+  RETURN_IF_ERROR(CommitAll(files));
+  RETURN_IF_ERROR(RemoveOtherShards(folder, stem, ".gguf", names));
+  return names;
 }
 
 }  // namespace onegrid::model

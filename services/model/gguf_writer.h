@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "kernels/quant/ggml_types.h"
+#include "services/model/atomic_file.h"
 #include "services/model/gguf_value.h"
 
 namespace onegrid::model {
@@ -53,7 +55,18 @@ class GgufWriter {
   // Otherwise the error of a producer.
   absl::Status WriteTo(const std::string& path) const;
 
+  // Writes folder/STEM.gguf or, if the tensors take more than max_shard_bytes
+  // (0: no bound), shards as llama.cpp's gguf-split makes them and GgufFile
+  // reads them: STEM-00001-of-00003.gguf and so on, the first with the
+  // metadata, each with its number (see gguf_shards.h). Returns the names, and
+  // removes those of an earlier write. All files are there, or none is new.
+  // Errors: those of WriteTo and PlanShards.
+  absl::StatusOr<std::vector<std::string>> WriteShards(
+      const std::string& folder, const std::string& stem,
+      int64_t max_shard_bytes) const;
+
  private:
+  using Metadata = std::vector<std::pair<std::string, GgufValue>>;
   struct Tensor {
     std::string name;
     quant::GgmlType type;
@@ -69,9 +82,13 @@ class GgufWriter {
                                       quant::GgmlType type,
                                       const std::vector<int64_t>& dims) const;
   absl::Status Add(Tensor tensor, int64_t found_bytes);
-  std::string SerializeTables() const;
+  absl::Status CheckMetadata(const std::string& path) const;
+  // A complete file that is not committed.
+  static absl::StatusOr<std::unique_ptr<AtomicFile>> Write(
+      const std::string& path, const Metadata& metadata,
+      absl::Span<const Tensor> tensors);
 
-  std::vector<std::pair<std::string, GgufValue>> metadata_;
+  Metadata metadata_;
   std::vector<Tensor> tensors_;
 };
 

@@ -225,5 +225,59 @@ TEST(GgufWriterTest, AProducerOfTooFewBytesLeavesNoFile) {
   EXPECT_EQ(ReadTestFile(path), "as it was");
 }
 
+// Three tensors of 32 bytes, the last of which fails with `problem`.
+GgufWriter ThreeTensors(absl::Status problem = absl::OkStatus()) {
+  GgufWriter writer;
+  writer.Set("general.architecture", std::string("gemma3"));
+  // As in a file that gguf-split made of one shard.
+  writer.Set("split.count", uint16_t{1});
+  for (const char* name : {"a", "b", "c"}) {
+    EXPECT_TRUE(
+        writer
+            .AddProduced(name, quant::GgmlType::kF32, {8},
+                         [=](const GgufWriter::Sink& sink) {
+                           return name[0] == 'c' && !problem.ok()
+                                      ? problem
+                                      : sink(std::vector<uint8_t>(32, name[0]));
+                         })
+            .ok());
+  }
+  return writer;
+}
+
+TEST(GgufWriterTest, ShardsAreWhatTheReaderJoins) {
+  const std::string folder = TestFolder("shards");
+  const auto names = ThreeTensors().WriteShards(folder, "m", 64);
+  ASSERT_TRUE(names.ok()) << names.status();
+  EXPECT_THAT(*names, ::testing::ElementsAre("m-00001-of-00002.gguf",
+                                             "m-00002-of-00002.gguf"));
+  const auto file = GgufFile::Open(folder + "/" + names->front());
+  ASSERT_TRUE(file.ok()) << file.status();
+  ASSERT_EQ((*file)->tensors().size(), 3u);
+  for (const GgufFile::Tensor& tensor : (*file)->tensors()) {
+    EXPECT_EQ(tensor.data,
+              absl::MakeConstSpan(std::vector<uint8_t>(32, tensor.name[0])));
+  }
+  EXPECT_EQ(*(*file)->GetString("general.architecture"), "gemma3");
+}
+
+TEST(GgufWriterTest, AWriteReplacesTheShardsOfTheOneBefore) {
+  const std::string folder = TestFolder("again");
+  ASSERT_TRUE(ThreeTensors().WriteShards(folder, "m", 32).ok());
+  EXPECT_EQ(FilesIn(folder), 3u);
+  const auto names = ThreeTensors().WriteShards(folder, "m", 96);
+  ASSERT_TRUE(names.ok()) << names.status();
+  EXPECT_THAT(*names, ::testing::ElementsAre("m.gguf"));
+  EXPECT_EQ(FilesIn(folder), 1u);
+}
+
+TEST(GgufWriterTest, AnErrorInTheLastShardLeavesNoFile) {
+  const std::string folder = TestFolder("half");
+  const auto names =
+      ThreeTensors(absl::AbortedError("stop")).WriteShards(folder, "m", 64);
+  EXPECT_EQ(names.status().message(), "stop");
+  EXPECT_EQ(FilesIn(folder), 0u);
+}
+
 }  // namespace
 }  // namespace onegrid::model

@@ -174,7 +174,7 @@ std::string Text(const ModelSummary& s, const InspectOptions& options) {
   Line("chat template",
        s.chat_template_sha256.empty()
            ? "none"
-           : absl::StrCat(s.chat_template_known ? "known" : "not known",
+           : absl::StrCat(s.chat_format.empty() ? "not known" : s.chat_format,
                           ", sha256 ", s.chat_template_sha256),
        &text);
   if (!s.not_served.empty()) {
@@ -243,7 +243,8 @@ std::string Json(const ModelSummary& s, const InspectOptions& options) {
   }
   if (!s.chat_template_sha256.empty()) {
     json["chat_template"] = {{"sha256", s.chat_template_sha256},
-                             {"known", s.chat_template_known}};
+                             {"format", s.chat_format},
+                             {"known", !s.chat_format.empty()}};
   }
   if (s.not_served.empty()) {
     json["serve"] = {{"form", s.served_form},

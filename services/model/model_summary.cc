@@ -6,7 +6,7 @@
 
 #include "kernels/quant/grid.h"
 #include "services/common/files.h"
-#include "services/model/chat_template.h"
+#include "services/model/chat_format.h"
 #include "services/model/model_summary_builder.h"
 #include "services/model/serving_memory.h"
 #include "services/model/tensor_names.h"
@@ -68,8 +68,8 @@ void ModelSummaryBuilder::SetTokenizer(const Vocabulary& vocabulary) {
 void ModelSummaryBuilder::SetChatTemplate(const std::string& jinja) {
   if (jinja.empty()) return;
   summary_.chat_template_sha256 = common::Sha256Of(jinja);
-  summary_.chat_template_known =
-      summary_.chat_template_sha256 == ChatTemplate::kJinjaSha256;
+  const auto format = FormatOfTemplate(jinja);
+  if (format.has_value()) summary_.chat_format = RulesOf(*format).name;
 }
 
 ModelSummary ModelSummaryBuilder::Finish(int64_t context_tokens,

@@ -42,7 +42,7 @@ struct ModelSummary {
   TokenizerKind tokenizer_kind = TokenizerKind::kScores;
   std::string tokenizer_sha256;      // see TokenizerDigest
   std::string chat_template_sha256;  // empty: none
-  bool chat_template_known = false;  // it renders as ChatTemplate does
+  std::string chat_format;           // that it renders; empty: not known
 
   // Of the inference service, one sequence of `context` tokens.
   int64_t context = 0;

@@ -30,11 +30,13 @@ absl::StatusOr<std::vector<float>> ReadScaleRows(
       absl::MakeSpan(scales)));
   for (size_t i = 0; i < scales.size(); ++i) {
     if (std::isfinite(scales[i])) continue;
+    const std::string& path = weights.tensors().at(name)->path();
     return common::MakeError(
         absl::StatusCode::kInvalidArgument, "UNSUPPORTED_TENSOR",
-        absl::StrCat("tensor ", name, " has a scale that is not finite, at ",
-                     "element ", begin * columns + static_cast<int64_t>(i)),
-        {{"tensor", name}});
+        absl::StrCat(path, ": tensor ", name,
+                     " has a scale that is not finite, at element ",
+                     begin * columns + static_cast<int64_t>(i)),
+        {{"path", path}, {"tensor", name}});
   }
   return scales;
 }

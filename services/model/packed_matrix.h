@@ -39,8 +39,8 @@ struct PackedShape {
 const quant::Grid& GridOfPacked(const PackedShape& shape, bool ternary);
 
 // Rows [begin, end) of a tensor [rows, scales of a row] of BF16, F16 or F32, as
-// f32. They must be in it. InvalidArgument (UNSUPPORTED_TENSOR), naming tensor
-// and element: a scale that is not finite.
+// f32. They must be in it. InvalidArgument (UNSUPPORTED_TENSOR), naming file,
+// tensor and element: a scale that is not finite.
 absl::StatusOr<std::vector<float>> ReadScaleRows(
     const SafetensorsFolder& weights, const std::string& name, int64_t begin,
     int64_t end);

@@ -10,6 +10,7 @@
 #include "nlohmann/json.hpp"
 #include "services/common/error_info.h"
 #include "services/model/atomic_file.h"
+#include "services/model/shard_plan.h"
 
 namespace onegrid::model {
 namespace {
@@ -268,11 +269,12 @@ void SafetensorsWriter::SetMetadata(const std::string& key,
   metadata_[key] = value;
 }
 
-absl::Status SafetensorsWriter::WriteTo(const std::string& path) const {
+absl::StatusOr<std::unique_ptr<AtomicFile>> SafetensorsWriter::Write(
+    const std::string& path, absl::Span<const Tensor> tensors) const {
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata_.empty()) header[kMetadataKey] = metadata_;
   int64_t offset = 0;
-  for (const Tensor& tensor : tensors_) {
+  for (const Tensor& tensor : tensors) {
     const int64_t end = offset + tensor.bytes;
     header[tensor.name] = {{"dtype", tensor.dtype},
                            {"shape", tensor.shape},
@@ -283,12 +285,11 @@ absl::Status SafetensorsWriter::WriteTo(const std::string& path) const {
       header.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   text.append((8 - text.size() % 8) % 8, ' ');
   const uint64_t size = text.size();
-  ASSIGN_OR_RETURN(const std::unique_ptr<AtomicFile> file,
-                   AtomicFile::Create(path));
+  ASSIGN_OR_RETURN(std::unique_ptr<AtomicFile> file, AtomicFile::Create(path));
   RETURN_IF_ERROR(file->Append(absl::MakeConstSpan(
       reinterpret_cast<const uint8_t*>(&size), sizeof(size))));
   RETURN_IF_ERROR(file->Append(text));
-  for (const Tensor& tensor : tensors_) {
+  for (const Tensor& tensor : tensors) {
     if (tensor.produce == nullptr) {
       RETURN_IF_ERROR(
           file->Append(tensor.owned.empty() ? tensor.borrowed : tensor.owned));
@@ -306,7 +307,56 @@ absl::Status SafetensorsWriter::WriteTo(const std::string& path) const {
           absl::StrCat("expected ", tensor.bytes, " bytes, produced ", bytes));
     }
   }
+  return file;
+}
+
+absl::Status SafetensorsWriter::WriteTo(const std::string& path) const {
+  ASSIGN_OR_RETURN(const std::unique_ptr<AtomicFile> file,
+                   Write(path, tensors_));
   return file->Commit();
+}
+
+absl::StatusOr<std::vector<std::string>> SafetensorsWriter::WriteShards(
+    const std::string& folder, const std::string& stem,
+    int64_t max_shard_bytes) const {
+  constexpr char kExtension[] = ".safetensors";
+  constexpr char kIndexExtension[] = ".safetensors.index.json";
+  std::vector<int64_t> bytes;
+  for (const Tensor& tensor : tensors_) bytes.push_back(tensor.bytes);
+  ASSIGN_OR_RETURN(std::vector<size_t> begins,
+                   PlanShards(bytes, max_shard_bytes));
+  const size_t count = begins.size();
+  begins.push_back(tensors_.size());
+  std::vector<std::string> names;
+  std::vector<std::unique_ptr<AtomicFile>> files;
+  std::map<std::string, std::string> weight_map;
+  int64_t total_bytes = 0;
+  for (size_t i = 0; i < count; ++i) {
+    names.push_back(ShardName(stem, i, count, kExtension));
+    const auto part = absl::MakeConstSpan(tensors_).subspan(
+        begins[i], begins[i + 1] - begins[i]);
+    for (const Tensor& tensor : part) {
+      weight_map[tensor.name] = names.back();
+      total_bytes += tensor.bytes;
+    }
+    ASSIGN_OR_RETURN(files.emplace_back(),
+                     Write(absl::StrCat(folder, "/", names.back()), part));
+  }
+  if (count > 1) {
+    const Json index = {{"metadata", {{"total_size", total_bytes}}},
+                        {"weight_map", weight_map}};
+    ASSIGN_OR_RETURN(
+        files.emplace_back(),
+        AtomicFile::Create(absl::StrCat(folder, "/", stem, kIndexExtension)));
+    RETURN_IF_ERROR(files.back()->Append(
+        index.dump(2, ' ', false, Json::error_handler_t::replace) + "\n"));
+    names.push_back(absl::StrCat(stem, kIndexExtension));
+  }
+  RETURN_IF_ERROR(CommitAll(files));
+  for (const char* extension : {kExtension, kIndexExtension}) {
+    RETURN_IF_ERROR(RemoveOtherShards(folder, stem, extension, names));
+  }
+  return names;
 }
 
 }  // namespace onegrid::model

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "services/model/atomic_file.h"
 #include "services/model/mapped_file.h"
 
 namespace onegrid::model {
@@ -82,6 +83,17 @@ class SafetensorsWriter {
   // happens on errors.
   absl::Status WriteTo(const std::string& path) const;
 
+  // Writes folder/STEM.safetensors or, if the tensors take more than
+  // max_shard_bytes (0: no bound), shards as transformers reads them:
+  // STEM-00001-of-00003.safetensors and so on, and STEM.safetensors.index.json
+  // with the file of each tensor (weight_map) and the bytes of all together
+  // (metadata.total_size). Returns the names, and removes those of an earlier
+  // write. All files are there, or none is new. Errors: those of WriteTo and
+  // PlanShards.
+  absl::StatusOr<std::vector<std::string>> WriteShards(
+      const std::string& folder, const std::string& stem,
+      int64_t max_shard_bytes) const;
+
  private:
   struct Tensor {
     std::string name;
@@ -95,6 +107,9 @@ class SafetensorsWriter {
   // Checks and adds the tensor, whose bytes are set here; found_bytes: of data
   // that is there, -1 for none.
   absl::Status AddTensor(Tensor tensor, int64_t found_bytes);
+  // A complete file that is not committed.
+  absl::StatusOr<std::unique_ptr<AtomicFile>> Write(
+      const std::string& path, absl::Span<const Tensor> tensors) const;
 
   std::vector<Tensor> tensors_;
   std::map<std::string, std::string> metadata_;

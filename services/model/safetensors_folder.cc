@@ -7,6 +7,8 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "nlohmann/json.hpp"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
@@ -29,6 +31,20 @@ std::optional<quant::GgmlType> FloatType(const std::string& dtype) {
   return std::nullopt;
 }
 
+std::optional<std::string> TextModelName(const std::string& name) {
+  // In newer files and in older ones.
+  const std::pair<const char*, const char*> prefixes[] = {
+      {"model.language_model.", "model."},
+      {"language_model.model.", "model."},
+      {"language_model.lm_head.", "lm_head."},
+      {"lm_head.", "lm_head."}};
+  for (const auto& [stored, text] : prefixes) {
+    absl::string_view rest = name;
+    if (absl::ConsumePrefix(&rest, stored)) return absl::StrCat(text, rest);
+  }
+  return std::nullopt;
+}
+
 const SafetensorsFile::Tensor* SafetensorsFolder::Find(
     const std::string& name) const {
   const auto found = tensors_.find(name);
@@ -39,22 +55,12 @@ const SafetensorsFile::Tensor* SafetensorsFolder::Find(
 }
 
 absl::Status SafetensorsFolder::KeepTextModel() {
-  // In newer files and in older ones.
-  const std::pair<const char*, const char*> prefixes[] = {
-      {"model.language_model.", "model."},
-      {"language_model.model.", "model."},
-      {"language_model.lm_head.", "lm_head."},
-      {"lm_head.", "lm_head."}};
   std::map<std::string, const SafetensorsFile*> kept;
   for (const auto& [name, file] : tensors_) {
-    for (const auto& [stored, text] : prefixes) {
-      if (!absl::StartsWith(name, stored)) continue;
-      const std::string renamed =
-          absl::StrCat(text, name.substr(std::string(stored).size()));
-      kept[renamed] = file;
-      stored_names_[renamed] = name;
-      break;
-    }
+    const std::optional<std::string> renamed = TextModelName(name);
+    if (!renamed.has_value()) continue;
+    kept[*renamed] = file;
+    stored_names_[*renamed] = name;
   }
   if (kept.empty()) {
     return absl::NotFoundError("no tensor of a text model (language_model)");

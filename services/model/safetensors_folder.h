@@ -48,6 +48,11 @@ class SafetensorsFolder {
   std::map<std::string, std::string> stored_names_;
 };
 
+// The name that a tensor or module of a multimodal checkpoint's text model has
+// in a text model's own ("model.layers..."); none if it is of another part, or
+// of a text model already.
+std::optional<std::string> TextModelName(const std::string& name);
+
 // The type that decodes the bytes of a safetensors dtype; none if it is not
 // BF16, F16 or F32.
 std::optional<quant::GgmlType> FloatType(const std::string& dtype);

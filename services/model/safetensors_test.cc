@@ -3,12 +3,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <string>
 #include <vector>
 
 #include "services/common/error_info.h"
 #include "services/model/gguf_test_file.h"
+#include "services/model/safetensors_folder.h"
 
 namespace onegrid::model {
 namespace {
@@ -131,6 +134,89 @@ TEST(SafetensorsTest, WriterRefusesBadTensors) {
   ASSERT_TRUE(writer.Add("t", "I8", {4}, four).ok());
   EXPECT_EQ(common::ErrorReason(writer.Add("t", "I8", {4}, four)),
             "INVALID_TENSOR");
+}
+
+SafetensorsWriter ThreeTensors(absl::Status problem = absl::OkStatus()) {
+  SafetensorsWriter writer;
+  writer.SetMetadata("format", "pt");
+  for (const char* name : {"a", "b", "c"}) {
+    EXPECT_TRUE(
+        writer
+            .AddProduced(name, "F32", {2},
+                         [=](const SafetensorsWriter::Sink& sink) {
+                           return name[0] == 'c' && !problem.ok()
+                                      ? problem
+                                      : sink(std::vector<uint8_t>(8, name[0]));
+                         })
+            .ok());
+  }
+  return writer;
+}
+
+std::string EmptyFolder(const std::string& name) {
+  const std::string path = WriteTestFile(name, "");
+  std::filesystem::remove(path);
+  std::filesystem::create_directory(path);
+  return path;
+}
+
+std::vector<std::string> FilesIn(const std::string& folder) {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    names.push_back(entry.path().filename().string());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+TEST(SafetensorsTest, ShardsComeWithTheIndexThatReadersFollow) {
+  const std::string folder = EmptyFolder("shards");
+  const auto names = ThreeTensors().WriteShards(folder, "model", 16);
+  ASSERT_TRUE(names.ok()) << names.status();
+  EXPECT_THAT(*names, ElementsAre("model-00001-of-00002.safetensors",
+                                  "model-00002-of-00002.safetensors",
+                                  "model.safetensors.index.json"));
+  EXPECT_EQ(ReadTestFile(folder + "/model.safetensors.index.json"),
+            R"({
+  "metadata": {
+    "total_size": 24
+  },
+  "weight_map": {
+    "a": "model-00001-of-00002.safetensors",
+    "b": "model-00001-of-00002.safetensors",
+    "c": "model-00002-of-00002.safetensors"
+  }
+}
+)");
+  const auto joined = SafetensorsFolder::Open(folder);
+  ASSERT_TRUE(joined.ok()) << joined.status();
+  for (const auto& [name, file] : (*joined)->tensors()) {
+    EXPECT_EQ((*joined)->Find(name)->data,
+              absl::MakeConstSpan(std::vector<uint8_t>(8, name[0])));
+    EXPECT_EQ(file->metadata().at("format"), "pt");
+  }
+  EXPECT_EQ((*joined)->tensors().size(), 3u);
+}
+
+TEST(SafetensorsTest, AWriteReplacesTheShardsOfTheOneBefore) {
+  const std::string folder = EmptyFolder("again");
+  ASSERT_TRUE(ThreeTensors().WriteShards(folder, "model", 8).ok());
+  EXPECT_EQ(FilesIn(folder).size(), 4u);
+  ASSERT_TRUE(ThreeTensors().WriteShards(folder, "model", 0).ok());
+  EXPECT_THAT(FilesIn(folder), ElementsAre("model.safetensors"));
+  // transformers would take the whole file for the model, index or not.
+  ASSERT_TRUE(ThreeTensors().WriteShards(folder, "model", 16).ok());
+  EXPECT_THAT(FilesIn(folder), ElementsAre("model-00001-of-00002.safetensors",
+                                           "model-00002-of-00002.safetensors",
+                                           "model.safetensors.index.json"));
+}
+
+TEST(SafetensorsTest, AnErrorInTheLastShardLeavesNoFile) {
+  const std::string folder = EmptyFolder("half");
+  const auto names =
+      ThreeTensors(absl::AbortedError("stop")).WriteShards(folder, "model", 16);
+  EXPECT_EQ(names.status().message(), "stop");
+  EXPECT_THAT(FilesIn(folder), ElementsAre());
 }
 
 }  // namespace

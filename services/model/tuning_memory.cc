@@ -26,6 +26,7 @@ struct Sizes {
   double embedding = 0;
   double per_layer_table = 0;
   double per_layer_projection = 0;
+  double own_head = 0;  // if it is not the embedding
   double adapter = 0;
   double file = 0;  // bytes of the base
 };
@@ -36,7 +37,9 @@ Sizes SizesOf(const GemmaConfig& config, int64_t rank) {
     const double elements =
         static_cast<double>(spec.out) * static_cast<double>(spec.in);
     sizes.linears += elements;
-    if (spec.layer < 0) {
+    if (spec.gguf_name == kGgufHead) {
+      sizes.own_head += elements;
+    } else if (spec.layer < 0) {
       sizes.per_layer_projection += elements;
     } else if (spec.experts == 1) {
       sizes.adapter += static_cast<double>(rank * (spec.in + spec.out));
@@ -94,10 +97,14 @@ int64_t TuningBytes(const GemmaConfig& config, const TuningShape& shape) {
   // Codes of the base, those now, and those that the polish starts from.
   double bytes =
       coded * (3 * sizes.linears + sizes.embedding + sizes.per_layer_table);
-  bytes += kFloat * (sizes.embedding + sizes.per_layer_projection);
+  bytes +=
+      kFloat * (sizes.embedding + sizes.per_layer_projection + sizes.own_head);
   // Teacher and student, and each one's head for the gradients.
   bytes += 2 * element * sizes.linears;
-  if (shape.bf16) bytes += 2 * element * sizes.embedding;
+  if (shape.bf16) {
+    bytes +=
+        2 * element * (sizes.own_head > 0 ? sizes.own_head : sizes.embedding);
+  }
   // Of each scale and of the adapter: itself, its gradient, and of the scales
   // two moments and the best so far.
   bytes += 5 * group * sizes.linears + 2 * kFloat * sizes.adapter;

@@ -24,7 +24,7 @@ void CheckRecord(const model::Record& record) {
       Promise(model::LearnProblem(record.turns).empty(),
               "a conversation that cannot be learned");
       Promise(model::IsValidUtf8(model::ChatTemplate::Text(
-                  record.turns, /*open_answer=*/false)),
+                  record.turns, model::ChatOptions{})),
               "a conversation that is not UTF-8");
   }
 }

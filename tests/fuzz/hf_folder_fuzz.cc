@@ -33,6 +33,14 @@ void Read(absl::string_view input) {
   const auto checkpoint = model::HfCheckpoint::Open(Folder());
   PromiseNamed(checkpoint.status(), Folder());
   if (!checkpoint.ok()) return;
+  if ((*checkpoint)->IsPacked("model.embed_tokens")) {
+    const int64_t rows = (*checkpoint)->config().vocab_size;
+    PromiseNamed((*checkpoint)
+                     ->PackedRows("model.embed_tokens", rows / 2, rows)
+                     .status(),
+                 Folder());
+    return;
+  }
   const auto embedding = (*checkpoint)->Values("model.embed_tokens.weight");
   Promise(embedding.ok(), embedding.status().ToString());
 }

@@ -91,6 +91,8 @@ Seeds FileSeeds() {
        Marked({config, "", TinySafetensors(false), "", tokens})},
       {"hf_folder/seed_packed",
        Marked({TinyConfigJson(true), "", TinySafetensors(true), "", ""})},
+      {"hf_folder/seed_mobile",
+       Marked({TinyMobileConfigJson(), "", TinyMobileSafetensors(), "", ""})},
       {"hf_folder/seed_shards",
        Marked({config, index, TinyAdapter(2), TinyAdapter(2), ""})},
       {"hf_config/seed_new", config},
@@ -106,6 +108,12 @@ Seeds FileSeeds() {
  "use_dora": false, "rank_pattern": {"q_proj": 2}, "alpha_pattern": {},
  "use_rslora": true})",
                                    TinyAdapter(2)})},
+      {"adapter/seed_patterns",
+       Marked({R"({"r": 4, "lora_alpha": 8, "init_lora_weights": "gaussian",
+ "rank_pattern": {"^model\\..*\\.\\d+.self_attn.q_proj$": 2},
+ "alpha_pattern": {"layers.[0-9]+.*": 3}})",
+               TinyAdapter(2)})},
+      {"adapter/seed_gguf", Marked({"", TinyAdapterGguf()})},
   };
 }
 

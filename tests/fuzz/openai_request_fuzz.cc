@@ -26,7 +26,9 @@ void Check(const Parsed& parsed) {
   Promise(request.sampling.temperature() >= 0, "temperature");
   Promise(request.sampling.top_p() > 0, "top_p");
   if (request.chat) {
-    model::ChatPieces(request.turns, /*open_answer=*/true);
+    model::ChatPieces(request.turns,
+                      {model::ChatFormat::kGemma4EmptyThought,
+                       /*open_answer=*/true, request.enable_thinking});
   } else {
     Promise(!request.prompts.empty(), "no prompt");
   }

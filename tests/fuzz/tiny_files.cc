@@ -200,6 +200,40 @@ std::string TinyConfigJson(bool packed) {
   return *model::HfConfigJson(TinyConfig(), "bfloat16", packed ? kPacked : "");
 }
 
+std::string TinyMobileSafetensors() {
+  const model::GemmaConfig config = TinyConfig();
+  SafetensorsWriter writer;
+  const int64_t vocab = config.vocab_size, hidden = config.hidden;
+  Add(writer, "model.embed_tokens.embedding_quantized", "I8", {vocab, hidden},
+      1);
+  Add(writer, "model.embed_tokens.embedding_scale", "F32", {vocab, 1}, 4);
+  const auto add = [&](const std::string& module, int64_t out, int64_t bytes) {
+    Add(writer, module + ".weight", "U8", {out, bytes}, 1);
+    Add(writer, module + ".weight_scale", "F32", {out, 1}, 4);
+    Add(writer, module + ".input_activation_scale", "F32", {1}, 4);
+  };
+  add("lm_head", vocab, hidden / 4);
+  for (const model::LinearSpec& spec : model::GemmaLinears(config)) {
+    add(spec.hf_name, spec.out, spec.in / 2);
+  }
+  for (const model::NormSpec& spec : model::GemmaNorms(config)) {
+    Add(writer, spec.hf_name, "BF16", {spec.size}, 2);
+  }
+  return Written(writer);
+}
+
+std::string TinyMobileConfigJson() {
+  model::GemmaConfig config = TinyConfig();
+  config.tied_head = false;
+  return *model::HfConfigJson(config, "float32",
+                              R"({"quant_method": "gemma", "num_bits": 4,
+    "quantize_embeddings": true, "module_quant_configs":
+    {"lm_head": {"num_bits": 2}, "embed_tokens$": {"num_bits": 8}
+}
+, "modules_to_not_convert" : ["model.vision_tower"]
+})");
+}
+
 std::string TinyFolded() {
   const model::GemmaConfig config = TinyConfig();
   SafetensorsWriter writer;
@@ -220,6 +254,18 @@ std::string TinyAdapter(int64_t rank) {
       absl::StrCat("base_model.model.", spec.hf_name, ".lora_");
   Add(writer, stem + "A.weight", "F32", {rank, spec.in}, 4);
   Add(writer, stem + "B.weight", "F32", {spec.out, rank}, 4);
+  return Written(writer);
+}
+
+std::string TinyAdapterGguf() {
+  GgufWriter writer;
+  writer.Set("general.architecture", std::string("gemma3"));
+  writer.Set("general.type", std::string("adapter"));
+  writer.Set("adapter.type", std::string("lora"));
+  writer.Set("adapter.lora.alpha", 4.0f);
+  const model::LinearSpec spec = model::GemmaLinears(TinyConfig())[0];
+  Add(writer, spec.gguf_name + ".lora_a", GgmlType::kQ8_0, {spec.in, 2});
+  Add(writer, spec.gguf_name + ".lora_b", GgmlType::kF16, {2, spec.out});
   return Written(writer);
 }
 

@@ -35,12 +35,18 @@ std::vector<std::string> TinyShards();
 // model.safetensors of TinyConfig in BF16; packed: as compressed-tensors.
 std::string TinySafetensors(bool packed);
 std::string TinyConfigJson(bool packed);
+// The same in Google's mobile layout: linears of 4 bits, the embedding of 8, a
+// head of its own of 2.
+std::string TinyMobileSafetensors();
+std::string TinyMobileConfigJson();
 
 // See exporter::FoldedCheckpoint; all but the norms.
 std::string TinyFolded();
 
-// See exporter::Adapter: of one rank, on q_proj.
+// See model::Adapter: of one rank, on q_proj.
 std::string TinyAdapter(int64_t rank);
+// The same of rank 2 as a GGUF, A in Q8_0 and B in F16.
+std::string TinyAdapterGguf();
 
 // See evaluator::ProbeFile: two tokens.
 std::string TinyProbe();

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -12,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/error_info.h"
 #include "services/exporter/folded_checkpoint.h"
+#include "services/model/adapter.h"
 #include "services/model/gemma_config.h"
 #include "services/model/gguf_reader.h"
 #include "services/model/hf_model_config.h"
@@ -19,6 +21,7 @@
 #include "services/model/model_summary.h"
 #include "services/model/safetensors.h"
 #include "services/model/sentencepiece_model.h"
+#include "services/model/tensor_names.h"
 #include "tests/fuzz/file_sections.h"
 #include "tests/fuzz/fuzz_input.h"
 #include "tests/fuzz/tiny_files.h"
@@ -71,6 +74,33 @@ size_t Cut(const Format& format, const std::vector<Boundary>& cuts) {
     }
   }
   return named;
+}
+
+// An adapter in its three files.
+std::vector<Format> AdapterFormats() {
+  const std::string tensors = TinyAdapter(2);
+  const std::string gguf = TinyAdapterGguf();
+  const std::string config =
+      "{\"r\": 2,\n\"lora_alpha\": 4,\n\"alpha_pattern\":\n"
+      "{\"q_proj\": 8}}\n";
+  Put("adapter_config.json", config);
+  Put("adapter_model.safetensors", tensors);
+  const auto linears = model::GemmaLinears(TinyConfig());
+  const auto read = [linears](const std::string& file) {
+    const auto files = model::FindAdapterFiles(file);
+    if (!files.ok()) return files.status();
+    return model::Adapter::Open(*files, "gemma3", linears).status();
+  };
+  const auto read_folder = [read](const std::string&) {
+    return read(Folder());
+  };
+  return {
+      {"safetensors, LoRA", "adapter_model.safetensors", tensors,
+       SafetensorsBoundaries(tensors), read_folder},
+      {"adapter_config.json", "adapter_config.json",
+       config.substr(0, config.size() - 1), Lines(config), read_folder},
+      {"GGUF, LoRA", "adapter.gguf", gguf, GgufBoundaries(gguf), read},
+  };
 }
 
 std::vector<Format> Formats() {
@@ -126,7 +156,9 @@ std::vector<Format> Formats() {
 int Run() {
   size_t cuts = 0, named = 0;
   std::vector<std::string> rows;
-  for (const Format& format : Formats()) {
+  std::vector<Format> formats = Formats();
+  for (Format& format : AdapterFormats()) formats.push_back(std::move(format));
+  for (const Format& format : formats) {
     std::vector<Boundary> bytes;
     for (size_t at = 0; at < format.good.size(); ++at) {
       bytes.push_back({"a byte", at});

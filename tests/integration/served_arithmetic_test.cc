@@ -12,12 +12,14 @@
 #include "gtest/gtest.h"
 #include "kernels/base/cpu_features.h"
 #include "kernels/base/thread_pool.h"
+#include "kernels/quant/ggml_types.h"
 #include "services/finetuner/grid_checkpoint.h"
 #include "services/finetuner/served_model.h"
 #include "services/inference/engine.h"
 #include "services/inference/gemma_weights.h"
 #include "services/inference/tiny_model.h"
 #include "services/model/gguf_reader.h"
+#include "services/model/tensor_names.h"
 
 namespace onegrid {
 namespace {
@@ -103,6 +105,13 @@ TEST_P(ServedArithmetic, TrainerSeesTheLogitsThatAreServed) {
 
 TEST_P(ServedArithmetic, OfPerLayerInputsAndSharedKeys) {
   Write({.structure = inference::TinyStructure::kGemma4Edge, .types = {}});
+  Compare();
+}
+
+TEST_P(ServedArithmetic, OfAHeadOfItsOwnAndATableOnInt4) {
+  Write({.structure = inference::TinyStructure::kGemma4Edge,
+         .types = {{model::kGgufPerLayerEmbedding, quant::GgmlType::kQ4_0}},
+         .own_head = true});
   Compare();
 }
 

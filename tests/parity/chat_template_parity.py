@@ -3,7 +3,10 @@
 
   tests/parity/chat_template_parity.py --template FILE --gguf FILE \\
       --tool TOKENIZE_TOOL --node-dir DIR [--conversations 2000] [--seed 1]
-  tests/parity/chat_template_parity.py --template FILE --goldens OUT
+  tests/parity/chat_template_parity.py --template FILE \\
+      --text-tool CHAT_TEXT_TOOL [--conversations 2000] [--seed 1]
+  tests/parity/chat_template_parity.py --template FILE --goldens OUT \\
+      [--format NAME]
 
 FILE of --template is the chat template of a Gemma 3 or Gemma 4 model: a .jinja
 file, a GGUF file with tokenizer.chat_template, or a Python source that has it
@@ -14,7 +17,13 @@ text with its control tokens, and //services/model:tokenize_tool --chat makes
 tokens of the turns. Prints `chat template: N of M conversations equal`; exits 0
 only if all are equal, 1 if some differ, 2 if a side could not be run.
 
-With --goldens it writes conversations and their texts for chat_template_test.
+With --text-tool it compares texts instead, those of jinja2 and of
+//services/model:chat_text_tool, which goes by the template, too; half of the
+conversations with thinking.
+
+With --goldens it writes conversations and their texts for chat_template_test;
+with --format, of a Gemma 4 template, it adds to OUT, with thinking on and off,
+for the format of that name (services/model/chat_format.h).
 """
 
 import argparse
@@ -35,6 +44,7 @@ sys.path.insert(0, HERE)
 from mixed_lines import CONTROL, mixed_lines  # noqa: E402  (path above)
 
 GOLDEN_CONVERSATIONS = 40
+GOLDEN_CONVERSATIONS_OF_A_FORMAT = 15
 # What Python's str.strip takes off, and some that it leaves.
 SPACES = ["", " ", "\n", "\t\n ", "\r\n", "\v\f", "\x1c\x1f", "\x85", "\xa0",
           "\u1680", "\u2003", "\u2028\u2029", "\u202f", "\u205f", "\u3000",
@@ -91,7 +101,8 @@ def conversations(lines, count, seed):
 def render(template, case, drop_empty_thought=False):
     text = template.render(
         messages=case["messages"], bos_token="<bos>",
-        add_generation_prompt=case["open_answer"])
+        add_generation_prompt=case["open_answer"],
+        enable_thinking=case.get("enable_thinking", False))
     return text.removesuffix(EMPTY_THOUGHT) if drop_empty_thought else text
 
 
@@ -122,10 +133,27 @@ def compare(args, cases, texts):
     return len(cases) - len(different), sum(len(ids) for ids in ours)
 
 
+def compare_texts(args, template, cases):
+    for i, case in enumerate(cases):
+        case["enable_thinking"] = bool(i % 2)
+    theirs = [render(template, case) for case in cases]
+    ours = run([args.text_tool, f"--template={args.template}"], cases)
+    different = [i for i in range(len(cases)) if ours[i] != theirs[i]]
+    for i in different[:SHOWN_DIFFERENCES_MAX]:
+        print(f"  differs: {cases[i]}\n    onegrid {ours[i]!r}\n"
+              f"    jinja2  {theirs[i]!r}")
+    equal = len(cases) - len(different)
+    print(f"chat template: {equal} of {len(cases)} texts equal "
+          f"(target {len(cases)})")
+    return 0 if equal == len(cases) else 1
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--template", required=True)
+    parser.add_argument("--text-tool")
     parser.add_argument("--goldens")
+    parser.add_argument("--format")
     parser.add_argument("--drop-empty-thought", action="store_true")
     parser.add_argument("--gguf")
     parser.add_argument("--tool")
@@ -142,16 +170,24 @@ def main():
     if args.goldens:
         lines = [line[:60] for line in mixed_lines(
             400, args.seed, system=False) if line.isprintable()]
-        cases = conversations(lines, GOLDEN_CONVERSATIONS, args.seed)
-        with open(args.goldens, "w", encoding="utf-8") as file:
-            for case in cases:
-                case["text"] = render(template, case)
-                file.write(json.dumps(case) + "\n")
+        count = (GOLDEN_CONVERSATIONS_OF_A_FORMAT if args.format
+                 else GOLDEN_CONVERSATIONS)
+        cases = conversations(lines, count, args.seed)
+        mode = "a" if args.format else "w"
+        with open(args.goldens, mode, encoding="utf-8") as file:
+            for i, case in enumerate(cases):
+                if args.format:
+                    case["format"] = args.format
+                    case["enable_thinking"] = i % 3 == 0
+                case["text"] = render(template, case, args.drop_empty_thought)
+                file.write(json.dumps(case, ensure_ascii=False) + "\n")
         return 0
-    if not (args.gguf and args.tool and args.node_dir):
+    if not (args.text_tool or args.gguf and args.tool and args.node_dir):
         parser.error("--gguf, --tool and --node-dir are needed")
     lines = mixed_lines(args.conversations, args.seed)
     cases = list(conversations(lines, args.conversations, args.seed))
+    if args.text_tool:
+        return compare_texts(args, template, cases)
     texts = [render(template, case, args.drop_empty_thought) for case in cases]
     equal, tokens = compare(args, cases, texts)
     print(f"chat template: {equal} of {len(cases)} conversations equal, "

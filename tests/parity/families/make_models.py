@@ -50,6 +50,11 @@ MODELS = {
         "num_hidden_layers": 10, "num_key_value_heads": 1,
         "layer_types": pattern(10, 5), "hidden_size_per_layer_input": 32,
         "num_kv_shared_layers": 5, "use_double_wide_mlp": True}),
+    "gemma4_own_head": (4, "E2B as for phones: a head of its own", {
+        "num_hidden_layers": 10, "num_key_value_heads": 1,
+        "layer_types": pattern(10, 5), "hidden_size_per_layer_input": 32,
+        "num_kv_shared_layers": 5, "use_double_wide_mlp": True,
+        "tie_word_embeddings": False}),
     "gemma4_e4b": (4, "E4B: per-layer inputs, shared keys, grouped heads", {
         "num_hidden_layers": 12, "num_key_value_heads": 2,
         "layer_types": pattern(12, 6), "hidden_size_per_layer_input": 32,

@@ -14,6 +14,8 @@ from transformers import AutoConfig, Gemma3ForCausalLM, Gemma4ForCausalLM
 from transformers.models.gemma3 import modeling_gemma3
 from transformers.models.gemma4 import modeling_gemma4
 
+OWN_HEAD = "output.weight"
+
 
 def dequantized(path):
     """{GGUF name: float64 array in Hugging Face's shape}"""
@@ -58,9 +60,11 @@ def load(folder, path, dtype):
     kind = Gemma3ForCausalLM if gemma3 else Gemma4ForCausalLM
     model = kind(config).to(dtype).eval()
     arrays = dequantized(path)
+    # A tied head is the embedding's tensor under another name.
+    names = {"lm_head.weight": OWN_HEAD} if OWN_HEAD in arrays else {}
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
-            values = arrays[gguf_name(name)]
+            values = arrays[names.get(name) or gguf_name(name)]
             if gemma3 and "norm" in name:
                 values = values - 1.0
             tensor.copy_(torch.from_numpy(np.ascontiguousarray(values)))
