@@ -67,6 +67,12 @@ absl::Status FillExport(StoreTransaction& transaction, const v1::Export& made,
       std::string(absl::StripPrefix(base.name(), "baseModels/")));
   *work->mutable_lora() = job.lora();
   *work->mutable_tuned() = job.result();
+  *work->mutable_base_model() = base;
+  *work->mutable_tuning_job() = job;
+  // A dataset may be deleted once its jobs have ended.
+  const absl::StatusOr<v1::Dataset> dataset =
+      Load<v1::Dataset>(transaction, job.dataset());
+  if (dataset.ok()) *work->mutable_dataset() = *dataset;
   return absl::OkStatus();
 }
 

@@ -12,8 +12,13 @@
 #include "services/exporter/equivalence.h"
 #include "services/exporter/gguf_export.h"
 #include "services/exporter/grid_model.h"
+#include "services/exporter/model_card.h"
+#include "services/exporter/modelfile.h"
 #include "services/exporter/peft_export.h"
 #include "services/model/adapter.h"
+#include "services/model/chat_pieces.h"
+#include "services/model/gemma_config.h"
+#include "services/model/sentencepiece_model.h"
 
 namespace onegrid::exporter {
 namespace {
@@ -37,12 +42,18 @@ class Exporter {
   absl::StatusOr<WrittenFormat> Write(v1::ExportFormat format);
   absl::Status Compare(const WrittenFormat& written,
                        v1::EquivalenceReport* report);
+  // Adds the texts for people and for Ollama; `tensors` and `bit_exact` are
+  // what Compare counted.
+  absl::Status Describe(int64_t tensors, int64_t bit_exact,
+                        WrittenFormat* written);
+  absl::StatusOr<PromptStyle> StyleOfPrompts() const;
 
   const ExportInputs& inputs_;
   const std::string& out_;
   const ProgressFn& progress_;
   std::unique_ptr<GridModel> grid_;
   std::unique_ptr<model::Adapter> adapter_;  // null if no format needs it
+  std::string base_sha256_;
 };
 
 absl::Status Exporter::Open(const std::vector<v1::ExportFormat>& formats) {
@@ -134,16 +145,68 @@ absl::Status Exporter::Compare(const WrittenFormat& written,
   }
 }
 
+// Raw prompts are what a model gets whose training data had no conversation, or
+// whose vocabulary has no marks of turns.
+absl::StatusOr<PromptStyle> Exporter::StyleOfPrompts() const {
+  const v1::Dataset& dataset = inputs_.origin.dataset();
+  if (!dataset.name().empty() && dataset.train().conversations() == 0) {
+    return PromptStyle::kRaw;
+  }
+  ASSIGN_OR_RETURN(const model::Vocabulary vocabulary,
+                   model::VocabularyFromGguf(grid_->base()));
+  const auto has_marks = [&](model::ChatFormat format) {
+    const model::TurnMarks marks = model::TurnMarksOf(format);
+    return std::any_of(
+        vocabulary.tokens.begin(), vocabulary.tokens.end(),
+        [&](const auto& token) { return token.text == marks.start; });
+  };
+  if (has_marks(model::ChatFormat::kGemma4)) return PromptStyle::kGemma4Chat;
+  if (has_marks(model::ChatFormat::kGemma3)) return PromptStyle::kGemma3Chat;
+  return PromptStyle::kRaw;
+}
+
+absl::Status Exporter::Describe(int64_t tensors, int64_t bit_exact,
+                                WrittenFormat* written) {
+  if (written->format == v1::GGUF) {
+    ASSIGN_OR_RETURN(const PromptStyle style, StyleOfPrompts());
+    RETURN_IF_ERROR(common::WriteFileAtomic(
+        absl::StrCat(written->folder, "/Modelfile"),
+        OllamaModelfile(
+            written->files, style,
+            grid_->config().family == model::GemmaFamily::kGemma4)));
+    written->files.emplace_back("Modelfile");
+  }
+  CardInput card;
+  card.format = written->format;
+  card.files = written->files;
+  card.base_name = inputs_.base_name;
+  card.base_sha256 = base_sha256_;
+  card.tuned = !inputs_.untuned;
+  card.origin = inputs_.origin;
+  card.tensors = tensors;
+  card.tensors_bit_exact = bit_exact;
+  RETURN_IF_ERROR(common::WriteFileAtomic(
+      absl::StrCat(written->folder, "/README.md"), ModelCard(*grid_, card)));
+  written->files.emplace_back("README.md");
+  return absl::OkStatus();
+}
+
 absl::StatusOr<ExportOutputs> Exporter::Run() {
   std::vector<v1::ExportFormat> formats = inputs_.formats;
   if (formats.empty()) {
     formats = {v1::GGUF, v1::COMPRESSED_TENSORS, v1::LORA_GGUF, v1::PEFT};
   }
   RETURN_IF_ERROR(Open(formats));
+  ASSIGN_OR_RETURN(base_sha256_, common::Sha256OfFile(inputs_.base));
   ExportOutputs outputs;
   for (const v1::ExportFormat format : formats) {
     ASSIGN_OR_RETURN(WrittenFormat written, Write(format));
-    RETURN_IF_ERROR(Compare(written, &outputs.equivalence));
+    v1::EquivalenceReport& report = outputs.equivalence;
+    const int64_t tensors = report.tensors();
+    const int64_t bit_exact = report.tensors_bit_exact();
+    RETURN_IF_ERROR(Compare(written, &report));
+    RETURN_IF_ERROR(Describe(report.tensors() - tensors,
+                             report.tensors_bit_exact() - bit_exact, &written));
     outputs.formats.push_back(std::move(written));
   }
   const std::string& checkpoint = !inputs_.folded.empty() ? inputs_.folded

@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "proto/onegrid/v1/export.pb.h"
+#include "proto/onegrid/v1/worker.pb.h"
 #include "services/exporter/importer.h"
 
 namespace onegrid::exporter {
@@ -19,6 +20,8 @@ struct ExportInputs {
   std::string adapter;         // adapter safetensors
   std::string adapter_config;  // adapter_config.json
   std::string base_name;       // "gemma3-270m"
+  // For the model's card: see CardInput.
+  v1::ExportWork origin;
   std::vector<v1::ExportFormat> formats;  // empty: all
   // Most bytes of tensors in one file of a merged model; 0: one GGUF, and
   // kCtShardBytesDefault for compressed-tensors.
@@ -40,12 +43,13 @@ struct ExportOutputs {
 };
 
 // Writes below the existing folder `out`:
-//   gguf/model.gguf      or its shards, model-00001-of-0000N.gguf
+//   gguf/model.gguf      or its shards, model-00001-of-0000N.gguf; Modelfile
 //   compressed_tensors/  config.json, model.safetensors or its shards and
 //                        index, tokenizer files
 //   lora_gguf/adapter.gguf
 //   peft/                adapter_config.json, adapter_model.safetensors
-// and re-reads all of it.
+// and in each folder the model's card, README.md,
+// and re-reads the weights.
 //
 // Errors: INVALID_ARGUMENT (UNKNOWN_FORMAT, INVALID_SHARD_SIZE);
 // FAILED_PRECONDITION (NOT_FOLDED) when a merged format of a tuned model has no

@@ -199,6 +199,33 @@ TEST_F(ExportFilesTest, WritesTheSameBytesEachTime) {
   }
 }
 
+TEST_F(ExportFilesTest, EachFolderHasACardAndTheGgufAModelfile) {
+  inputs_.max_shard_bytes = 65536;
+  const auto outputs = ExportFiles(inputs_, out_, {});
+  ASSERT_TRUE(outputs.ok()) << outputs.status();
+  for (const WrittenFormat& written : outputs->formats) {
+    EXPECT_EQ(written.files.back(), "README.md");
+    const auto card = common::ReadFile(written.folder + "/README.md");
+    ASSERT_TRUE(card.ok()) << card.status();
+    EXPECT_FALSE(absl::StrContains(*card, out_));
+    EXPECT_TRUE(absl::StrContains(*card, "15 tensors are equal bit for bit"));
+  }
+  const std::string modelfile = *common::ReadFile(out_ + "/gguf/Modelfile");
+  for (const std::string& file : outputs->formats[0].files) {
+    EXPECT_EQ(absl::StrContains(modelfile, "FROM ./" + file + "\n"),
+              absl::EndsWith(file, ".gguf"))
+        << file;
+  }
+}
+
+TEST_F(ExportFilesTest, ADatasetWithoutConversationsMeansRawPrompts) {
+  inputs_.formats = {v1::GGUF};
+  inputs_.origin.mutable_dataset()->set_name("datasets/d");
+  ASSERT_TRUE(ExportFiles(inputs_, out_, {}).ok());
+  EXPECT_TRUE(absl::StrContains(*common::ReadFile(out_ + "/gguf/Modelfile"),
+                                "{{ .Prompt }}"));
+}
+
 TEST_F(ExportFilesTest, AModelInShardsIsTheSameModel) {
   inputs_.formats = {v1::GGUF, v1::COMPRESSED_TENSORS};
   const auto whole = ExportFiles(inputs_, out_, {});

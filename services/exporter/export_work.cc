@@ -54,6 +54,7 @@ std::string MediaType(const std::string& file) {
   if (absl::EndsWith(file, ".gguf")) return "application/x-gguf";
   if (absl::EndsWith(file, ".safetensors")) return "application/x-safetensors";
   if (absl::EndsWith(file, ".json")) return "application/json";
+  if (absl::EndsWith(file, ".md")) return "text/markdown";
   return "application/octet-stream";
 }
 
@@ -84,6 +85,7 @@ absl::StatusOr<ExportInputs> FetchInputs(common::WorkContext& context) {
   const v1::ExportWork& work = context.item().export_();
   ExportInputs inputs;
   inputs.base_name = work.base_name();
+  inputs.origin = work;
   for (const int format : work.export_().formats()) {
     inputs.formats.push_back(static_cast<v1::ExportFormat>(format));
   }

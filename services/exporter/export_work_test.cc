@@ -90,7 +90,8 @@ TEST(ExportWorkTest, AnExportPublishesEveryFile) {
   EXPECT_EQ(result->export_().equivalence().tensors(), 60);
   for (const char* file :
        {"model.gguf", "config.json", "model.safetensors", "tokenizer.json",
-        "adapter.gguf", "adapter_config.json", "adapter_model.safetensors"}) {
+        "adapter.gguf", "adapter_config.json", "adapter_model.safetensors",
+        "Modelfile", "README.md"}) {
     EXPECT_EQ(context.published.count(file), 1) << file;
   }
   EXPECT_EQ(context.published["config.json"].media_type(), "application/json");
@@ -103,7 +104,7 @@ TEST(ExportWorkTest, OnlyTheFormatsAskedForAreMade) {
   const auto result = HandleWork(context, 1);
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_EQ(result->export_().artifacts_size(), 1);
-  EXPECT_EQ(context.published.size(), 2);
+  EXPECT_EQ(context.published.size(), 3);
 }
 
 TEST(ExportWorkTest, CancellingStopsBeforeAnythingIsPublished) {

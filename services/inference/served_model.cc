@@ -12,13 +12,12 @@
 #include "services/common/error_info.h"
 #include "services/common/files.h"
 #include "services/common/log.h"
+#include "services/common/version.h"
 #include "services/model/chat_format.h"
 #include "services/model/gguf_reader.h"
 
 namespace onegrid::inference {
 namespace {
-
-constexpr char kVersion[] = "0.1.0";
 
 absl::Status InvalidFlag(absl::string_view flag, absl::string_view value,
                          absl::string_view expected) {
@@ -135,7 +134,7 @@ v1::ServerInfo MakeInfo(const ServedModelOptions& options,
   info.set_max_context(engine.options().max_context);
   info.set_kv_bytes(engine.kv_bytes_max());
   info.set_vocab_size(static_cast<int32_t>(engine.config().vocab_size));
-  info.set_version(kVersion);
+  info.set_version(common::kVersion);
   return info;
 }
 
