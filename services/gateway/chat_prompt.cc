@@ -54,25 +54,42 @@ absl::StatusOr<model::ChatFormat> FormatOf(Backend& backend,
       {{"sha256", sha256}, {"known", model::ChatFormatNames()}});
 }
 
-}  // namespace
-
-absl::StatusOr<std::vector<int32_t>> ChatPrompt(
-    Backend& backend, absl::Span<const model::Turn> turns, bool enable_thinking,
-    absl::Time deadline) {
-  ASSIGN_OR_RETURN(const model::ChatFormat format, FormatOf(backend, deadline));
-  if (enable_thinking && !model::RulesOf(format).gemma4) {
+absl::Status CheckFormat(const CompletionRequest& request,
+                         const model::ChatRules& rules) {
+  if (request.enable_thinking && !rules.gemma4) {
     return common::MakeError(
         absl::StatusCode::kInvalidArgument, "THINKING_NOT_SUPPORTED",
-        absl::StrCat("enable_thinking is set, but the chat format ",
-                     model::RulesOf(format).name, " has no thoughts"));
+        absl::StrCat("enable_thinking is set, but the chat format ", rules.name,
+                     " has no thoughts"),
+        {{"format", rules.name}});
   }
-  std::vector<int32_t> tokens;
+  bool has_tools = !request.tools.empty();
+  for (const model::Turn& turn : request.turns) {
+    has_tools = has_tools || !turn.calls.empty();
+  }
+  if (!has_tools || rules.tools) return absl::OkStatus();
+  return common::MakeError(
+      absl::StatusCode::kInvalidArgument, "TOOLS_NOT_SUPPORTED",
+      absl::StrCat("there are tools or tool calls, but the chat format ",
+                   rules.name,
+                   " has none; tools with tool_choice \"none\" are "
+                   "left out"),
+      {{"format", rules.name}});
+}
+
+}  // namespace
+
+absl::StatusOr<ChatTokens> ChatPrompt(Backend& backend,
+                                      const CompletionRequest& request,
+                                      absl::Time deadline) {
+  ChatTokens chat;
+  ASSIGN_OR_RETURN(chat.format, FormatOf(backend, deadline));
+  RETURN_IF_ERROR(CheckFormat(request, model::RulesOf(chat.format)));
   // Headers and ends are the same in every turn.
   std::map<std::pair<ChatPiece::Kind, std::string>, std::vector<int32_t>> seen;
-  const model::ChatOptions options = {format, /*open_answer=*/true,
-                                      enable_thinking};
-  for (const ChatPiece& piece : model::ChatPieces(turns, options)) {
-    if (piece.text.empty()) continue;
+  const model::ChatOptions options = {chat.format, /*open_answer=*/true,
+                                      request.enable_thinking, request.tools};
+  for (const ChatPiece& piece : model::ChatPieces(request.turns, options)) {
     const auto key = std::make_pair(piece.kind, piece.text);
     auto found = seen.find(key);
     if (found == seen.end()) {
@@ -80,9 +97,9 @@ absl::StatusOr<std::vector<int32_t>> ChatPrompt(
                        PieceTokens(backend, piece, deadline));
       found = seen.emplace(key, std::move(ids)).first;
     }
-    tokens.insert(tokens.end(), found->second.begin(), found->second.end());
+    chat.ids.insert(chat.ids.end(), found->second.begin(), found->second.end());
   }
-  return tokens;
+  return chat;
 }
 
 }  // namespace onegrid::gateway

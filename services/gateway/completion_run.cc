@@ -7,6 +7,7 @@
 #include "services/common/error_info.h"
 #include "services/gateway/chat_prompt.h"
 #include "services/gateway/openai_error.h"
+#include "services/model/chat_format.h"
 
 namespace onegrid::gateway {
 namespace {
@@ -37,11 +38,11 @@ absl::Status CompletionRun::BeginCalls() {
   std::vector<std::variant<std::string, v1::TokenIds>> prompts =
       request_.prompts;
   if (request_.chat) {
-    ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
-                     ChatPrompt(backend_, request_.turns,
-                                request_.enable_thinking, options_.deadline));
+    ASSIGN_OR_RETURN(const ChatTokens chat,
+                     ChatPrompt(backend_, request_, options_.deadline));
+    has_thoughts_ = model::RulesOf(chat.format).gemma4;
     v1::TokenIds tokens;
-    tokens.mutable_ids()->Add(ids.begin(), ids.end());
+    tokens.mutable_ids()->Add(chat.ids.begin(), chat.ids.end());
     prompts.emplace_back(std::move(tokens));
   }
   v1::GenerateRequest call;
@@ -105,8 +106,27 @@ bool CompletionRun::Read(v1::GenerateResponse* response) {
   return true;
 }
 
-void CompletionRun::Take(const v1::Delta& delta, Choice* choice) const {
-  choice->text += delta.text();
+void CompletionRun::AddPart(AnswerPart part, Choice* choice) {
+  if (choice->calls.empty()) choice->calls_before = calls_said_;
+  choice->text += part.text;
+  choice->reasoning += part.reasoning;
+  for (AnsweredCall& call : part.calls) {
+    choice->calls.push_back(
+        {absl::StrCat("call_", head_.id, "_", current_, "_", calls_said_),
+         std::move(call.name), std::move(call.arguments)});
+    ++calls_said_;
+  }
+}
+
+void CompletionRun::Take(const v1::Delta& delta, Choice* choice) {
+  if (request_.chat) {
+    if (!answer_.has_value()) {
+      answer_.emplace(has_thoughts_, !request_.tools.empty());
+    }
+    AddPart(answer_->Append(delta.text()), choice);
+  } else {
+    choice->text += delta.text();
+  }
   if (!request_.logprobs) return;
   const int tokens = delta.token_ids_size();
   for (int i = 0; i < tokens; ++i) {
@@ -116,6 +136,13 @@ void CompletionRun::Take(const v1::Delta& delta, Choice* choice) const {
   // The text belongs to the token that completed it; text without a token is
   // what was held back for a stop string that did not come.
   if (!choice->tokens.empty()) choice->tokens.back().text += delta.text();
+}
+
+void CompletionRun::End(const v1::Finished& finished, Choice* choice) {
+  if (answer_.has_value()) AddPart(answer_->Finish(), choice);
+  choice->finish_reason = FinishReasonName(finished.reason(), calls_said_ > 0);
+  answer_.reset();
+  calls_said_ = 0;
 }
 
 absl::StatusOr<std::string> CompletionRun::Whole() {
@@ -128,8 +155,7 @@ absl::StatusOr<std::string> CompletionRun::Whole() {
       if (!Read(&response)) return status_;
       Take(response.delta(), &choices.back());
     }
-    choices.back().finish_reason =
-        FinishReasonName(response.finished().reason());
+    End(response.finished(), &choices.back());
   }
   return ResponseJson(head_, choices, usage_);
 }
@@ -150,7 +176,7 @@ bool CompletionRun::NextOfChoice(std::string* part) {
   v1::GenerateResponse response;
   while (Read(&response)) {
     if (response.has_finished()) {
-      choice.finish_reason = FinishReasonName(response.finished().reason());
+      End(response.finished(), &choice);
       *part = Event(choice, /*opens=*/false);
       ++current_;
       opened_ = false;
@@ -158,7 +184,10 @@ bool CompletionRun::NextOfChoice(std::string* part) {
       return true;
     }
     Take(response.delta(), &choice);
-    if (choice.text.empty() && choice.tokens.empty()) continue;
+    if (choice.text.empty() && choice.reasoning.empty() &&
+        choice.calls.empty() && choice.tokens.empty()) {
+      continue;
+    }
     characters_ += CharacterCount(choice.text);
     *part = Event(choice, /*opens=*/false);
     return true;

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "services/gateway/backend.h"
+#include "services/gateway/chat_answer.h"
 #include "services/gateway/openai_request.h"
 #include "services/gateway/openai_response.h"
 
@@ -63,7 +65,10 @@ class CompletionRun {
   // last message, and status_ says why.
   bool Read(v1::GenerateResponse* response);
   // Adds a message's text and tokens to `choice`.
-  void Take(const v1::Delta& delta, Choice* choice) const;
+  void Take(const v1::Delta& delta, Choice* choice);
+  // Adds what the last message leaves, and the reason.
+  void End(const v1::Finished& finished, Choice* choice);
+  void AddPart(AnswerPart part, Choice* choice);
   std::string Event(const Choice& choice, bool opens) const;
   bool NextOfChoice(std::string* part);
 
@@ -75,6 +80,10 @@ class CompletionRun {
   absl::Status status_;
   std::vector<std::unique_ptr<GenerateCall>> calls_;
   size_t current_ = 0;
+  // Of choice current_.
+  std::optional<ChatAnswer> answer_;  // of a chat
+  bool has_thoughts_ = false;         // of the chat format
+  int calls_said_ = 0;
   // Of the stream.
   bool opened_ = false;     // the role of choice current_ was sent
   int64_t characters_ = 0;  // of choice current_ sent so far

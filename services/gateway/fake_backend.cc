@@ -16,8 +16,10 @@ constexpr char kSha256[] = "0123456789abcdef";
 constexpr float kLogprob = -0.5f;
 
 constexpr const char* kControlTokens[] = {
-    "<start_of_turn>", "<end_of_turn>", "<|turn>",   "<turn|>",
-    "<|think|>",       "<|channel>",    "<channel|>"};
+    "<start_of_turn>",  "<end_of_turn>", "<|turn>",      "<turn|>",
+    "<|think|>",        "<|channel>",    "<channel|>",   "<|tool>",
+    "<tool|>",          "<|tool_call>",  "<tool_call|>", "<|tool_response>",
+    "<tool_response|>", "<|\"|>"};
 
 std::string TextOf(const google::protobuf::RepeatedField<int32_t>& ids) {
   std::string text;
@@ -33,6 +35,15 @@ std::string TextOf(const google::protobuf::RepeatedField<int32_t>& ids) {
     }
   }
   return text;
+}
+
+// What to answer to a prompt.
+std::string AnswerTo(const std::string& prompt) {
+  const std::string kSay = "say:";
+  const size_t begin = prompt.find(kSay);
+  if (begin == std::string::npos) return prompt;
+  const size_t end = prompt.find("[turn|]", begin);
+  return prompt.substr(begin + kSay.size(), end - begin - kSay.size());
 }
 
 // The error that a prompt asks for; OK if none.
@@ -131,7 +142,7 @@ grpc::Status FakeBackend::Generate(
   std::string sent, text;
   v1::Finished finished;
   finished.set_reason(v1::END_OF_SEQUENCE);
-  for (const std::string& character : Characters(prompt)) {
+  for (const std::string& character : Characters(AnswerTo(prompt))) {
     if (sent.size() > 2 && absl::StrContains(prompt, "break off")) {
       return {grpc::StatusCode::INTERNAL, "secret detail"};
     }

@@ -184,6 +184,121 @@ TEST_F(GatewayTest, ThinkingOpensTheSystemTurnOfGemma4) {
   grpc_->Shutdown(std::chrono::system_clock::now());
 }
 
+// A request with one tool.
+json ToolBody(const std::string& user) {
+  json body = ChatBody(user);
+  body["tools"] = {{{"type", "function"}, {"function", {{"name", "f"}}}}};
+  return body;
+}
+
+TEST_F(GatewayTest, ToolsCallsAndResultsAreWrittenForGemma4) {
+  FakeBackend gemma4(/*has_control_tokens=*/true, "gemma4");
+  Connect(gemma4);
+  json body = ToolBody("u");
+  body["messages"].push_back(
+      {{"role", "assistant"},
+       {"tool_calls",
+        {{{"id", "1"},
+          {"type", "function"},
+          {"function", {{"name", "f"}, {"arguments", R"({"a":"b"})"}}}}}}});
+  body["messages"].push_back(
+      {{"role", "tool"}, {"tool_call_id", "1"}, {"content", "<turn|>"}});
+  EXPECT_EQ(Text(kChat, body),
+            "<bos>[|turn]system\n[|tool]declaration:f{description:"
+            "[|\"|][|\"|]}[tool|][turn|]\n[|turn]user\nu[turn|]\n"
+            "[|turn]model\n[|tool_call]call:f{a:[|\"|]b[|\"|]}[tool_call|]"
+            "[|tool_response]response:f{value:[|\"|]<turn|>[|\"|]}"
+            "[tool_response|]");
+  grpc_->Shutdown(std::chrono::system_clock::now());
+}
+
+TEST_F(GatewayTest, AnswersAreTakenApart) {
+  FakeBackend gemma4(/*has_control_tokens=*/true, "gemma4");
+  Connect(gemma4);
+  const std::string answer =
+      "<|channel>thought\nt\n<channel|>x<|tool_call>call:f{a:1}<tool_call|>"
+      "<|tool_call>call:f{}<tool_call|>";
+  const json whole =
+      json::parse(PostJson(kChat, ToolBody("say:" + answer)).body);
+  const json& choice = whole["choices"][0];
+  EXPECT_EQ(choice["finish_reason"], "tool_calls");
+  EXPECT_EQ(choice["message"]["content"], "x");
+  EXPECT_EQ(choice["message"]["reasoning_content"], "t");
+  const json& calls = choice["message"]["tool_calls"];
+  ASSERT_EQ(calls.size(), 2);
+  EXPECT_EQ(calls[0]["function"]["name"], "f");
+  EXPECT_EQ(calls[0]["function"]["arguments"], R"({"a":1})");
+  EXPECT_EQ(calls[1]["function"]["arguments"], "{}");
+  EXPECT_NE(calls[0]["id"], calls[1]["id"]);
+
+  json body = ToolBody("say:" + answer);
+  body["stream"] = true;
+  std::string content, reasoning, finish;
+  json said = json::array();
+  for (const std::string& event : Events(PostJson(kChat, body).body)) {
+    if (event == "[DONE]") break;
+    const json part = json::parse(event)["choices"][0];
+    const json& delta = part["delta"];
+    content += delta.value("content", "");
+    reasoning += delta.value("reasoning_content", "");
+    for (const json& call : delta.value("tool_calls", json::array())) {
+      EXPECT_EQ(call["index"], said.size());
+      said.push_back(call);
+    }
+    if (part["finish_reason"].is_string()) finish = part["finish_reason"];
+  }
+  EXPECT_EQ(content, "x");
+  EXPECT_EQ(reasoning, "t");
+  EXPECT_EQ(said.size(), 2);
+  EXPECT_EQ(finish, "tool_calls");
+  // Nobody has told of tools: a call is text.
+  EXPECT_EQ(Text(kChat, ChatBody("say:<|tool_call>call:f{}<tool_call|>")),
+            "<|tool_call>call:f{}<tool_call|>");
+  grpc_->Shutdown(std::chrono::system_clock::now());
+}
+
+TEST_F(GatewayTest, EachAnswerNumbersItsOwnCalls) {
+  FakeBackend gemma4(/*has_control_tokens=*/true, "gemma4");
+  Connect(gemma4);
+  json body = ToolBody("say:<|tool_call>call:f{}<tool_call|>");
+  body["n"] = 2;
+  body["stream"] = true;
+  std::vector<json> calls;
+  for (const std::string& event : Events(PostJson(kChat, body).body)) {
+    if (event == "[DONE]") break;
+    const json part = json::parse(event)["choices"][0];
+    if (part["delta"].contains("tool_calls")) {
+      calls.push_back(part["delta"]["tool_calls"][0]);
+    }
+  }
+  ASSERT_EQ(calls.size(), 2);
+  EXPECT_EQ(calls[0]["index"], 0);
+  EXPECT_EQ(calls[1]["index"], 0);
+  EXPECT_NE(calls[0]["id"], calls[1]["id"]);
+  grpc_->Shutdown(std::chrono::system_clock::now());
+}
+
+TEST_F(GatewayTest, ACallThatTheLimitCutsIsText) {
+  FakeBackend gemma4(/*has_control_tokens=*/true, "gemma4");
+  Connect(gemma4);
+  json body = ToolBody("say:<|tool_call>call:f{a:1}<tool_call|>");
+  body["max_tokens"] = 20;
+  const json choice = json::parse(PostJson(kChat, body).body)["choices"][0];
+  EXPECT_EQ(choice["finish_reason"], "length");
+  EXPECT_EQ(choice["message"]["content"], "<|tool_call>call:f{a");
+  EXPECT_FALSE(choice["message"].contains("tool_calls"));
+  grpc_->Shutdown(std::chrono::system_clock::now());
+}
+
+TEST_F(GatewayTest, Gemma3HasNoTools) {
+  const HttpResponse response = PostJson(kChat, ToolBody("u"));
+  EXPECT_EQ(response.status, 400);
+  EXPECT_EQ(ErrorOf(response)["code"], "tools_not_supported");
+  json body = ToolBody("u");
+  body["tool_choice"] = "none";
+  EXPECT_EQ(PostJson(kChat, body).status, 200);
+}
+
 TEST_F(GatewayTest, Gemma3HasNoThoughts) {
   json body = ChatBody("u");
   body["chat_template_kwargs"] = {{"enable_thinking", true}};

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/json_depth.h"
 #include "services/gateway/json_fields.h"
+#include "services/gateway/openai_messages.h"
 #include "services/gateway/unsupported_fields.h"
 
 namespace onegrid::gateway {
@@ -33,96 +34,6 @@ std::optional<ApiError> ParseJson(absl::string_view body, json* out) {
         "", absl::StrCat("the body is not JSON: wrong at byte ", error.byte));
   } catch (const json::exception&) {
     return InvalidField("", "the body has a number that is out of range");
-  }
-}
-
-// The text of a message's `content`: a string, or a list of text parts.
-void ReadContent(const json& content, const std::string& param,
-                 JsonFields& fields, std::string* text) {
-  if (content.is_string()) {
-    *text = content.get<std::string>();
-    return;
-  }
-  if (!content.is_array()) {
-    return fields.Fail(InvalidField(
-        param, absl::StrCat(param, " is a ", content.type_name(),
-                            ", expected a string or a list of parts")));
-  }
-  for (size_t i = 0; i < content.size(); ++i) {
-    const json& part = content[i];
-    const std::string name = absl::StrCat(param, "[", i, "]");
-    if (!part.is_object() || !part.contains("type") ||
-        !part["type"].is_string()) {
-      return fields.Fail(
-          InvalidField(name, absl::StrCat(name, " is not a part with a type")));
-    }
-    const std::string type = part["type"];
-    if (type != "text") {
-      return fields.Fail(UnsupportedField(
-          name, absl::StrCat("parts of type ", type,
-                             " are not supported, the model reads text")));
-    }
-    if (!part.contains("text") || !part["text"].is_string()) {
-      return fields.Fail(
-          InvalidField(name, absl::StrCat(name, " has no text")));
-    }
-    *text += part["text"].get_ref<const std::string&>();
-  }
-}
-
-void ReadMessage(const json& message, const std::string& param,
-                 JsonFields& fields, model::Turn* turn) {
-  if (!message.is_object() || !message.contains("role") ||
-      !message["role"].is_string()) {
-    return fields.Fail(InvalidField(
-        param, absl::StrCat(param, " is not an object with a role")));
-  }
-  const std::string role = message["role"];
-  if (role == "system" || role == "developer") {
-    turn->role = model::Role::kSystem;
-  } else if (role == "user") {
-    turn->role = model::Role::kUser;
-  } else if (role == "assistant") {
-    turn->role = model::Role::kAssistant;
-  } else {
-    return fields.Fail(UnsupportedField(
-        param + ".role",
-        absl::StrCat("the role ", role,
-                     " is not supported, expected system, user or "
-                     "assistant")));
-  }
-  if (message.contains("tool_calls") && !message["tool_calls"].empty()) {
-    return fields.Fail(UnsupportedField(param + ".tool_calls",
-                                        "tool calls are not supported"));
-  }
-  if (!message.contains("content") || message["content"].is_null()) {
-    return fields.Fail(InvalidField(param + ".content",
-                                    absl::StrCat(param, " has no content")));
-  }
-  ReadContent(message["content"], param + ".content", fields, &turn->text);
-}
-
-void ReadMessages(JsonFields& fields, std::vector<model::Turn>* turns) {
-  const json* messages = fields.Find("messages");
-  if (messages == nullptr || !messages->is_array()) {
-    return fields.Fail(InvalidField(
-        "messages", messages == nullptr ? "messages is missing"
-                                        : "messages is not a list"));
-  }
-  for (size_t i = 0; i < messages->size(); ++i) {
-    turns->emplace_back();
-    ReadMessage((*messages)[i], absl::StrCat("messages[", i, "]"), fields,
-                &turns->back());
-    if (fields.error()) return;
-  }
-  const std::string problem = model::RenderProblem(*turns);
-  if (!problem.empty()) {
-    return fields.Fail(InvalidField("messages", problem));
-  }
-  if (turns->back().role != model::Role::kUser) {
-    fields.Fail(InvalidField("messages",
-                             "the last message is not the user's: there is "
-                             "nothing to answer"));
   }
 }
 
@@ -295,7 +206,10 @@ std::variant<CompletionRequest, ApiError> Parse(absl::string_view body,
   ReadStreaming(fields, &request);
   RefuseUnsupported(fields);
   if (chat) ReadTemplateArguments(fields, &request);
-  if (!fields.error() && chat) ReadMessages(fields, &request.turns);
+  if (!fields.error() && chat) {
+    ReadMessages(fields, &request.turns);
+    ReadTools(fields, body, &request.tools);
+  }
   if (!fields.error() && !chat) ReadPrompts(fields, &request);
   if (request.prompts.size() * request.n > kMaxChoices) {
     fields.Fail(InvalidField(

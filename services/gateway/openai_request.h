@@ -25,10 +25,13 @@ struct CompletionRequest {
   bool chat = false;
   std::string model;
   // For chat: the conversation, which RenderProblem has nothing against and
-  // whose last turn is the user's. Else at least one prompt.
+  // whose last turn is the user's or a tool's. Else at least one prompt.
   std::vector<model::Turn> turns;
   // The model is to think first: chat_template_kwargs.enable_thinking.
   bool enable_thinking = false;
+  // What the model may call: functions as JSON text, DeclarationProblem has
+  // nothing against them. None with tool_choice "none".
+  std::vector<std::string> tools;
   std::vector<std::variant<std::string, v1::TokenIds>> prompts;
   int n = 1;
   bool stream = false;

@@ -227,8 +227,8 @@ TEST(OpenAiRequestTest, WhatWouldChangeTheAnswerIsRefusedByName) {
        R"("presence_penalty":0)"},
       {R"("frequency_penalty":-1)", "frequency_penalty",
        R"("frequency_penalty":0.0)"},
-      {R"("tools":[{}],"tool_choice":"required")", "tool_choice",
-       R"("tools":[{}],"tool_choice":"auto")"},
+      {R"("tools":[],"tool_choice":"required")", "tool_choice",
+       R"("tools":[],"tool_choice":"auto")"},
       {R"("tool_choice":{"type":"function"})", "tool_choice",
        R"("tool_choice":"none")"},
       {R"("function_call":{"name":"f"})", "function_call",
@@ -248,6 +248,107 @@ TEST(OpenAiRequestTest, WhatWouldChangeTheAnswerIsRefusedByName) {
     EXPECT_EQ(ErrorOf(ParseCompletionRequest(Completion(c.refused))).param,
               c.param);
     Parsed(ParseChatRequest(Chat(c.taken)));
+  }
+}
+
+// A conversation whose assistant turn has these fields, and the turn of a tool.
+std::string ChatOfCalls(const std::string& fields,
+                        const std::string& id = "c1") {
+  return ChatOf(absl::StrCat(
+      R"([{"role":"user","content":"u"},{"role":"assistant",)", fields,
+      R"(},{"role":"tool","content":"r","tool_call_id":")", id, R"("}])"));
+}
+
+TEST(OpenAiRequestTest, CallsAndResultsAreTurns) {
+  const auto request = Parsed(ParseChatRequest(ChatOfCalls(
+      R"("content":null,"reasoning_content":"t","tool_calls":[
+         {"id":"c0","type":"function","function":{"name":"g"}},
+         {"id":"c1","type":"function","function":
+          {"name":"f","arguments":"{\"b\": 1, \"a\": 2}"}}])")));
+  ASSERT_EQ(request.turns.size(), 3);
+  const model::Turn& call = request.turns[1];
+  EXPECT_EQ(call.text, "");
+  EXPECT_EQ(call.reasoning, "t");
+  ASSERT_EQ(call.calls.size(), 2);
+  EXPECT_EQ(call.calls[0].arguments, "{}");
+  EXPECT_EQ(call.calls[1].name, "f");
+  EXPECT_EQ(call.calls[1].arguments, R"({"b": 1, "a": 2})");
+  EXPECT_EQ(request.turns[2].role, model::Role::kTool);
+  EXPECT_EQ(request.turns[2].tool_name, "f");
+  EXPECT_EQ(request.turns[2].text, "r");
+}
+
+TEST(OpenAiRequestTest, WrongCallsAreRefusedByPlace) {
+  const auto call = [](const std::string& function) {
+    return absl::StrCat(R"("content":"b","tool_calls":[{"id":"c1","function":)",
+                        function, "}]");
+  };
+  const struct {
+    std::string fields;
+    const char* param;
+  } cases[] = {
+      {R"("content":null)", "messages[1].content"},
+      {R"("content":"b","tool_calls":{})", "messages[1].tool_calls"},
+      {R"("content":"b","tool_calls":[{}])", "messages[1].tool_calls[0]"},
+      {R"("content":"b","tool_calls":[7])", "messages[1].tool_calls[0]"},
+      {R"("content":"b","tool_calls":[{"type":"custom","function":{}}])",
+       "messages[1].tool_calls[0]"},
+      {call("[]"), "messages[1].tool_calls[0]"},
+      {call("{}"), "messages[1].tool_calls[0].function.name"},
+      {call(R"({"name":"f","arguments":"[]"})"),
+       "messages[1].tool_calls[0].function.arguments"},
+      {call(R"({"name":"f","arguments":"{"})"),
+       "messages[1].tool_calls[0].function.arguments"},
+      {call(R"({"name":"f","arguments":{}})"),
+       "messages[1].tool_calls[0].function.arguments"},
+      {R"("content":"b","reasoning":7)", "messages[1].reasoning"},
+  };
+  for (const auto& c : cases) {
+    const ApiError error = ErrorOf(ParseChatRequest(ChatOfCalls(c.fields)));
+    EXPECT_EQ(error.param, c.param) << c.fields << ": " << error.message;
+    EXPECT_EQ(error.http_status, 400);
+  }
+  EXPECT_EQ(
+      ErrorOf(ParseChatRequest(ChatOfCalls(call(R"({"name":"f"})"), "other")))
+          .param,
+      "messages[2].tool_call_id");
+}
+
+TEST(OpenAiRequestTest, ToolsAreTheirFunctions) {
+  constexpr char kTools[] =
+      R"("tools":[{"type":"function","function":{"name":"f","parameters":
+         {"type":"object","properties":{"b":{},"A":{},"a":{}}}}}])";
+  const auto request = Parsed(ParseChatRequest(Chat(kTools)));
+  ASSERT_EQ(request.tools.size(), 1);
+  EXPECT_EQ(request.tools[0], R"({"name":"f","parameters":{"type":"object",)"
+                              R"("properties":{"b":{},"A":{},"a":{}}}})");
+  EXPECT_TRUE(Parsed(ParseChatRequest(Chat(
+                         absl::StrCat(kTools, R"(,"tool_choice":"none")"))))
+                  .tools.empty());
+  EXPECT_EQ(Parsed(ParseChatRequest(
+                       Chat(absl::StrCat(kTools, R"(,"tool_choice":"auto")"))))
+                .tools.size(),
+            1);
+  const struct {
+    const char* tools;
+    const char* param;
+  } cases[] = {
+      {"{}", "tools"},
+      {"[{}]", "tools[0]"},
+      {"[7]", "tools[0]"},
+      {R"([{"type":"custom","function":{"name":"f"}}])", "tools[0]"},
+      {R"([{"type":"function"}])", "tools[0]"},
+      {R"([{"type":"function","function":{}}])", "tools[0]"},
+      {R"([{"type":"function","function":{"name":"f"}},
+           {"type":"function","function":{"name":"f","parameters":7}}])",
+       "tools[1]"},
+  };
+  for (const auto& c : cases) {
+    EXPECT_EQ(
+        ErrorOf(ParseChatRequest(Chat(absl::StrCat(R"("tools":)", c.tools))))
+            .param,
+        c.param)
+        << c.tools;
   }
 }
 
@@ -271,10 +372,11 @@ TEST(OpenAiRequestTest, WrongMessagesAreRefusedByPlace) {
       {R"([{"role":"user","content":[{"type":"text","text":"a"},
             {"type":"image_url","image_url":{"url":"x"}}]}])",
        "messages[0].content[1]"},
-      {R"([{"role":"tool","content":"a"}])", "messages[0].role"},
-      {R"([{"role":"user","content":"a"},
-           {"role":"assistant","content":"b","tool_calls":[{}]}])",
-       "messages[1].tool_calls"},
+      {R"([{"role":"function","content":"a"}])", "messages[0].role"},
+      {R"([{"role":"tool","content":"a"}])", "messages[0].tool_call_id"},
+      {R"([{"role":"tool","name":"f","content":"a"}])", "messages"},
+      {R"([{"role":"user","content":"a","tool_calls":[{}]}])",
+       "messages[0].tool_calls"},
       {R"([{"role":"assistant","content":"a"}])", "messages"},
       {R"([{"role":"system","content":"a"}])", "messages"},
       {R"([{"role":"user","content":"a"},{"role":"user","content":"b"}])",

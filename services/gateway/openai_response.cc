@@ -67,6 +67,32 @@ json CompletionLogprobs(const ResponseHead& head, const Choice& choice) {
   return object;
 }
 
+// The calls of a stream are numbered.
+void AddThoughtsAndCalls(const Choice& choice, bool numbered, json* message) {
+  if (!choice.reasoning.empty()) {
+    (*message)["reasoning_content"] = choice.reasoning;
+  }
+  for (size_t i = 0; i < choice.calls.size(); ++i) {
+    const ChoiceCall& call = choice.calls[i];
+    json object = {
+        {"id", call.id},
+        {"type", "function"},
+        {"function", {{"name", call.name}, {"arguments", call.arguments}}}};
+    if (numbered) object["index"] = choice.calls_before + static_cast<int>(i);
+    (*message)["tool_calls"].push_back(std::move(object));
+  }
+}
+
+json Message(const Choice& choice) {
+  json message = {
+      {"role", "assistant"}, {"content", choice.text}, {"refusal", nullptr}};
+  if (choice.text.empty() && !choice.calls.empty()) {
+    message["content"] = nullptr;
+  }
+  AddThoughtsAndCalls(choice, /*numbered=*/false, &message);
+  return message;
+}
+
 // What a choice has in a whole answer and in a chunk alike.
 json ChoiceCommon(const ResponseHead& head, const Choice& choice) {
   json object = {{"index", choice.index},
@@ -108,13 +134,13 @@ json UsageObject(const Usage& usage) {
 
 }  // namespace
 
-std::string FinishReasonName(v1::FinishReason reason) {
+std::string FinishReasonName(v1::FinishReason reason, bool called) {
   switch (reason) {
     case v1::MAX_TOKENS:
     case v1::CONTEXT_FULL:
       return "length";
     default:
-      return "stop";
+      return called ? "tool_calls" : "stop";
   }
 }
 
@@ -125,9 +151,7 @@ std::string ResponseJson(const ResponseHead& head,
   for (const Choice& choice : choices) {
     json entry = ChoiceCommon(head, choice);
     if (head.chat) {
-      entry["message"] = {{"role", "assistant"},
-                          {"content", choice.text},
-                          {"refusal", nullptr}};
+      entry["message"] = Message(choice);
     } else {
       entry["text"] = choice.text;
     }
@@ -145,6 +169,7 @@ std::string ChunkJson(const ResponseHead& head, const Choice& choice,
     json delta = json::object();
     if (opens) delta["role"] = "assistant";
     if (opens || !choice.text.empty()) delta["content"] = choice.text;
+    AddThoughtsAndCalls(choice, /*numbered=*/true, &delta);
     entry["delta"] = std::move(delta);
     if (choice.tokens.empty()) entry["logprobs"] = nullptr;
   } else {

@@ -31,6 +31,12 @@ struct GeneratedToken {
   double logprob = 0;
 };
 
+struct ChoiceCall {
+  std::string id;
+  std::string name;
+  std::string arguments;  // a JSON object
+};
+
 // One of the answers, or a part of it. finish_reason: "" while it goes on.
 struct Choice {
   int index = 0;
@@ -39,6 +45,11 @@ struct Choice {
   std::string finish_reason;
   // Characters of this answer before `text`.
   int64_t text_offset = 0;
+  // Of a chat: what the model thought, its calls of tools, and how many of this
+  // answer came before them.
+  std::string reasoning = {};
+  std::vector<ChoiceCall> calls = {};
+  int calls_before = 0;
 };
 
 struct Usage {
@@ -46,8 +57,9 @@ struct Usage {
   int64_t completion_tokens = 0;
 };
 
-// "stop" or "length".
-std::string FinishReasonName(v1::FinishReason reason);
+// "stop" or "length", or "tool_calls" if tools were called and the model ended
+// by itself.
+std::string FinishReasonName(v1::FinishReason reason, bool called = false);
 
 // The whole answer.
 std::string ResponseJson(const ResponseHead& head,

@@ -60,15 +60,14 @@ void RefuseResponseFormat(JsonFields& fields) {
                    " is not supported, only text: output is not constrained")));
 }
 
-// A model that is not told of the tools may still answer, unless it must call
-// one.
+// Output is not constrained, so that a model may call a tool, but need not.
 void RefuseForcedCall(JsonFields& fields, const char* name) {
   const json* choice = fields.Find(name);
   if (choice == nullptr || *choice == "auto" || *choice == "none") return;
   fields.Fail(UnsupportedField(
       name, absl::StrCat(name,
-                         " asks for a call, but tools are not supported; "
-                         "only \"auto\" and \"none\" are taken")));
+                         " asks for a call, which cannot be forced; only "
+                         "\"auto\" and \"none\" are taken")));
 }
 
 }  // namespace

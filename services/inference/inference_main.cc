@@ -31,7 +31,8 @@ ABSL_FLAG(std::string, isa, "auto",
           "reference.");
 ABSL_FLAG(std::string, chat_format, "auto",
           "How the gateway is to write conversations for the model: gemma3, "
-          "gemma4, gemma4-empty-thought, gemma4-first or "
+          "gemma4, gemma4-empty-thought, gemma4-second, "
+          "gemma4-second-empty-thought, gemma4-first or "
           "gemma4-first-empty-thought; auto goes by the chat template in the "
           "file.");
 ABSL_FLAG(bool, allow_degraded, false,

@@ -18,11 +18,15 @@ constexpr TurnMarks kMarks4 = {"<|turn>", "<turn|>"};
 
 // In the order of ChatFormat.
 constexpr ChatRules kRules[] = {
-    {"gemma3", kMarks3, false, false, false},
-    {"gemma4", kMarks4, true, true, false},
-    {"gemma4-empty-thought", kMarks4, true, true, true},
-    {"gemma4-first", kMarks4, true, false, false},
-    {"gemma4-first-empty-thought", kMarks4, true, false, true}};
+    {"gemma3", kMarks3, false, false, false, false, false, false},
+    {"gemma4", kMarks4, true, true, false, true, false, false},
+    {"gemma4-empty-thought", kMarks4, true, true, true, true, false, false},
+    {"gemma4-second", kMarks4, true, true, false, true, true, true},
+    {"gemma4-second-empty-thought", kMarks4, true, true, true, true, true,
+     true},
+    {"gemma4-first", kMarks4, true, false, false, false, false, false},
+    {"gemma4-first-empty-thought", kMarks4, true, false, true, false, false,
+     false}};
 
 // Of the family's instruction-tuned models; of the text as it is in them.
 constexpr char kGemma3Sha256[] =
@@ -39,7 +43,7 @@ constexpr struct {
      ChatFormat::kGemma4First, ChatFormat::kGemma4FirstEmptyThought},
     // Google's as llama.cpp has it in models/templates, 16,448 bytes.
     {"781d10940fbc44be40064b5d43a056fc486c84ceaa55538226368b57314132bf",
-     ChatFormat::kGemma4, ChatFormat::kGemma4EmptyThought},
+     ChatFormat::kGemma4Second, ChatFormat::kGemma4SecondEmptyThought},
     // Google's of May 2026: 16,934 bytes.
     {"33204f1acb5bd0002713e16a593847f24ceeafe711ed88bda2a352dc996a3373",
      ChatFormat::kGemma4, ChatFormat::kGemma4EmptyThought},

@@ -23,7 +23,12 @@ enum class ChatFormat {
   // The same of 12B and more: an empty thought opens the answer of a model that
   // is not to think.
   kGemma4EmptyThought,
-  // The templates of April 2026: no newline behind <|think|>.
+  // The templates before: parameters of tools that are named like a word of
+  // schemas ("type") are left out.
+  kGemma4Second,
+  kGemma4SecondEmptyThought,
+  // The templates of April 2026: no newline behind <|think|>, and no turns of
+  // tools.
   kGemma4First,
   kGemma4FirstEmptyThought,
 };
@@ -41,6 +46,11 @@ struct ChatRules {
   bool gemma4 = false;
   bool newline_after_think = false;
   bool empty_thought = false;
+  bool tools = false;
+  // A parameter that is named like a word of schemas is left out.
+  bool drops_schema_words = false;
+  // A blank text ends a turn with tool calls as any text does.
+  bool blank_text_ends_turn = false;
 };
 const ChatRules& RulesOf(ChatFormat format);
 

@@ -10,7 +10,8 @@ namespace {
 TEST(ChatFormatTest, EachFormatHasItsName) {
   for (const ChatFormat format :
        {ChatFormat::kGemma3, ChatFormat::kGemma4,
-        ChatFormat::kGemma4EmptyThought, ChatFormat::kGemma4First,
+        ChatFormat::kGemma4EmptyThought, ChatFormat::kGemma4Second,
+        ChatFormat::kGemma4SecondEmptyThought, ChatFormat::kGemma4First,
         ChatFormat::kGemma4FirstEmptyThought}) {
     const char* const name = RulesOf(format).name;
     ASSERT_TRUE(ChatFormatNamed(name).has_value()) << name;
@@ -19,7 +20,8 @@ TEST(ChatFormatTest, EachFormatHasItsName) {
   EXPECT_FALSE(ChatFormatNamed("").has_value());
   EXPECT_FALSE(ChatFormatNamed("gemma").has_value());
   EXPECT_EQ(ChatFormatNames(),
-            "gemma3, gemma4, gemma4-empty-thought, gemma4-first, "
+            "gemma3, gemma4, gemma4-empty-thought, gemma4-second, "
+            "gemma4-second-empty-thought, gemma4-first, "
             "gemma4-first-empty-thought");
 }
 

@@ -1,23 +1,21 @@
 #include "services/model/chat_pieces.h"
 
 #include <cstddef>
-#include <utility>
+#include <cstdint>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
+#include "services/model/chat_tools.h"
 #include "services/model/utf8.h"
 
 namespace onegrid::model {
 namespace {
 
-using Kind = ChatPiece::Kind;
-
 constexpr char kSystemHeader[] = "system\n";
 constexpr char kUserHeader[] = "user\n";
 constexpr char kModelHeader[] = "model\n";
-constexpr char kThink[] = "<|think|>";
+constexpr char kThoughtHeader[] = "thought\n";
 constexpr char kThoughtStart[] = "<|channel>";
 constexpr char kThoughtEnd[] = "<channel|>";
 
@@ -30,94 +28,128 @@ std::string WithoutThoughts(absl::string_view text) {
   return said;
 }
 
-// Gemma 4's tokens of turns, thoughts and tools. Files type some of them as
-// user-defined, which the tokenizer finds in any text.
-constexpr const char* kMarks[] = {
-    "<|turn>",      "<turn|>",          "<|think|>",        kThoughtStart,
-    kThoughtEnd,    "<|tool>",          "<tool|>",          "<|tool_call>",
-    "<tool_call|>", "<|tool_response>", "<tool_response|>", "<|\"|>"};
-
-// Cuts text within the names of marks, so that they stay text.
-std::vector<std::string> CutMarks(absl::string_view text) {
-  std::vector<std::string> parts;
-  size_t begin = 0;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != '<') continue;
-    for (const absl::string_view mark : kMarks) {
-      if (!absl::StartsWith(text.substr(i), mark)) continue;
-      parts.emplace_back(text.substr(begin, i + 1 - begin));
-      begin = i + 1;
+void Gemma3Pieces(absl::Span<const Turn> turns, const ChatOptions& options,
+                  ChatPieceWriter& writer) {
+  const TurnMarks marks = RulesOf(options.format).marks;
+  std::string prefix;
+  for (size_t i = 0; i < turns.size(); ++i) {
+    if (turns[i].role == Role::kSystem) {
+      prefix = absl::StrCat(turns[i].text, "\n\n");
+      continue;
     }
+    const bool is_answer = turns[i].role == Role::kAssistant;
+    const int64_t answer = is_answer ? static_cast<int64_t>(i) : -1;
+    writer.Control(marks.start);
+    // The header is apart from an answer, as in inference, where it ends the
+    // prompt. The ids are those of the whole, since the text does not begin
+    // with a newline.
+    writer.Fixed(is_answer ? kModelHeader : kUserHeader);
+    writer.Said(prefix, answer);
+    writer.Said(StripUnicodeSpace(turns[i].text), answer);
+    prefix.clear();
+    writer.Control(marks.end, answer);
+    writer.Fixed("\n");
   }
-  parts.emplace_back(text.substr(begin));
-  return parts;
+  if (!options.open_answer) return;
+  writer.Control(marks.start);
+  writer.Fixed(kModelHeader);
 }
 
-// Writes one conversation.
-class PieceWriter {
+// Writes the turns of Gemma 4.
+class Gemma4Turns {
  public:
-  explicit PieceWriter(const ChatOptions& options)
-      : options_(options), rules_(RulesOf(options.format)) {
-    Add(Kind::kBos, "<bos>");
-  }
-
-  void Add(Kind kind, std::string text, int64_t answer = -1) {
-    pieces_.push_back({kind, std::move(text), answer});
-  }
-  void AddText(const std::string& text, int64_t answer = -1) {
-    if (!rules_.gemma4) return Add(Kind::kText, text, answer);
-    for (std::string& part : CutMarks(text)) {
-      Add(Kind::kText, std::move(part), answer);
+  Gemma4Turns(absl::Span<const Turn> turns, const ChatOptions& options,
+              ChatPieceWriter& writer)
+      : turns_(turns),
+        options_(options),
+        rules_(RulesOf(options.format)),
+        writer_(writer) {
+    for (size_t i = 0; i < turns.size(); ++i) {
+      if (turns[i].role == Role::kUser) last_user_ = i;
     }
   }
-  void Close(int64_t answer = -1) {
-    Add(Kind::kControl, rules_.marks.end, answer);
-    Add(Kind::kText, "\n");
-  }
 
-  // Gemma 4's; `text` without white space at its ends.
-  void AddSystem(absl::string_view text) {
-    Add(Kind::kControl, rules_.marks.start);
-    if (!options_.enable_thinking) {
-      AddText(absl::StrCat(kSystemHeader, text));
-      return Close();
+  void Write() {
+    WriteSystem();
+    for (size_t i = 0; i < turns_.size(); ++i) {
+      if (turns_[i].role == Role::kUser) WriteUser(turns_[i]);
+      if (turns_[i].role == Role::kAssistant) WriteAnswer(i);
     }
-    Add(Kind::kText, kSystemHeader);
-    Add(Kind::kControl, kThink);
-    AddText(absl::StrCat(rules_.newline_after_think ? "\n" : "", text));
-    Close();
-  }
-
-  void AddUser(absl::string_view text) {
-    Add(Kind::kControl, rules_.marks.start);
-    AddText(absl::StrCat(kUserHeader, text));
-    Close();
-  }
-
-  void AddAnswer(const std::string& text, int64_t index) {
-    Add(Kind::kControl, rules_.marks.start);
-    // Apart, as in inference, where the header ends the prompt. The ids are
-    // those of the whole, since the text does not begin with a newline.
-    Add(Kind::kText, kModelHeader);
-    AddText(text, index);
-    Close(index);
-  }
-
-  void OpenAnswer() {
-    Add(Kind::kControl, rules_.marks.start);
-    Add(Kind::kText, kModelHeader);
+    // Behind results the model goes on with its turn.
+    if (!options_.open_answer || in_tools_) return;
+    Open(kModelHeader);
     if (!rules_.empty_thought || options_.enable_thinking) return;
-    Add(Kind::kControl, kThoughtStart);
-    Add(Kind::kText, "thought\n");
-    Add(Kind::kControl, kThoughtEnd);
+    writer_.Control(kThoughtStart);
+    writer_.Fixed(kThoughtHeader);
+    writer_.Control(kThoughtEnd);
   }
-
-  std::vector<ChatPiece> Take() { return std::move(pieces_); }
 
  private:
+  void Open(const char* header) {
+    writer_.Control(rules_.marks.start);
+    writer_.Fixed(header);
+  }
+  void Close(int64_t answer = -1) {
+    writer_.Control(rules_.marks.end, answer);
+    writer_.Fixed("\n");
+  }
+
+  void WriteSystem() {
+    const bool has_text = turns_[0].role == Role::kSystem;
+    if (!has_text && !options_.enable_thinking && options_.tools.empty()) {
+      return;
+    }
+    Open(kSystemHeader);
+    if (options_.enable_thinking) {
+      writer_.Control("<|think|>");
+      if (rules_.newline_after_think) writer_.Fixed("\n");
+    }
+    if (has_text) writer_.Said(StripUnicodeSpace(turns_[0].text));
+    for (const std::string& tool : options_.tools) {
+      WriteDeclaration(tool, rules_.drops_schema_words, writer_);
+    }
+    Close();
+  }
+
+  void WriteUser(const Turn& turn) {
+    in_tools_ = false;
+    Open(kUserHeader);
+    writer_.Said(StripUnicodeSpace(turn.text));
+    Close();
+  }
+
+  void WriteAnswer(size_t index) {
+    const Turn& turn = turns_[index];
+    const auto answer = static_cast<int64_t>(index);
+    const bool goes_on = index > 0 && turns_[index - 1].role == Role::kTool;
+    if (!goes_on) Open(kModelHeader);
+    if (!turn.reasoning.empty() && index > last_user_ && !turn.calls.empty()) {
+      writer_.Control(kThoughtStart);
+      writer_.Fixed(kThoughtHeader);
+      writer_.Said(turn.reasoning);
+      writer_.Fixed("\n");
+      writer_.Control(kThoughtEnd);
+    }
+    for (const ToolCall& call : turn.calls) WriteToolCall(call, writer_);
+    in_tools_ = !turn.calls.empty();
+    for (size_t i = index + 1; in_tools_ && i < turns_.size(); ++i) {
+      if (turns_[i].role != Role::kTool) break;
+      WriteToolResult(turns_[i].tool_name, turns_[i].text, writer_);
+    }
+    const std::string said = WithoutThoughts(turn.text);
+    const absl::string_view text = StripUnicodeSpace(said);
+    writer_.Said(text, answer);
+    const bool has_text =
+        rules_.blank_text_ends_turn ? !turn.text.empty() : !text.empty();
+    if (!in_tools_ || has_text) Close(answer);
+  }
+
+  const absl::Span<const Turn> turns_;
   const ChatOptions& options_;
   const ChatRules& rules_;
-  std::vector<ChatPiece> pieces_;
+  ChatPieceWriter& writer_;
+  size_t last_user_ = 0;
+  bool in_tools_ = false;  // the last answer has called tools
 };
 
 }  // namespace
@@ -125,27 +157,12 @@ class PieceWriter {
 std::vector<ChatPiece> ChatPieces(absl::Span<const Turn> turns,
                                   const ChatOptions& options) {
   const bool gemma4 = RulesOf(options.format).gemma4;
-  PieceWriter writer(options);
-  std::string prefix;
-  if (turns[0].role == Role::kSystem && !gemma4) {
-    prefix = absl::StrCat(turns[0].text, "\n\n");
-  } else if (turns[0].role == Role::kSystem) {
-    writer.AddSystem(StripUnicodeSpace(turns[0].text));
-  } else if (gemma4 && options.enable_thinking) {
-    writer.AddSystem("");
+  ChatPieceWriter writer(/*cuts_marks=*/gemma4);
+  if (gemma4) {
+    Gemma4Turns(turns, options, writer).Write();
+  } else {
+    Gemma3Pieces(turns, options, writer);
   }
-  for (size_t i = 0; i < turns.size(); ++i) {
-    const Turn& turn = turns[i];
-    if (turn.role == Role::kUser) {
-      writer.AddUser(absl::StrCat(prefix, StripUnicodeSpace(turn.text)));
-      prefix.clear();
-    } else if (turn.role == Role::kAssistant) {
-      const std::string said = gemma4 ? WithoutThoughts(turn.text) : turn.text;
-      writer.AddAnswer(std::string(StripUnicodeSpace(said)),
-                       static_cast<int64_t>(i));
-    }
-  }
-  if (options.open_answer) writer.OpenAnswer();
   return writer.Take();
 }
 

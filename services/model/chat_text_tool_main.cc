@@ -4,13 +4,15 @@
 //   chat_text_tool --template=FILE < lines
 //
 // FILE is the template, one that is known (chat_format.h). Each input line is
-// {"messages": [{"role", "content"}, ...], "open_answer", "enable_thinking"},
-// each output line the text as a JSON string. Exit: 0; 1 for a bad file or a
-// template that is not known; 2 for a bad input line.
+// {"messages": [{"role", "content"}, ...], "open_answer", "enable_thinking",
+// "tools"}, tools, calls (with arguments that are objects) and results as in
+// the OpenAI API; each output line the text as a JSON string. Exit: 0; 1 for a
+// bad file or a template that is not known; 2 for a bad input line.
 #include <cstdio>
 #include <iostream>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/flags/flag.h"
@@ -20,6 +22,7 @@
 #include "services/common/files.h"
 #include "services/model/chat_format.h"
 #include "services/model/chat_template.h"
+#include "services/model/chat_tools.h"
 #include "services/model/chat_turns.h"
 
 ABSL_FLAG(std::string, template, "", "The chat template, Jinja.");
@@ -30,23 +33,51 @@ using onegrid::model::ChatFormat;
 using onegrid::model::ChatOptions;
 using onegrid::model::Role;
 using onegrid::model::Turn;
+using Json = nlohmann::ordered_json;
+
+Turn TurnOf(const Json& message) {
+  Turn turn;
+  const std::string role = message.value("role", "");
+  turn.role = role == "system" ? Role::kSystem
+              : role == "user" ? Role::kUser
+              : role == "tool" ? Role::kTool
+                               : Role::kAssistant;
+  turn.text = message.value("content", "");
+  turn.reasoning = message.value("reasoning_content", "");
+  if (!message.contains("tool_calls")) return turn;
+  for (const Json& call : message["tool_calls"]) {
+    const Json& function = call["function"];
+    turn.calls.push_back({call.value("id", ""), function.value("name", ""),
+                          function["arguments"].dump()});
+  }
+  return turn;
+}
 
 // The text of a line; none for a bad one.
-std::optional<std::string> TextOf(const nlohmann::json& line,
-                                  ChatFormat format) {
+std::optional<std::string> TextOf(const Json& line, ChatFormat format) {
   if (!line.is_object() || !line.contains("messages")) return std::nullopt;
   std::vector<Turn> turns;
-  for (const nlohmann::json& message : line["messages"]) {
+  for (const Json& message : line["messages"]) {
     if (!message.is_object()) return std::nullopt;
-    const std::string role = message.value("role", "");
-    turns.push_back({role == "system" ? Role::kSystem
-                     : role == "user" ? Role::kUser
-                                      : Role::kAssistant,
-                     message.value("content", "")});
+    Turn turn = TurnOf(message);
+    if (turn.role == Role::kTool) {
+      turn.tool_name =
+          onegrid::model::CalledTool(turns, message.value("tool_call_id", ""));
+    }
+    turns.push_back(std::move(turn));
   }
   if (!onegrid::model::RenderProblem(turns).empty()) return std::nullopt;
+  std::vector<std::string> tools;
+  if (line.contains("tools")) {
+    for (const Json& tool : line["tools"]) {
+      tools.push_back(tool["function"].dump());
+      if (!onegrid::model::DeclarationProblem(tools.back()).empty()) {
+        return std::nullopt;
+      }
+    }
+  }
   const ChatOptions options = {format, line.value("open_answer", false),
-                               line.value("enable_thinking", false)};
+                               line.value("enable_thinking", false), tools};
   return onegrid::model::ChatTemplate::Text(turns, options);
 }
 
@@ -64,13 +95,13 @@ int Run() {
   std::string line;
   for (int number = 1; std::getline(std::cin, line); ++number) {
     std::optional<std::string> text;
-    const auto object = nlohmann::json::parse(line, nullptr, false);
+    const auto object = Json::parse(line, nullptr, false);
     if (!object.is_discarded()) text = TextOf(object, *format);
     if (!text.has_value()) {
       std::fprintf(stderr, "line %d: not what the usage says\n", number);
       return 2;
     }
-    std::printf("%s\n", nlohmann::json(*text).dump().c_str());
+    std::printf("%s\n", Json(*text).dump().c_str());
   }
   return 0;
 }

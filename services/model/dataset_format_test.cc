@@ -13,8 +13,9 @@
 namespace onegrid::model {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
-using ::testing::FieldsAre;
+using ::testing::Field;
 using ::testing::HasSubstr;
 
 constexpr char kPair[] = "{\"prompt\":\"p\",\"completion\":\"c\"}\n";
@@ -88,7 +89,8 @@ TEST(DatasetFormatTest, ARecordOfAnotherFormatIsNamedByItsLine) {
 
 TEST(DatasetFormatTest, ChatsOfEveryFormatAreTurns) {
   const auto is = [](Role role, const char* text, bool learn) {
-    return FieldsAre(role, text, learn);
+    return AllOf(Field(&Turn::role, role), Field(&Turn::text, text),
+                 Field(&Turn::learn, learn));
   };
   EXPECT_THAT(
       Turns(R"({"messages":[{"role":"system","content":"s"},)"

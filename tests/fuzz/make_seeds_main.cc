@@ -152,6 +152,21 @@ rules:
  {"role": "user", "content": [{"type": "text", "text": "a"}]}], "n": 2,
  "stream": true, "stream_options": {"include_usage": true}, "stop": ["x"],
  "temperature": 0, "logprobs": true, "top_logprobs": 1, "seed": 7})"},
+      {"openai_request/seed_tools",
+       R"({"model": "m", "tools": [{"type": "function", "function": {
+ "name": "f", "description": "d", "parameters": {"type": "object",
+ "properties": {"a": {"type": "array", "items": {"type": "string"}},
+ "b": {"type": "object", "properties": {}, "nullable": true}},
+ "required": ["a"]}}}], "tool_choice": "auto", "messages": [
+ {"role": "user", "content": "u"}, {"role": "assistant", "content": null,
+ "reasoning_content": "t", "tool_calls": [{"id": "1", "type": "function",
+ "function": {"name": "f", "arguments": "{\"a\": [1.5, null, true]}"}}]},
+ {"role": "tool", "tool_call_id": "1", "content": "r"}],
+ "chat_template_kwargs": {"enable_thinking": true}})"},
+      {"chat_answer/seed_parts",
+       "\x02<|channel>thought\na\n<channel|>b<|tool_call>call:f{a:<|\"|>c"
+       "<|\"|>,d:[1,{e:true}],<|\"|>g<|\"|>:None}<tool_call|><|tool_call>"
+       "call:g{"},
       {"openai_request/seed_completion",
        R"({"model": "m", "prompt": [[1, 2], "a"], "max_tokens": 8, "top_p": 0.9,
  "top_k": -1, "min_p": 0.1, "repetition_penalty": 1.1, "stop": "\n",

@@ -26,9 +26,9 @@ void Check(const Parsed& parsed) {
   Promise(request.sampling.temperature() >= 0, "temperature");
   Promise(request.sampling.top_p() > 0, "top_p");
   if (request.chat) {
-    model::ChatPieces(request.turns,
-                      {model::ChatFormat::kGemma4EmptyThought,
-                       /*open_answer=*/true, request.enable_thinking});
+    model::ChatPieces(request.turns, {model::ChatFormat::kGemma4EmptyThought,
+                                      /*open_answer=*/true,
+                                      request.enable_thinking, request.tools});
   } else {
     Promise(!request.prompts.empty(), "no prompt");
   }

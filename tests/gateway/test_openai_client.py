@@ -5,6 +5,7 @@ prompts (services/gateway/fake_backend.h). Binaries come from $ONEGRID_BIN, by
 default bazel-bin.
 """
 
+import json
 import os
 import pathlib
 import re
@@ -54,6 +55,20 @@ def servers(tmp_path_factory):
     assert "path=/v1/chat/completions status=200" in log
     assert KEY not in log
     assert "Tell me" not in log
+
+
+@pytest.fixture(scope="module")
+def gemma4(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gemma4")
+    backend, endpoint = start(folder, "fake_backend_server",
+                              "--chat_format=gemma4-empty-thought")
+    gateway, address = start(folder, "gateway", f"--backend={endpoint}",
+                             "--model_name=gemma")
+    yield openai.OpenAI(base_url=f"http://{address}/v1", api_key="none",
+                        max_retries=0, timeout=20)
+    for process in (gateway, backend):
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture
@@ -148,6 +163,51 @@ def test_extensions_of_other_servers(client):
     answer = ask(client, "a", max_tokens=2, extra_body={
         "top_k": 5, "min_p": 0.1, "repetition_penalty": 1.1})
     assert answer.choices[0].finish_reason == "length"
+
+
+WEATHER = {"type": "function", "function": {
+    "name": "weather", "description": "The weather of a city.",
+    "parameters": {"type": "object", "required": ["city"], "properties": {
+        "city": {"type": "string"}, "days": {"type": "integer"}}}}}
+CALL = ("say:<|channel>thought\nWhich city?\n<channel|>Let me see."
+        "<|tool_call>call:weather{city:<|\"|>Rome<|\"|>,days:2}<tool_call|>")
+
+
+def test_tool_call(gemma4):
+    (choice,) = ask(gemma4, CALL, tools=[WEATHER]).choices
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.content == "Let me see."
+    assert choice.message.reasoning_content == "Which city?"
+    (call,) = choice.message.tool_calls
+    assert call.function.name == "weather"
+    assert json.loads(call.function.arguments) == {"city": "Rome", "days": 2}
+    answer = gemma4.chat.completions.create(
+        model="gemma", tools=[WEATHER], messages=[
+            {"role": "user", "content": "Rome?"}, choice.message,
+            {"role": "tool", "tool_call_id": call.id, "content": "sunny"}])
+    assert answer.choices[0].message.content.endswith(
+        "[|tool_call]call:weather{city:[|\"|]Rome[|\"|],days:2}[tool_call|]"
+        "[|tool_response]response:weather{value:[|\"|]sunny[|\"|]}"
+        "[tool_response|]Let me see.[turn|]\n")
+
+
+def test_streamed_tool_call(gemma4):
+    with gemma4.chat.completions.stream(
+            model="gemma", tools=[WEATHER],
+            messages=[{"role": "user", "content": CALL}]) as stream:
+        stream.until_done()
+        choice = stream.get_final_completion().choices[0]
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.content == "Let me see."
+    (call,) = choice.message.tool_calls
+    assert json.loads(call.function.arguments) == {"city": "Rome", "days": 2}
+
+
+def test_thinking(gemma4):
+    answer = ask(gemma4, "a", extra_body={
+        "chat_template_kwargs": {"enable_thinking": True}})
+    assert answer.choices[0].message.content.startswith(
+        "<bos>[|turn]system\n[|think|]\n[turn|]\n")
 
 
 def test_errors(client, servers):
