@@ -10,6 +10,7 @@
 #include "absl/time/clock.h"
 #include "client/cli/connection.h"
 #include "client/cli/progress_printer.h"
+#include "services/common/adapter_files.h"
 #include "services/common/artifact_client.h"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
@@ -61,6 +62,25 @@ absl::StatusOr<v1::ArtifactRef> Upload(Api& api, const std::string& path,
   return common::ArtifactClient(api.channel)
       .Upload(path, std::filesystem::path(path).filename().string(),
               media_type);
+}
+
+absl::StatusOr<v1::InitialAdapter> UploadAdapter(Api& api,
+                                                 const std::string& path,
+                                                 const ProgressSink& sink) {
+  ASSIGN_OR_RETURN(const common::AdapterFiles files,
+                   common::FindAdapterFiles(path));
+  v1::InitialAdapter adapter;
+  if (files.config.empty()) {
+    ASSIGN_OR_RETURN(*adapter.mutable_tensors(),
+                     Upload(api, files.tensors, "application/x-gguf", sink));
+    return adapter;
+  }
+  ASSIGN_OR_RETURN(
+      *adapter.mutable_tensors(),
+      Upload(api, files.tensors, "application/x-safetensors", sink));
+  ASSIGN_OR_RETURN(*adapter.mutable_config(),
+                   Upload(api, files.config, "application/json", sink));
+  return adapter;
 }
 
 absl::Status Download(Api& api, const v1::ArtifactRef& ref,

@@ -23,6 +23,12 @@ absl::StatusOr<v1::ArtifactRef> Upload(Api& api, const std::string& path,
                                        const std::string& media_type,
                                        const ProgressSink& sink);
 
+// Uploads the files of the LoRA adapter at `path`, a PEFT folder or a GGUF.
+// Errors of common::FindAdapterFiles too.
+absl::StatusOr<v1::InitialAdapter> UploadAdapter(Api& api,
+                                                 const std::string& path,
+                                                 const ProgressSink& sink);
+
 // Downloads a blob to `path`, checked against its digest and renamed into
 // place when complete.
 absl::Status Download(Api& api, const v1::ArtifactRef& ref,

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "client/cli/api.h"
 #include "client/cli/connection.h"
 #include "client/cli/generate.h"
@@ -68,14 +69,28 @@ void AddTune(CLI::App& app, Program& program) {
                    "any key of a pipeline file's tune section, as key=value: "
                    "mode, rank, learning_rate, max_examples, seed, ...")
       ->allow_extra_args(false);
+  auto adapter = std::make_shared<std::string>();
+  auto keep = std::make_shared<bool>(false);
+  tune->add_option("--adapter", *adapter,
+                   "LoRA to begin with: a PEFT folder, or a GGUF of "
+                   "llama.cpp; rank, alpha and targets are its own");
+  tune->add_flag("--keep-adapter", *keep,
+                 "do not learn: fold and polish the adapter as it is");
   tune->add_flag("--detach", *detach, "return at once");
-  tune->callback([&program, request, flags, values, detach] {
-    program.action = [&program, request, flags, values,
-                      detach]() -> absl::Status {
+  tune->callback([=, &program] {
+    program.action = [=, &program]() -> absl::Status {
       std::vector<std::string> overrides;
       for (const std::string& value : *values) {
         overrides.push_back("tune." + value);
       }
+      // A file's paths begin where it lies, those of flags here.
+      if (!adapter->empty()) {
+        const std::string path =
+            std::filesystem::absolute(*adapter).lexically_normal().string();
+        overrides.push_back(absl::StrCat(
+            "tune.adapter='", absl::StrReplaceAll(path, {{"'", "''"}}), "'"));
+      }
+      if (*keep) overrides.push_back("tune.keep_adapter=true");
       // The same keys and checks as in a pipeline file; the rest is filler.
       ASSIGN_OR_RETURN(const PipelineFile file,
                        ParsePipelineFile("{name: x, base_model: {id: x}, "
@@ -83,9 +98,16 @@ void AddTune(CLI::App& app, Program& program) {
                                          "validation: x, test: x}}",
                                          "", overrides));
       ASSIGN_OR_RETURN(const auto api, program.Open());
-      *request->mutable_tuning_job() = file.run.tuning_job();
-      request->mutable_tuning_job()->set_base_model((*flags)["base-model"]);
-      request->mutable_tuning_job()->set_dataset((*flags)["dataset"]);
+      v1::TuningJob* spec = request->mutable_tuning_job();
+      *spec = file.run.tuning_job();
+      if (!file.adapter_path.empty()) {
+        ASSIGN_OR_RETURN(
+            *spec->mutable_initial_adapter(),
+            UploadAdapter(*api, file.adapter_path, program.sink()));
+        spec->mutable_initial_adapter()->set_keep(file.keep_adapter);
+      }
+      spec->set_base_model((*flags)["base-model"]);
+      spec->set_dataset((*flags)["dataset"]);
       request->set_tuning_job_id((*flags)["id"]);
       request->set_request_id(NewRequestId());
       ASSIGN_OR_RETURN(

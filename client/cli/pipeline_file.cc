@@ -108,6 +108,10 @@ class Parser {
           {"dataset.test", file_.test_path}}) {
       if (value.empty()) return Invalid("missing key " + key, key, 0);
     }
+    if (file_.keep_adapter && file_.adapter_path.empty()) {
+      return Invalid("tune.keep_adapter is for an adapter of tune.adapter",
+                     "tune.keep_adapter", 0);
+    }
     return std::move(file_);
   }
 
@@ -144,6 +148,8 @@ class Parser {
         {"max_attempts", Set<int32_t>(job, &v1::TuningJob::set_max_attempts)},
         {"rank", Set<int32_t>(lora, &v1::LoraSpec::set_rank)},
         {"alpha", Set<double>(lora, &v1::LoraSpec::set_alpha)},
+        {"adapter", StorePath(&file_.adapter_path)},
+        {"keep_adapter", Store(&file_.keep_adapter)},
         {"dropout", Set<double>(lora, &v1::LoraSpec::set_dropout)},
         {"target_modules",
          [lora](const YAML::Node& node) {

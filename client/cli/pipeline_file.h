@@ -29,6 +29,10 @@ struct PipelineFile {
   v1::DatasetFormat dataset_format = v1::DATASET_FORMAT_UNSPECIFIED;
   bool drop_invalid = false;
   std::string probe_text_path;
+  // LoRA to begin with, a PEFT folder or a GGUF; empty: none.
+  std::string adapter_path;
+  // See InitialAdapter.keep.
+  bool keep_adapter = false;
   // Answered by the served model at the end.
   std::vector<std::string> prompts;
   // Everything that goes to the controller but names, blobs and ids.

@@ -92,6 +92,18 @@ TEST(PipelineFileTest, ReadsLoraOptions) {
               HasSubstr("not modules, rank or alpha"));
 }
 
+TEST(PipelineFileTest, ReadsTheAdapterToBeginWith) {
+  const absl::StatusOr<PipelineFile> file =
+      Parse(kFile, {"tune.adapter=peft", "tune.keep_adapter=true"});
+  ASSERT_TRUE(file.ok()) << file.status();
+  // Beside the file, as other paths.
+  EXPECT_THAT(file->adapter_path, HasSubstr("/peft"));
+  EXPECT_TRUE(file->keep_adapter);
+  EXPECT_FALSE(file->run.tuning_job().has_initial_adapter());
+  EXPECT_THAT(Parse(kFile, {"tune.keep_adapter=true"}).status().message(),
+              HasSubstr("tune.adapter"));
+}
+
 TEST(PipelineFileTest, ReadsDatasetOptions) {
   const absl::StatusOr<PipelineFile> plain = Parse(kFile, {});
   ASSERT_TRUE(plain.ok()) << plain.status();

@@ -63,6 +63,12 @@ absl::StatusOr<v1::PipelineRun> CreateRun(Api& api, const PipelineFile& file,
     ASSIGN_OR_RETURN(*run->mutable_probe_text(),
                      Upload(api, file.probe_text_path, "text/plain", sink));
   }
+  if (!file.adapter_path.empty()) {
+    v1::TuningJob* job = run->mutable_tuning_job();
+    ASSIGN_OR_RETURN(*job->mutable_initial_adapter(),
+                     UploadAdapter(api, file.adapter_path, sink));
+    job->mutable_initial_adapter()->set_keep(file.keep_adapter);
+  }
   return Call(*api.pipelines, &v1::PipelineService::Stub::CreatePipelineRun,
               create);
 }

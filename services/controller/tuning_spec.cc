@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/common/error_info.h"
+#include "services/controller/blob_store.h"
 #include "services/controller/registry.h"
 #include "services/model/module_pattern.h"
 
@@ -81,15 +82,51 @@ void FillHyperparameters(v1::Hyperparameters* h) {
   h->set_fold_examples(OrDefault(h->fold_examples(), 600));
 }
 
-absl::Status CompleteLora(v1::LoraSpec* lora) {
+// The shape of an adapter that begins at random.
+void FillLoraShape(v1::LoraSpec* lora) {
   lora->set_rank(OrDefault(lora->rank(), 16));
   lora->set_alpha(OrDefault(lora->alpha(), 2.0 * lora->rank()));
-  RETURN_IF_ERROR(CheckBound({"lora.rank", 1.0 * lora->rank(), 1, 256}));
-  RETURN_IF_ERROR(CheckBound({"lora.alpha", lora->alpha(), 1e-6, 1e6}));
-  RETURN_IF_ERROR(CheckBound({"lora.dropout", lora->dropout(), 0, 0.999}));
   if (lora->target_modules().empty()) {
     for (const char* kind : kLinearKinds) lora->add_target_modules(kind);
   }
+}
+
+absl::Status CheckRef(const std::string& field, const v1::ArtifactRef& ref) {
+  if (IsSha256(ref.sha256())) return absl::OkStatus();
+  return InvalidField(field + ".sha256", ref.sha256(),
+                      "64 lower-case hex digits");
+}
+
+// What an initial adapter leaves to the job; its files are the worker's.
+absl::Status CheckInitialAdapter(const v1::TuningJob& job) {
+  const v1::InitialAdapter& adapter = job.initial_adapter();
+  RETURN_IF_ERROR(CheckRef("initial_adapter.tensors", adapter.tensors()));
+  if (adapter.has_config()) {
+    RETURN_IF_ERROR(CheckRef("initial_adapter.config", adapter.config()));
+  }
+  if (job.mode() != v1::QLORA && job.mode() != v1::QLORA_FOLD &&
+      job.mode() != v1::QLORA_QAT) {
+    return InvalidField("mode", v1::TuningMode_Name(job.mode()),
+                        "QLORA, QLORA_FOLD or QLORA_QAT: others have no use "
+                        "for initial_adapter");
+  }
+  if (job.lora().patterns_size() > 0) {
+    return InvalidField("lora.patterns", job.lora().patterns(0).modules(),
+                        "none: initial_adapter has its own ranks and alphas");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CompleteLora(bool has_initial, v1::LoraSpec* lora) {
+  if (!has_initial) FillLoraShape(lora);
+  // Left out, they are the initial adapter's.
+  if (lora->rank() != 0) {
+    RETURN_IF_ERROR(CheckBound({"lora.rank", 1.0 * lora->rank(), 1, 256}));
+  }
+  if (lora->alpha() != 0) {
+    RETURN_IF_ERROR(CheckBound({"lora.alpha", lora->alpha(), 1e-6, 1e6}));
+  }
+  RETURN_IF_ERROR(CheckBound({"lora.dropout", lora->dropout(), 0, 0.999}));
   for (const std::string& target : lora->target_modules()) {
     if (!model::ModulePattern::Parse(target).ok()) {
       return InvalidField("lora.target_modules", target, kModulePattern);
@@ -155,7 +192,11 @@ absl::StatusOr<v1::TuningJob> CompleteTuningJob(const v1::TuningJob& job) {
     return InvalidField("mode", absl::StrCat(out.mode()), "a TuningMode");
   }
   *out.mutable_lora() = job.lora();
-  RETURN_IF_ERROR(CompleteLora(out.mutable_lora()));
+  RETURN_IF_ERROR(CompleteLora(job.has_initial_adapter(), out.mutable_lora()));
+  if (job.has_initial_adapter()) {
+    *out.mutable_initial_adapter() = job.initial_adapter();
+    RETURN_IF_ERROR(CheckInitialAdapter(out));
+  }
   *out.mutable_hyperparameters() = job.hyperparameters();
   FillHyperparameters(out.mutable_hyperparameters());
   RETURN_IF_ERROR(CheckHyperparameters(out.hyperparameters()));

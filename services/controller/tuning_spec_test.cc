@@ -56,6 +56,48 @@ TEST(TuningSpecTest, LoraOptionsAreCheckedAndKept) {
   EXPECT_NE(dora.message().find("magnitude vectors"), std::string::npos);
 }
 
+TEST(TuningSpecTest, AnInitialAdapterBringsItsShape) {
+  v1::TuningJob job;
+  v1::InitialAdapter* adapter = job.mutable_initial_adapter();
+  adapter->mutable_tensors()->set_sha256(std::string(64, 'a'));
+  adapter->set_keep(true);
+  const auto complete = CompleteTuningJob(job);
+  ASSERT_TRUE(complete.ok()) << complete.status();
+  EXPECT_EQ(complete->lora().rank(), 0);
+  EXPECT_EQ(complete->lora().alpha(), 0);
+  EXPECT_EQ(complete->lora().target_modules_size(), 0);
+  EXPECT_TRUE(complete->initial_adapter().keep());
+  // What is asked for is kept, for the worker to compare.
+  job.mutable_lora()->set_rank(8);
+  EXPECT_EQ(CompleteTuningJob(job)->lora().rank(), 8);
+}
+
+TEST(TuningSpecTest, ContradictionsToAnInitialAdapterAreNamed) {
+  const auto field_of = [](const v1::TuningJob& job) {
+    return common::ErrorMetadata(CompleteTuningJob(job).status())["field"];
+  };
+  v1::TuningJob good;
+  good.mutable_initial_adapter()->mutable_tensors()->set_sha256(
+      std::string(64, 'a'));
+  v1::TuningJob job = good;
+  job.mutable_initial_adapter()->clear_tensors();
+  EXPECT_EQ(field_of(job), "initial_adapter.tensors.sha256");
+  job = good;
+  job.mutable_initial_adapter()->mutable_config()->set_sha256("x");
+  EXPECT_EQ(field_of(job), "initial_adapter.config.sha256");
+  for (const v1::TuningMode mode : {v1::LR_QAT, v1::PEQA, v1::FULL_QAT}) {
+    job = good;
+    job.set_mode(mode);
+    EXPECT_EQ(field_of(job), "mode");
+  }
+  job = good;
+  job.mutable_lora()->add_patterns()->set_modules("q_proj");
+  EXPECT_EQ(field_of(job), "lora.patterns");
+  job = good;
+  job.mutable_lora()->set_rank(257);
+  EXPECT_EQ(field_of(job), "lora.rank");
+}
+
 TEST(TuningSpecTest, ValuesOutOfRangeAreNamed) {
   const auto field_of = [](const v1::TuningJob& job) -> std::string {
     const absl::Status status = CompleteTuningJob(job).status();

@@ -1,6 +1,6 @@
 // Writes what training parity is checked on: the adapter, the loss and every
-// LoRA gradient of one batch, as safetensors. The adapter is random with B not
-// zero, so that the gradients of A do not vanish.
+// LoRA gradient of one batch, as safetensors. The adapter is --adapter, or
+// random with B not zero, so that the gradients of A do not vanish.
 //
 // File: PEFT names with the adapter, "grad." + the same names with gradients of
 // the mean loss per label; tokens I32 [T] of all examples, segment_starts I64
@@ -17,13 +17,16 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "services/common/adapter_files.h"
 #include "services/common/error_info.h"
 #include "services/finetuner/example_reader.h"
 #include "services/finetuner/gemma_model.h"
 #include "services/finetuner/grid_checkpoint.h"
+#include "services/finetuner/initial_adapter.h"
 #include "services/finetuner/lora_adapter.h"
 #include "services/finetuner/objectives.h"
 #include "services/finetuner/tensor_file.h"
+#include "services/model/gemma_config.h"
 #include "services/model/gguf_reader.h"
 #include "services/model/tokenizer.h"
 
@@ -36,6 +39,8 @@ ABSL_FLAG(int64_t, rank, 16, "Rank of the adapter; alpha is twice that.");
 ABSL_FLAG(std::string, lora_pattern, "",
           "Linears (a module pattern) with a quarter of --rank.");
 ABSL_FLAG(bool, use_rslora, false, "Scale by alpha / sqrt(rank).");
+ABSL_FLAG(std::string, adapter, "",
+          "LoRA from elsewhere, a PEFT folder or a GGUF, whose shape counts.");
 ABSL_FLAG(std::string, precision, "f32", "f32 or bf16.");
 ABSL_FLAG(std::string, out, "", "Safetensors file to write.");
 
@@ -78,6 +83,40 @@ absl::Status WriteGradients(const GridCheckpoint& checkpoint,
   return writer.WriteTo(path);
 }
 
+absl::StatusOr<LoraAdapter> RandomAdapter(const GridCheckpoint& checkpoint) {
+  LoraOptions options;
+  options.rank = absl::GetFlag(FLAGS_rank);
+  options.alpha = 2.0 * static_cast<double>(options.rank);
+  options.use_rslora = absl::GetFlag(FLAGS_use_rslora);
+  if (const std::string modules = absl::GetFlag(FLAGS_lora_pattern);
+      !modules.empty()) {
+    options.patterns = {{modules, options.rank / 4, 0}};
+  }
+  ASSIGN_OR_RETURN(LoraAdapter adapter,
+                   LoraAdapter::Create(checkpoint.specs, options, kSeed));
+  at::Generator random = at::detail::createCPUGenerator(kSeed + 1);
+  for (const LoraGroup& group : adapter.groups()) {
+    for (const LoraLinearParameters& member : group.members) {
+      at::Tensor b = member.b;
+      b.normal_(0, kBDeviation, random);
+    }
+  }
+  return adapter;
+}
+
+absl::StatusOr<LoraAdapter> MakeAdapter(const GridCheckpoint& checkpoint) {
+  const std::string path = absl::GetFlag(FLAGS_adapter);
+  if (path.empty()) return RandomAdapter(checkpoint);
+  ASSIGN_OR_RETURN(const common::AdapterFiles files,
+                   common::FindAdapterFiles(path));
+  LoraOptions options;
+  options.rank = 0;
+  options.alpha = 0;
+  return LoadInitialAdapter(files,
+                            model::ArchitectureName(checkpoint.config.family),
+                            checkpoint.specs, options);
+}
+
 absl::Status Dump() {
   const int64_t count = absl::GetFlag(FLAGS_count);
   ASSIGN_OR_RETURN(const auto file,
@@ -97,23 +136,7 @@ absl::Status Dump() {
   const GemmaModel model(
       MakeSharedWeights(checkpoint, sequence.size()), checkpoint.linears,
       absl::GetFlag(FLAGS_precision) == "bf16" ? at::kBFloat16 : at::kFloat);
-  LoraOptions options;
-  options.rank = absl::GetFlag(FLAGS_rank);
-  options.alpha = 2.0 * static_cast<double>(options.rank);
-  options.use_rslora = absl::GetFlag(FLAGS_use_rslora);
-  if (const std::string modules = absl::GetFlag(FLAGS_lora_pattern);
-      !modules.empty()) {
-    options.patterns = {{modules, options.rank / 4, 0}};
-  }
-  ASSIGN_OR_RETURN(LoraAdapter adapter,
-                   LoraAdapter::Create(checkpoint.specs, options, kSeed));
-  at::Generator random = at::detail::createCPUGenerator(kSeed + 1);
-  for (const LoraGroup& group : adapter.groups()) {
-    for (const LoraLinearParameters& member : group.members) {
-      at::Tensor b = member.b;
-      b.normal_(0, kBDeviation, random);
-    }
-  }
+  ASSIGN_OR_RETURN(LoraAdapter adapter, MakeAdapter(checkpoint));
   AdapterTunable tunable(model, &adapter, {});
   tunable.Refresh();
   const int64_t labels = sequence.label_count();

@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "services/common/adapter_files.h"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
 #include "services/common/stop_signal.h"
@@ -54,8 +55,14 @@ ABSL_FLAG(std::string, probe_text, "",
           "With --base: plain text whose logits are written as a probe.");
 ABSL_FLAG(std::string, out, "", "With --base: folder for the outputs.");
 ABSL_FLAG(std::string, resume, "", "With --base: checkpoint to go on from.");
-ABSL_FLAG(int64_t, rank, 16, "With --base: rank of the adapter.");
-ABSL_FLAG(double, alpha, 0, "With --base: LoRA alpha; 0: twice the rank.");
+ABSL_FLAG(int64_t, rank, 0,
+          "With --base: rank of the adapter; 0: 16, or the --adapter's.");
+ABSL_FLAG(double, alpha, 0,
+          "With --base: LoRA alpha; 0: twice the rank, or the --adapter's.");
+ABSL_FLAG(std::string, adapter, "",
+          "With --base: LoRA to go on from, a PEFT folder or a GGUF.");
+ABSL_FLAG(bool, keep_adapter, false,
+          "With --adapter: fold and polish it as it is, without learning.");
 ABSL_FLAG(double, dropout, 0, "With --base: LoRA dropout.");
 ABSL_FLAG(std::vector<std::string>, target_modules, {},
           "With --base: linear kinds to adapt; empty: all.");
@@ -193,9 +200,19 @@ absl::StatusOr<TuningOptions> OptionsFromFlags() {
   TuningOptions options;
   ASSIGN_OR_RETURN(options.data, DataOptionsFromFlags());
   options.rank = absl::GetFlag(FLAGS_rank);
-  options.alpha = absl::GetFlag(FLAGS_alpha) > 0
-                      ? absl::GetFlag(FLAGS_alpha)
-                      : 2.0 * static_cast<double>(options.rank);
+  options.alpha = absl::GetFlag(FLAGS_alpha);
+  if (!absl::GetFlag(FLAGS_adapter).empty()) {
+    options.initial_adapter = absl::GetFlag(FLAGS_keep_adapter)
+                                  ? InitialAdapter::kKeep
+                                  : InitialAdapter::kLearn;
+  } else if (absl::GetFlag(FLAGS_keep_adapter)) {
+    return absl::InvalidArgumentError("--keep_adapter is for an --adapter");
+  } else {
+    if (options.rank == 0) options.rank = 16;
+    if (options.alpha == 0) {
+      options.alpha = 2.0 * static_cast<double>(options.rank);
+    }
+  }
   options.dropout = absl::GetFlag(FLAGS_dropout);
   options.target_modules = absl::GetFlag(FLAGS_target_modules);
   options.max_steps = absl::GetFlag(FLAGS_max_steps);
@@ -273,6 +290,12 @@ int TuneOnce() {
   inputs.validation = absl::GetFlag(FLAGS_validation);
   inputs.probe_text = absl::GetFlag(FLAGS_probe_text);
   inputs.resume_from = absl::GetFlag(FLAGS_resume);
+  if (const std::string adapter = absl::GetFlag(FLAGS_adapter);
+      !adapter.empty()) {
+    const auto files = common::FindAdapterFiles(adapter);
+    if (!files.ok()) return Fail(files.status());
+    inputs.initial_adapter = *files;
+  }
   ConsoleHost host;
   const auto outputs = RunTuning(inputs, *options, out, &host);
   if (!outputs.ok()) return Fail(outputs.status());

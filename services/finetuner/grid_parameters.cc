@@ -103,16 +103,20 @@ absl::StatusOr<GridParameters> GridParameters::Create(
   GridParameters result;
   result.training_ = training;
   result.first_.assign(linears.begin(), linears.end());
+  const auto fixed = [&](size_t linear) {
+    return linear < training.fixed.size() && training.fixed[linear];
+  };
   Layout layout;
   std::vector<Places> places(linears.size());
   for (size_t i = 0; i < linears.size(); ++i) {
     const quant::GridMatrix& m = linears[i];
-    if (training.scales) {
+    if (training.scales && !fixed(i)) {
       places[i].move = layout.Reserve(m.rows, Groups(m), training.scale_rate);
     }
   }
   for (size_t i = 0; i < linears.size(); ++i) {
     const quant::GridMatrix& m = linears[i];
+    if (fixed(i)) continue;
     if (training.rank > 0) {
       places[i].a =
           layout.Reserve(training.rank, m.cols, training.low_rank_rate);

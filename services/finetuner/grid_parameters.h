@@ -41,6 +41,8 @@ struct GridTraining {
   bool latent = false;
   double latent_rate = 1;
   uint64_t seed = 0;
+  // By linear: true for those that stay as they are. Empty: none.
+  std::vector<bool> fixed = {};
 };
 
 // Not thread-safe, but Add may be called by the thread of the backward pass.

@@ -250,6 +250,37 @@ TEST_F(GridTrainingTest, LatentWeightsKeepTheCodesTheyStartWith) {
       GridParameters::Create(checkpoint_.linears, {}, training)->parameters()));
 }
 
+TEST_F(GridTrainingTest, FixedLinearsOutlastWeightDecay) {
+  GridTraining training;
+  training.latent = true;
+  training.fixed.assign(checkpoint_.linears.size(), false);
+  training.fixed[3] = true;
+  GridParameters parameters = Make(training);
+  at::Tensor values = parameters.parameters();
+  values.mul_(0.5);  // What decay would do.
+  const std::vector<quant::GridMatrix> all = parameters.AllQuantized();
+  EXPECT_EQ(all[3].codes, checkpoint_.linears[3].codes);
+  EXPECT_EQ(all[3].scales, checkpoint_.linears[3].scales);
+  EXPECT_NE(all[2].codes, checkpoint_.linears[2].codes);
+  training.fixed[3] = false;
+  EXPECT_LT(values.numel(), Make(training).parameters().numel());
+}
+
+TEST_F(GridTrainingTest, ACheckpointOfAnotherAdapterIsRefused) {
+  GridParameters parameters = Make({});
+  GridTunable tunable(&model_, &parameters, {}, "adapter rank=8");
+  const std::string path = testing::TempDir() + "/origin.safetensors";
+  ASSERT_TRUE(
+      Trainer(&tunable, examples_, options_).Save(path, "polish", {}).ok());
+  const auto file = TensorFile::Open(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_TRUE(Trainer(&tunable, examples_, options_).Load(*file, path).ok());
+  GridTunable other(&model_, &parameters, {}, "adapter rank=8 kept");
+  EXPECT_EQ(common::ErrorReason(
+                Trainer(&other, examples_, options_).Load(*file, path)),
+            "CHECKPOINT_MISMATCH");
+}
+
 TEST_F(GridTrainingTest, RefusesScalesThatTrainingWouldChange) {
   std::vector<quant::GridMatrix> linears = checkpoint_.linears;
   linears[3].scales[1] = -0x1p-5f;

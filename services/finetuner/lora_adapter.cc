@@ -64,47 +64,56 @@ class Carver {
 
 }  // namespace
 
-absl::StatusOr<LoraAdapter> LoraAdapter::Create(
-    absl::Span<const model::LinearSpec> linears, const LoraOptions& options,
-    uint64_t seed) {
-  LoraAdapter adapter;
-  ASSIGN_OR_RETURN(adapter.shapes_, PlanLora(linears, options));
+LoraAdapter::LoraAdapter(absl::Span<const model::LinearSpec> linears,
+                         const LoraOptions& options,
+                         std::vector<LoraShape> shapes)
+    : options_(options),
+      linears_(linears.begin(), linears.end()),
+      shapes_(std::move(shapes)) {
   const LinearLayout layout(linears);
   std::vector<GroupPlan> plans;
   for (int64_t layer = 0; layer < layout.layers(); ++layer) {
     for (int g = 0; g < kGroupsPerLayer; ++g) {
-      plans.push_back(PlanGroup(linears, adapter.shapes_,
+      plans.push_back(PlanGroup(linears, shapes_,
                                 layout.Of(layer, static_cast<LinearGroup>(g))));
     }
   }
   int64_t total = 0;
   for (size_t i = 0; i < linears.size(); ++i) {
-    total += adapter.shapes_[i].rank * (linears[i].in + linears[i].out);
+    total += shapes_[i].rank * (linears[i].in + linears[i].out);
   }
-  adapter.options_ = options;
-  adapter.linears_.assign(linears.begin(), linears.end());
-  adapter.parameters_ = at::zeros({total}, at::kFloat);
-  adapter.gradients_ = at::zeros({total}, at::kFloat);
-  Carver carver(adapter.parameters_, adapter.gradients_);
-  at::Generator random = at::detail::createCPUGenerator(seed);
+  parameters_ = at::zeros({total}, at::kFloat);
+  gradients_ = at::zeros({total}, at::kFloat);
+  Carver carver(parameters_, gradients_);
   for (GroupPlan& plan : plans) {
     LoraGroup group;
     if (!plan.members.empty()) {
       std::tie(group.a, group.grad_a) = carver.Take(plan.ranks, plan.in);
-      const double bound = 1.0 / std::sqrt(static_cast<double>(plan.in));
-      group.a.uniform_(-bound, bound, random);
     }
     int64_t row = 0;
     for (LoraLinearParameters& member : plan.members) {
       const auto linear = static_cast<size_t>(member.linear);
-      const int64_t rank = adapter.shapes_[linear].rank;
+      const int64_t rank = shapes_[linear].rank;
       member.a = group.a.narrow(0, row, rank);
       std::tie(member.b, member.grad_b) =
           carver.Take(linears[linear].out, rank);
       row += rank;
     }
     group.members = std::move(plan.members);
-    adapter.groups_.push_back(std::move(group));
+    groups_.push_back(std::move(group));
+  }
+}
+
+absl::StatusOr<LoraAdapter> LoraAdapter::Create(
+    absl::Span<const model::LinearSpec> linears, const LoraOptions& options,
+    uint64_t seed) {
+  ASSIGN_OR_RETURN(std::vector<LoraShape> shapes, PlanLora(linears, options));
+  LoraAdapter adapter(linears, options, std::move(shapes));
+  at::Generator random = at::detail::createCPUGenerator(seed);
+  for (LoraGroup& group : adapter.groups_) {
+    if (group.members.empty()) continue;
+    const double bound = 1.0 / std::sqrt(static_cast<double>(group.a.size(1)));
+    group.a.uniform_(-bound, bound, random);
   }
   return adapter;
 }

@@ -52,6 +52,9 @@ class LoraAdapter {
   static absl::StatusOr<LoraAdapter> Create(
       absl::Span<const model::LinearSpec> linears, const LoraOptions& options,
       uint64_t seed);
+  // All zeros, of these shapes by linear.
+  LoraAdapter(absl::Span<const model::LinearSpec> linears,
+              const LoraOptions& options, std::vector<LoraShape> shapes);
 
   // Recomputes the copies in the compute type. Call after every change of
   // parameters().

@@ -41,25 +41,6 @@ absl::StatusOr<std::vector<bool>> Fit(
   return fits;
 }
 
-absl::Status CheckShape(const LoraShape& shape) {
-  if (shape.rank < 1 || shape.rank > kRankMax) {
-    return Invalid("lora.rank", absl::StrCat("is ", shape.rank,
-                                             ", must be in 1..", kRankMax));
-  }
-  // A NaN is in no range.
-  if (!(shape.alpha >= kAlphaMin && shape.alpha <= kAlphaMax)) {
-    return Invalid("lora.alpha",
-                   absl::StrCat("is ", shape.alpha, ", must be in ", kAlphaMin,
-                                "..", kAlphaMax));
-  }
-  return absl::OkStatus();
-}
-
-double ScaleOf(const LoraShape& shape, bool use_rslora) {
-  const auto rank = static_cast<double>(shape.rank);
-  return shape.alpha / (use_rslora ? std::sqrt(rank) : rank);
-}
-
 // Kinds of which every linear is a target, and the names of other targets.
 std::set<std::string> TargetModules(absl::Span<const model::LinearSpec> linears,
                                     absl::Span<const LoraShape> shapes) {
@@ -77,6 +58,21 @@ std::set<std::string> TargetModules(absl::Span<const model::LinearSpec> linears,
 }
 
 }  // namespace
+
+absl::StatusOr<LoraShape> MakeLoraShape(int64_t rank, double alpha,
+                                        bool use_rslora) {
+  if (rank < 1 || rank > kRankMax) {
+    return Invalid("lora.rank",
+                   absl::StrCat("is ", rank, ", must be in 1..", kRankMax));
+  }
+  // A NaN is in no range.
+  if (!(alpha >= kAlphaMin && alpha <= kAlphaMax)) {
+    return Invalid("lora.alpha", absl::StrCat("is ", alpha, ", must be in ",
+                                              kAlphaMin, "..", kAlphaMax));
+  }
+  const auto r = static_cast<double>(rank);
+  return LoraShape{rank, alpha, alpha / (use_rslora ? std::sqrt(r) : r)};
+}
 
 absl::StatusOr<std::vector<LoraShape>> PlanLora(
     absl::Span<const model::LinearSpec> linears, const LoraOptions& options) {
@@ -109,8 +105,8 @@ absl::StatusOr<std::vector<LoraShape>> PlanLora(
   }
   for (LoraShape& shape : shapes) {
     if (shape.rank == 0) continue;
-    RETURN_IF_ERROR(CheckShape(shape));
-    shape.scale = ScaleOf(shape, options.use_rslora);
+    ASSIGN_OR_RETURN(
+        shape, MakeLoraShape(shape.rank, shape.alpha, options.use_rslora));
   }
   return shapes;
 }
@@ -158,6 +154,9 @@ std::string DescribeLora(const LoraOptions& options) {
   for (const LoraPattern& pattern : options.patterns) {
     absl::StrAppend(&text, " ", pattern.modules, ":", pattern.rank, ":",
                     pattern.alpha);
+  }
+  if (!options.initial.empty()) {
+    absl::StrAppend(&text, " initial=", options.initial);
   }
   return text;
 }

@@ -36,6 +36,8 @@ struct LoraOptions {
   bool use_rslora = false;
   // Learning rate of B over that of A (LoRA+, arXiv 2402.12354).
   double lora_plus_ratio = 1;
+  // Digest of the adapter that training begins with; empty: a random one.
+  std::string initial;
 };
 
 // The LoRA of one linear.
@@ -45,9 +47,14 @@ struct LoraShape {
   double scale = 0;
 };
 
+// The shape of these. InvalidArgument (INVALID_HYPERPARAMETER; field): a rank
+// outside 1..256 or an alpha outside 1e-6..1e6.
+absl::StatusOr<LoraShape> MakeLoraShape(int64_t rank, double alpha,
+                                        bool use_rslora);
+
 // The shapes by linear. InvalidArgument: a target or pattern that cannot be
-// read (INVALID_NAME_PATTERN) or that fits no linear, no target at all, a rank
-// outside 1..256 or an alpha outside 1e-6..1e6 (INVALID_HYPERPARAMETER; field).
+// read (INVALID_NAME_PATTERN) or that fits no linear, no target at all
+// (INVALID_HYPERPARAMETER; field); the errors of MakeLoraShape.
 absl::StatusOr<std::vector<LoraShape>> PlanLora(
     absl::Span<const model::LinearSpec> linears, const LoraOptions& options);
 

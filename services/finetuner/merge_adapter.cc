@@ -2,6 +2,7 @@
 
 #include <memory>
 
+#include "services/common/adapter_files.h"
 #include "services/common/error_info.h"
 #include "services/finetuner/adapter_tensors.h"
 #include "services/model/adapter.h"
@@ -11,8 +12,8 @@ namespace onegrid::finetuner {
 
 absl::Status MergeAdapter(const std::string& path,
                           FloatCheckpoint* checkpoint) {
-  ASSIGN_OR_RETURN(const model::AdapterFiles files,
-                   model::FindAdapterFiles(path));
+  ASSIGN_OR_RETURN(const common::AdapterFiles files,
+                   common::FindAdapterFiles(path));
   ASSIGN_OR_RETURN(
       const std::unique_ptr<model::Adapter> adapter,
       model::Adapter::Open(files,

@@ -11,7 +11,7 @@
 namespace onegrid::finetuner {
 
 // W += scale * B A for every linear that the adapter at `path`, a PEFT folder
-// or a GGUF, has. Errors of model::FindAdapterFiles and model::Adapter::Open;
+// or a GGUF, has. Errors of common::FindAdapterFiles and model::Adapter::Open;
 // the weights are then as they were.
 absl::Status MergeAdapter(const std::string& path, FloatCheckpoint* checkpoint);
 

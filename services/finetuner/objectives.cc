@@ -79,7 +79,8 @@ LossSums GridTunable::AddGradients(const PackedSequence& sequence,
 
 std::string GridTunable::Fingerprint() const {
   return absl::StrCat("grid ", parameters_->Describe(), " ",
-                      Describe(objective_));
+                      Describe(objective_),
+                      origin_.empty() ? "" : absl::StrCat(" from ", origin_));
 }
 
 }  // namespace onegrid::finetuner

@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "services/finetuner/gemma_model.h"
@@ -58,7 +59,14 @@ class GridTunable : public Tunable {
  public:
   GridTunable(GemmaModel* model, GridParameters* parameters,
               const Objective& objective)
-      : model_(model), parameters_(parameters), objective_(objective) {}
+      : GridTunable(model, parameters, objective, "") {}
+  // `origin` says where the parameters start, in the fingerprint.
+  GridTunable(GemmaModel* model, GridParameters* parameters,
+              const Objective& objective, std::string origin)
+      : model_(model),
+        parameters_(parameters),
+        objective_(objective),
+        origin_(std::move(origin)) {}
 
   const at::Tensor& parameters() const override {
     return parameters_->parameters();
@@ -78,6 +86,7 @@ class GridTunable : public Tunable {
   GemmaModel* const model_;
   GridParameters* const parameters_;
   const Objective objective_;
+  const std::string origin_;
 };
 
 }  // namespace onegrid::finetuner

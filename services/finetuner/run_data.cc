@@ -7,7 +7,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/common/error_info.h"
-#include "services/finetuner/float_checkpoint.h"
 #include "services/finetuner/model_grids.h"
 #include "services/finetuner/plan_choice.h"
 #include "services/finetuner/prepared_data.h"
@@ -22,8 +21,8 @@ absl::Status ApplyPlan(const TuningInputs& inputs, const TuningOptions& options,
                        const PlanProgress& progress, RunData* data) {
   const std::string& source =
       inputs.float_base.empty() ? inputs.base : inputs.float_base;
-  ASSIGN_OR_RETURN(const auto file, model::GgufFile::Open(source));
-  ASSIGN_OR_RETURN(const FloatCheckpoint floats, LoadFloatCheckpoint(*file));
+  ASSIGN_OR_RETURN(const FloatCheckpoint floats,
+                   LoadFloatsOf(source, data->checkpoint.specs));
   std::vector<int64_t> order =
       ShuffledOrder(static_cast<int64_t>(data->train.size()), options.seed + 1);
   order.resize(
@@ -81,6 +80,28 @@ absl::StatusOr<RunData> LoadRunData(const TuningInputs& inputs,
   }
   data.shared = MakeSharedWeights(data.checkpoint, data.longest);
   return data;
+}
+
+absl::StatusOr<FloatCheckpoint> LoadFloatsOf(
+    const std::string& path, absl::Span<const model::LinearSpec> linears) {
+  ASSIGN_OR_RETURN(const auto file, model::GgufFile::Open(path));
+  ASSIGN_OR_RETURN(FloatCheckpoint floats, LoadFloatCheckpoint(*file));
+  const auto same = [](const model::LinearSpec& a, const model::LinearSpec& b) {
+    return a.gguf_name == b.gguf_name && a.in == b.in && a.out == b.out;
+  };
+  const auto part =
+      std::mismatch(linears.begin(), linears.end(), floats.specs.begin(),
+                    floats.specs.end(), same);
+  if (part.first == linears.end() && part.second == floats.specs.end()) {
+    return floats;
+  }
+  const model::LinearSpec& odd =
+      part.first != linears.end() ? *part.first : *part.second;
+  return common::MakeError(
+      absl::StatusCode::kInvalidArgument, "FLOAT_BASE_MISMATCH",
+      absl::StrCat(path, ": ", odd.gguf_name,
+                   " is not in both it and the base, of one shape"),
+      {{"path", path}, {"tensor", odd.gguf_name}});
 }
 
 absl::StatusOr<std::unique_ptr<GemmaModel>> LoadFloatModel(

@@ -8,13 +8,16 @@
 #include <string>
 #include <vector>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "services/finetuner/data_report.h"
+#include "services/finetuner/float_checkpoint.h"
 #include "services/finetuner/gemma_model.h"
 #include "services/finetuner/grid_checkpoint.h"
 #include "services/finetuner/packing.h"
 #include "services/finetuner/tuning_options.h"
 #include "services/model/gguf_reader.h"
+#include "services/model/tensor_names.h"
 #include "services/model/tokenizer.h"
 
 namespace onegrid::finetuner {
@@ -39,6 +42,12 @@ using PlanProgress = std::function<bool(int64_t done, int64_t total)>;
 absl::StatusOr<RunData> LoadRunData(const TuningInputs& inputs,
                                     const TuningOptions& options,
                                     const PlanProgress& progress);
+
+// The float weights that belong to a base of these linears. InvalidArgument
+// (FLOAT_BASE_MISMATCH; path, tensor): a linear is missing, of another shape,
+// or there is one more. Errors of the readers.
+absl::StatusOr<FloatCheckpoint> LoadFloatsOf(
+    const std::string& path, absl::Span<const model::LinearSpec> linears);
 
 // A checkpoint's float weights as a model of `compute_type`; keeps the shared
 // weights alive. InvalidArgument (TEACHER_MISMATCH): another vocabulary than

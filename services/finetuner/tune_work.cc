@@ -91,6 +91,15 @@ absl::StatusOr<TuningInputs> FetchInputs(const v1::TuneWork& work,
   if (!work.probe_text().sha256().empty()) {
     ASSIGN_OR_RETURN(inputs.probe_text, context->Fetch(work.probe_text()));
   }
+  const v1::InitialAdapter& adapter = work.tuning_job().initial_adapter();
+  if (!adapter.tensors().sha256().empty()) {
+    ASSIGN_OR_RETURN(inputs.initial_adapter.tensors,
+                     context->Fetch(adapter.tensors()));
+  }
+  if (!adapter.config().sha256().empty()) {
+    ASSIGN_OR_RETURN(inputs.initial_adapter.config,
+                     context->Fetch(adapter.config()));
+  }
   if (!work.resume_from().state().sha256().empty()) {
     ASSIGN_OR_RETURN(inputs.resume_from,
                      context->Fetch(work.resume_from().state()));
@@ -144,6 +153,10 @@ void FillLora(const v1::LoraSpec& lora, TuningOptions* options) {
   SetIfGiven(lora.rank(), &options->rank);
   options->alpha = 2.0 * static_cast<double>(options->rank);
   SetIfGiven(lora.alpha(), &options->alpha);
+  if (options->initial_adapter != InitialAdapter::kNone) {
+    options->rank = lora.rank();
+    options->alpha = lora.alpha();
+  }
   options->dropout = lora.dropout();
   options->target_modules.assign(lora.target_modules().begin(),
                                  lora.target_modules().end());
@@ -212,6 +225,11 @@ absl::StatusOr<TuningOptions> OptionsFromWork(const v1::TuneWork& work,
   const v1::TuningJob& job = work.tuning_job();
   const v1::Hyperparameters& given = job.hyperparameters();
   TuningOptions options;
+  if (job.has_initial_adapter()) {
+    options.initial_adapter = job.initial_adapter().keep()
+                                  ? InitialAdapter::kKeep
+                                  : InitialAdapter::kLearn;
+  }
   FillLora(job.lora(), &options);
   FillData(work, &options.data);
   options.max_steps = given.max_steps();

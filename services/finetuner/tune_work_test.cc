@@ -74,6 +74,27 @@ TEST(OptionsFromWorkTest, LoraAndDataOptionsArrive) {
   EXPECT_EQ(adapter.patterns[0].rank, 4);
 }
 
+TEST(OptionsFromWorkTest, AnInitialAdaptersShapeIsLeftOpen) {
+  v1::TuneWork work;
+  v1::TuningJob& job = *work.mutable_tuning_job();
+  job.mutable_initial_adapter()->mutable_tensors()->set_sha256("a");
+  auto options = OptionsFromWork(work, 0);
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->initial_adapter, InitialAdapter::kLearn);
+  EXPECT_EQ(options->rank, 0);
+  EXPECT_EQ(options->alpha, 0);
+  job.mutable_initial_adapter()->set_keep(true);
+  job.mutable_lora()->set_rank(8);
+  options = OptionsFromWork(work, 0);
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->initial_adapter, InitialAdapter::kKeep);
+  EXPECT_EQ(options->rank, 8);
+  EXPECT_EQ(options->alpha, 0);
+  job.set_mode(v1::PEQA);
+  EXPECT_EQ(common::ErrorMetadata(OptionsFromWork(work, 0).status())["field"],
+            "initial_adapter");
+}
+
 TEST(OptionsFromWorkTest, LossesOverAPartNeedARunningTeacher) {
   v1::TuneWork work;
   v1::DistillationSpec& teacher =

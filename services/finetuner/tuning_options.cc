@@ -38,6 +38,26 @@ absl::Status ValidateGridOptions(const GridOptions& grid) {
   return CheckRange("grid.rank", grid.rank, 0, 256);
 }
 
+absl::Status CheckInitialAdapter(const TuningOptions& options) {
+  if (options.initial_adapter == InitialAdapter::kNone) return absl::OkStatus();
+  const auto invalid = [](const std::string& field, const std::string& what) {
+    return common::MakeError(
+        absl::StatusCode::kInvalidArgument, "INVALID_HYPERPARAMETER",
+        absl::StrCat(field, " ", what), {{"field", field}});
+  };
+  if (!HasAdapter(options.mode)) {
+    return invalid("initial_adapter",
+                   absl::StrCat("is given, but mode ", ModeName(options.mode),
+                                " trains no adapter"));
+  }
+  if (!options.lora_patterns.empty()) {
+    return invalid("lora.patterns",
+                   "are given, but the initial adapter has its own ranks and "
+                   "alphas");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ValidateDistillation(const DistillationOptions& distillation) {
   RETURN_IF_ERROR(CheckRange("distillation.cross_entropy",
                              distillation.cross_entropy, 0, 1e3));
@@ -132,8 +152,13 @@ LoraOptions AdapterOptions(const TuningOptions& options) {
 }
 
 absl::Status ValidateOptions(const TuningOptions& options) {
-  RETURN_IF_ERROR(CheckRange("lora.rank", options.rank, 1, 256));
-  RETURN_IF_ERROR(CheckRange("lora.alpha", options.alpha, 1e-6, 1e6));
+  RETURN_IF_ERROR(CheckInitialAdapter(options));
+  if (options.initial_adapter == InitialAdapter::kNone || options.rank != 0) {
+    RETURN_IF_ERROR(CheckRange("lora.rank", options.rank, 1, 256));
+  }
+  if (options.initial_adapter == InitialAdapter::kNone || options.alpha != 0) {
+    RETURN_IF_ERROR(CheckRange("lora.alpha", options.alpha, 1e-6, 1e6));
+  }
   RETURN_IF_ERROR(CheckRange("lora.dropout", options.dropout, 0, 0.99));
   RETURN_IF_ERROR(
       CheckRange("lora.lora_plus_ratio", options.lora_plus_ratio, 0.01, 1000));

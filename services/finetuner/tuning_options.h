@@ -11,10 +11,18 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "services/common/adapter_files.h"
 #include "services/finetuner/data_options.h"
 #include "services/finetuner/lora_plan.h"
 
 namespace onegrid::finetuner {
+
+// What a run does with an adapter from elsewhere.
+enum class InitialAdapter {
+  kNone,   // There is none: training begins with a random one.
+  kLearn,  // Training goes on from it.
+  kKeep,   // It is folded and polished as it is, without a learn stage.
+};
 
 // Type of the large matrix products.
 enum class Precision { kAuto, kF32, kBf16 };
@@ -86,7 +94,9 @@ struct DistillationOptions {
 
 struct TuningOptions {
   TuningMode mode = TuningMode::kQloraQat;
-  // Adapter.
+  // Adapter. With an initial one a rank or alpha of 0 is that adapter's, and
+  // other values must be.
+  InitialAdapter initial_adapter = InitialAdapter::kNone;
   int64_t rank = 16;
   double alpha = 32;
   double dropout = 0;
@@ -161,6 +171,8 @@ struct TuningInputs {
   std::string validation;
   std::string probe_text;   // Empty: no probe is made.
   std::string resume_from;  // Checkpoint; empty on a first attempt.
+  // As TuningOptions::initial_adapter says.
+  common::AdapterFiles initial_adapter;
 };
 
 // Accuracy in percent and perplexity of one model on the test split.

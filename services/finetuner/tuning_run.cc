@@ -22,6 +22,7 @@
 #include "services/finetuner/fold.h"
 #include "services/finetuner/gemma_model.h"
 #include "services/finetuner/grid_parameters.h"
+#include "services/finetuner/initial_adapter.h"
 #include "services/finetuner/lora_adapter.h"
 #include "services/finetuner/objectives.h"
 #include "services/finetuner/run_data.h"
@@ -29,6 +30,7 @@
 #include "services/finetuner/run_teacher.h"
 #include "services/finetuner/stage_loop.h"
 #include "services/finetuner/trainer.h"
+#include "services/model/gemma_config.h"
 
 namespace onegrid::finetuner {
 namespace {
@@ -73,10 +75,13 @@ class Run {
  private:
   absl::Status OpenCheckpoint();
   absl::Status Learn();
+  absl::Status MakeAdapter();
   absl::Status LearnSteps();
   absl::Status SaveAdapter();
   absl::Status FoldAdapter();
   absl::Status Polish();
+  // By linear: true for those that no stage trains.
+  std::vector<bool> FixedLinears() const;
   absl::Status TrainGrid();
   // Trains `parameters` with the model they make, and takes their codes.
   absl::Status RunGridStage(const std::string& name, GridParameters parameters,
@@ -138,11 +143,13 @@ absl::Status Run::OpenCheckpoint() {
   const bool fits = HasAdapter(options_.mode)
                         ? stage == kLearn || stage == kPolish
                         : stage == kTrain;
-  if (!fits) {
+  const bool keeps = options_.initial_adapter == InitialAdapter::kKeep;
+  if (!fits || (keeps && stage == kLearn)) {
     return common::MakeError(
         absl::StatusCode::kFailedPrecondition, "CHECKPOINT_MISMATCH",
         absl::StrCat(inputs_.resume_from, ": checkpoint of the stage \"", stage,
                      "\", which mode ", ModeName(options_.mode),
+                     keeps ? " with an adapter that is kept" : "",
                      " does not have"),
         {{"found", stage}, {"expected", ModeName(options_.mode)}});
   }
@@ -225,12 +232,29 @@ absl::Status Run::LearnSteps() {
   return RunTrainer(kLearn, &trainer, *learn_model_, scoring);
 }
 
+absl::Status Run::MakeAdapter() {
+  const std::vector<model::LinearSpec>& linears = data_.checkpoint.specs;
+  const LoraOptions options = AdapterOptions(options_);
+  if (options_.initial_adapter == InitialAdapter::kNone) {
+    ASSIGN_OR_RETURN(adapter_,
+                     LoraAdapter::Create(linears, options, options_.seed));
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(adapter_,
+                   LoadInitialAdapter(
+                       inputs_.initial_adapter,
+                       model::ArchitectureName(data_.checkpoint.config.family),
+                       linears, options));
+  common::LogInfo("initial_adapter_read",
+                  {{"parameters", adapter_->parameters().numel()},
+                   {"rank", adapter_->options().rank}});
+  return absl::OkStatus();
+}
+
 absl::Status Run::Learn() {
   learn_model_ = std::make_unique<GemmaModel>(
       data_.shared, data_.checkpoint.linears, ComputeType(options_.precision));
-  ASSIGN_OR_RETURN(
-      adapter_, LoraAdapter::Create(data_.checkpoint.specs,
-                                    AdapterOptions(options_), options_.seed));
+  RETURN_IF_ERROR(MakeAdapter());
   if (ResumesAt(kPolish)) {
     ASSIGN_OR_RETURN(const at::Tensor saved, resume_->Get(kAdapter));
     if (saved.sizes() != adapter_->parameters().sizes()) {
@@ -242,6 +266,8 @@ absl::Status Run::Learn() {
           {});
     }
     adapter_->parameters().copy_(saved);
+    adapter_->Refresh(learn_model_->compute_type());
+  } else if (options_.initial_adapter == InitialAdapter::kKeep) {
     adapter_->Refresh(learn_model_->compute_type());
   } else {
     RETURN_IF_ERROR(LearnSteps());
@@ -274,13 +300,29 @@ absl::Status Run::RunGridStage(const std::string& name,
                                const Objective& objective,
                                const StageOptions& stage_options) {
   GemmaModel student(data_.shared, tuned_, ComputeType(options_.precision));
-  GridTunable tunable(&student, &parameters, objective);
+  // What the stages before made of the adapter decides what this one means.
+  std::string origin;
+  if (adapter_.has_value()) {
+    origin = absl::StrCat(
+        "adapter ", DescribeLora(adapter_->options()),
+        options_.initial_adapter == InitialAdapter::kKeep ? " kept" : "");
+  }
+  GridTunable tunable(&student, &parameters, objective, std::move(origin));
   Trainer trainer(&tunable, data_.train, stage_options);
   ForwardOptions scoring;
   scoring.as_served = objective.as_served;
   RETURN_IF_ERROR(RunTrainer(name, &trainer, student, scoring));
   tuned_ = parameters.AllQuantized();
   return absl::OkStatus();
+}
+
+std::vector<bool> Run::FixedLinears() const {
+  const LinearLayout layout(data_.checkpoint.specs);
+  std::vector<bool> fixed;
+  for (size_t i = 0; i < data_.checkpoint.specs.size(); ++i) {
+    fixed.push_back(!layout.InGroup(static_cast<int64_t>(i)));
+  }
+  return fixed;
 }
 
 absl::Status Run::Polish() {
@@ -293,6 +335,7 @@ absl::Status Run::Polish() {
   training.alpha = 2.0 * static_cast<double>(training.rank);
   training.low_rank_rate = options_.learning_rate / ScaleLearningRate(options_);
   training.seed = options_.seed;
+  training.fixed = FixedLinears();
   ASSIGN_OR_RETURN(GridParameters parameters,
                    GridParameters::Create(tuned_, {}, training));
   ASSIGN_OR_RETURN(const RunTeacher teacher,
@@ -307,6 +350,7 @@ absl::Status Run::TrainGrid() {
   tuned_ = data_.checkpoint.linears;
   GridTraining training;
   training.seed = options_.seed;
+  training.fixed = FixedLinears();
   std::vector<at::Tensor> weights;
   if (options_.mode == TuningMode::kLrQat) {
     training.rank = options_.grid.rank > 0 ? options_.grid.rank : options_.rank;
@@ -318,9 +362,9 @@ absl::Status Run::TrainGrid() {
     training.latent_rate =
         WeightLearningRate(options_) / ScaleLearningRate(options_);
     if (!inputs_.float_base.empty()) {
-      ASSIGN_OR_RETURN(const auto file,
-                       model::GgufFile::Open(inputs_.float_base));
-      ASSIGN_OR_RETURN(FloatCheckpoint floats, LoadFloatCheckpoint(*file));
+      ASSIGN_OR_RETURN(
+          FloatCheckpoint floats,
+          LoadFloatsOf(inputs_.float_base, data_.checkpoint.specs));
       weights = std::move(floats.linears);
     }
   }

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <filesystem>
 #include <map>
 #include <utility>
 
@@ -69,31 +68,6 @@ const char* WhatElse(absl::string_view name) {
 
 }  // namespace
 
-absl::StatusOr<AdapterFiles> FindAdapterFiles(const std::string& path) {
-  const auto exists = [](const std::string& file) {
-    std::error_code error;
-    return std::filesystem::is_regular_file(file, error);
-  };
-  if (exists(path)) return AdapterFiles{path, ""};
-  const AdapterFiles named = {path + "/adapter_model.safetensors",
-                              path + "/adapter_config.json"};
-  const std::string ours = path + "/adapter.safetensors";
-  if (!exists(named.tensors) && !exists(ours) &&
-      exists(path + "/adapter_model.bin")) {
-    return Refuse("UNSUPPORTED_ADAPTER", path, "adapter_model.bin",
-                  "is not read: save the adapter as safetensors");
-  }
-  const AdapterFiles files = {exists(named.tensors) ? named.tensors : ours,
-                              named.config};
-  if (exists(files.tensors) && exists(files.config)) return files;
-  return common::MakeError(
-      absl::StatusCode::kNotFound, "MISSING_FILE",
-      absl::StrCat(path,
-                   ": expected a GGUF file, or a folder with "
-                   "adapter_config.json and adapter_model.safetensors"),
-      {{"path", path}});
-}
-
 // One call of Open.
 class AdapterReader {
  public:
@@ -155,8 +129,11 @@ absl::Status AdapterReader::StorePeft(const std::string& name) {
         path_, name,
         absl::StrCat("is ", tensor.dtype, ", expected F32, F16 or BF16"));
   }
-  return Store(TextModelName(std::string(module)).value_or(std::string(module)),
-               std::string(module), is_b,
+  // The prefixes of names end in dots, that of the head, too.
+  const std::string full = absl::StrCat(module, ".");
+  std::string linear = TextModelName(full).value_or(full);
+  linear.pop_back();
+  return Store(linear, std::string(module), is_b,
                {name, *type, tensor.shape, tensor.data});
 }
 
@@ -192,10 +169,11 @@ absl::Status AdapterReader::StoreGguf(const GgufFile::Tensor& tensor) {
   if (!is_a && !is_b) {
     return Unsupported(path_, tensor.name, WhatElse(tensor.name));
   }
+  std::vector<int64_t> shape(tensor.dims.rbegin(), tensor.dims.rend());
+  // ggml's writer leaves trailing dimensions of 1 out: A of rank 1.
+  if (shape.size() == 1) shape.insert(shape.begin(), 1);
   return Store(std::string(name), std::string(name), is_b,
-               {tensor.name, tensor.type,
-                std::vector<int64_t>(tensor.dims.rbegin(), tensor.dims.rend()),
-                tensor.data});
+               {tensor.name, tensor.type, std::move(shape), tensor.data});
 }
 
 absl::Status AdapterReader::CheckShapes(const LinearSpec& spec,
@@ -345,7 +323,7 @@ absl::StatusOr<std::unique_ptr<Adapter>> AdapterReader::Gguf(
 }
 
 absl::StatusOr<std::unique_ptr<Adapter>> Adapter::Open(
-    const AdapterFiles& files, const std::string& architecture,
+    const common::AdapterFiles& files, const std::string& architecture,
     const std::vector<LinearSpec>& linears) {
   return files.config.empty() ? OpenGguf(files.tensors, architecture, linears)
                               : OpenPeft(files.tensors, files.config, linears);

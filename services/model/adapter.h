@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "services/common/adapter_files.h"
 #include "services/model/gguf_reader.h"
 #include "services/model/safetensors.h"
 #include "services/model/tensor_names.h"
@@ -27,25 +28,12 @@ struct AdapterPair {
   absl::Span<const uint8_t> b;  // [out, rank]
 };
 
-// Where an adapter lies: PEFT's tensors and their config, or llama.cpp's GGUF
-// and no config.
-struct AdapterFiles {
-  std::string tensors;
-  std::string config;
-};
-
-// The adapter's files at `path`: a folder with adapter_config.json and
-// adapter_model.safetensors (or adapter.safetensors), or a GGUF. NotFound
-// (MISSING_FILE): it has them not. InvalidArgument (UNSUPPORTED_ADAPTER): a
-// folder with adapter_model.bin only.
-absl::StatusOr<AdapterFiles> FindAdapterFiles(const std::string& path);
-
 // Thread-safe after Open. Spans live as long as the adapter.
 class Adapter {
  public:
   // OpenPeft, or OpenGguf if there is no config.
   static absl::StatusOr<std::unique_ptr<Adapter>> Open(
-      const AdapterFiles& files, const std::string& architecture,
+      const common::AdapterFiles& files, const std::string& architecture,
       const std::vector<LinearSpec>& linears);
 
   // Reads a safetensors file (F32, F16, BF16) with PEFT's key names,

@@ -76,7 +76,8 @@ struct Tensor {
 };
 
 absl::StatusOr<std::unique_ptr<Adapter>> OpenTensors(
-    const std::vector<Tensor>& tensors, const std::string& config) {
+    const std::vector<Tensor>& tensors, const std::string& config,
+    const std::vector<LinearSpec>& specs = Specs()) {
   const std::string path = Path("adapter_model.safetensors");
   const std::string config_path = Path("adapter_config.json");
   SafetensorsWriter writer;
@@ -85,7 +86,7 @@ absl::StatusOr<std::unique_ptr<Adapter>> OpenTensors(
   }
   EXPECT_TRUE(writer.WriteTo(path).ok());
   EXPECT_TRUE(common::WriteFileAtomic(config_path, config).ok());
-  return Adapter::OpenPeft(path, config_path, Specs());
+  return Adapter::OpenPeft(path, config_path, specs);
 }
 
 // The pairs of all of Specs, of kRanks.
@@ -195,6 +196,21 @@ TEST(AdapterTest, NamesOfMultimodalCheckpointsAreTheTextModels) {
     EXPECT_EQ(pair.spec.hf_name, "model.layers.0.self_attn.q_proj");
     EXPECT_EQ(pair.a_name, absl::StrCat(kStem, "lora_A.weight"));
     EXPECT_EQ(pair.a, absl::MakeConstSpan(OnePair()[0].bytes));
+  }
+}
+
+TEST(AdapterTest, TheHeadOfAMultimodalCheckpointIsTheTextModels) {
+  std::vector<LinearSpec> specs = {Specs()[0]};
+  specs[0].hf_name = "lm_head";
+  for (const char* head : {"lm_head", "language_model.lm_head"}) {
+    std::vector<Tensor> tensors = OnePair();
+    for (Tensor& t : tensors) {
+      t.name = absl::StrReplaceAll(t.name,
+                                   {{"model.layers.0.self_attn.q_proj", head}});
+    }
+    const auto adapter = OpenTensors(tensors, kConfig, specs);
+    ASSERT_TRUE(adapter.ok()) << adapter.status();
+    EXPECT_EQ((*adapter)->pairs()[0].spec.hf_name, "lm_head");
   }
 }
 
@@ -368,6 +384,14 @@ TEST_F(GgufAdapterTest, AlphasThatAreNoScaleAreCorrupt) {
   EXPECT_EQ(Reason(), "CORRUPT_FILE");
 }
 
+TEST_F(GgufAdapterTest, ARankOfOneMayLackItsDimension) {
+  Add("blk.0.attn_q.weight.lora_a", {kIn}, Bytes(kIn, 1));
+  Add("blk.0.attn_q.weight.lora_b", {1, kOut}, Bytes(kOut, 2));
+  const auto adapter = Open();
+  ASSERT_TRUE(adapter.ok()) << adapter.status();
+  EXPECT_EQ((*adapter)->pairs()[0].rank, 1);
+}
+
 TEST_F(GgufAdapterTest, QuantizedMatricesAreDecoded) {
   std::vector<LinearSpec> specs = {Specs()[0]};
   specs[0].in = 32;
@@ -421,30 +445,6 @@ TEST_F(GgufAdapterTest, ExpertsAreRefused) {
   specs[0].experts = 2;
   AddPair();
   EXPECT_EQ(common::ErrorReason(Open(specs).status()), "UNSUPPORTED_ADAPTER");
-}
-
-TEST(AdapterFilesTest, AreFoundInAFolderOrAreTheFile) {
-  const std::string folder = Path("");
-  EXPECT_EQ(common::ErrorReason(FindAdapterFiles(folder).status()),
-            "MISSING_FILE");
-  const auto touch = [&](const std::string& name) {
-    ASSERT_TRUE(common::WriteFileAtomic(Path(name), "").ok());
-  };
-  touch("adapter_model.bin");
-  EXPECT_EQ(common::ErrorReason(FindAdapterFiles(folder).status()),
-            "UNSUPPORTED_ADAPTER");
-  touch("adapter.safetensors");
-  EXPECT_EQ(common::ErrorReason(FindAdapterFiles(folder).status()),
-            "MISSING_FILE");
-  touch("adapter_config.json");
-  const auto found = FindAdapterFiles(folder);
-  ASSERT_TRUE(found.ok()) << found.status();
-  EXPECT_TRUE(
-      std::filesystem::equivalent(found->tensors, Path("adapter.safetensors")));
-  EXPECT_TRUE(
-      std::filesystem::equivalent(found->config, Path("adapter_config.json")));
-  touch("a.gguf");
-  EXPECT_EQ(FindAdapterFiles(Path("a.gguf"))->config, "");
 }
 
 }  // namespace

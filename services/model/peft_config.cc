@@ -1,7 +1,10 @@
 #include "services/model/peft_config.h"
 
 #include <cmath>
+#include <cstdint>
+#include <filesystem>
 #include <iterator>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -30,6 +33,9 @@ struct Range {
 constexpr Range kRank = {1, 1 << 20, true, "a whole number from 1 to 1048576"};
 // However it is divided by ranks, it stays a float, as llama.cpp keeps it.
 constexpr Range kAlpha = {1e-20, 1e20, false, "a number from 1e-20 to 1e20"};
+
+// Several times what patterns for every linear of a large model take.
+constexpr uintmax_t kBytesMax = uintmax_t{1} << 20;
 
 // Fields that change what the matrices mean, or that name other tensors, if
 // they are on.
@@ -78,6 +84,15 @@ std::string GlobOf(absl::string_view key, bool* whole) {
       glob += '*';
     } else if (absl::ConsumePrefix(&key, "\\d+") ||
                absl::ConsumePrefix(&key, "[0-9]+")) {
+      // A glob's number takes all digits there are, and one before or behind
+      // would be among them.
+      const auto is_digit = [](char c) {
+        return absl::ascii_isdigit(static_cast<unsigned char>(c));
+      };
+      if ((!glob.empty() && (is_digit(glob.back()) || glob.back() == '}')) ||
+          (!key.empty() && is_digit(key[0]))) {
+        return "";
+      }
       glob += "{0-1000000000}";
     } else if (absl::ConsumePrefix(&key, "\\.")) {
       glob += '.';
@@ -195,6 +210,12 @@ absl::Status PeftConfigReader::ReadPattern(
 
 absl::StatusOr<PeftConfig> PeftConfigReader::Read() {
   PeftConfig read;
+  std::error_code error;
+  const uintmax_t size = std::filesystem::file_size(path_, error);
+  if (!error && size > kBytesMax) {
+    return CorruptFile(path_, absl::StrCat("has ", size, " bytes, at most ",
+                                           kBytesMax, " are read"));
+  }
   ASSIGN_OR_RETURN(read.text_, common::ReadFile(path_));
   // The library copies and writes values by recursion.
   if (common::NestsDeeperThan(read.text_, common::kJsonDepthMax)) {

@@ -89,6 +89,10 @@ TEST(PeftConfigTest, WhatChangesTheMeaningIsRefusedByName) {
       {"rank_pattern", R"({"(q|k)_proj": 2})"},
       {"rank_pattern", R"({"k.?proj": 2})"},
       {"rank_pattern", R"({"k_*": 2})"},
+      // A regular expression would give digits back.
+      {"alpha_pattern", R"({"layers\\.1\\d+\\..*": 2})"},
+      {"alpha_pattern", R"({"layers\\.[0-9]+1\\..*": 2})"},
+      {"alpha_pattern", R"({"layers\\.\\d+[0-9]+\\..*": 2})"},
       {"alpha_pattern", R"({"": 2})"},
       {"alpha_pattern", R"({"k{2}": 2})"},
   };
@@ -100,6 +104,14 @@ TEST(PeftConfigTest, WhatChangesTheMeaningIsRefusedByName) {
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
     EXPECT_NE(status.message().find(field), std::string::npos) << status;
   }
+}
+
+TEST(PeftConfigTest, AbsurdlyLongFilesAreNotRead) {
+  const std::string spaces(size_t{1} << 20, ' ');
+  const absl::Status status =
+      ReadWith(absl::StrCat(R"("x":)", spaces, "1")).status();
+  EXPECT_EQ(common::ErrorReason(status), "CORRUPT_FILE");
+  EXPECT_NE(status.message().find("1048576"), std::string::npos) << status;
 }
 
 TEST(PeftConfigTest, NumbersOutOfRangeAreCorrupt) {

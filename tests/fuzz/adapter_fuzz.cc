@@ -17,7 +17,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       model::GemmaLinears(fuzz::TinyConfig()));
   const std::vector<absl::string_view> files =
       fuzz::Files(fuzz::View(data, size), 2);
-  model::AdapterFiles paths;
+  common::AdapterFiles paths;
   if (!files[0].empty()) {
     paths.config = fuzz::Put("adapter_config.json", files[0]);
   }

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "services/common/adapter_files.h"
 #include "services/common/error_info.h"
 #include "services/exporter/folded_checkpoint.h"
 #include "services/model/adapter.h"
@@ -87,7 +88,7 @@ std::vector<Format> AdapterFormats() {
   Put("adapter_model.safetensors", tensors);
   const auto linears = model::GemmaLinears(TinyConfig());
   const auto read = [linears](const std::string& file) {
-    const auto files = model::FindAdapterFiles(file);
+    const auto files = common::FindAdapterFiles(file);
     if (!files.ok()) return files.status();
     return model::Adapter::Open(*files, "gemma3", linears).status();
   };

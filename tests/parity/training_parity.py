@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Compares one training batch with transformers + peft.
 
-  training_parity.py --base GGUF --f32 F --bf16 F
+  training_parity.py --base GGUF --f32 F --bf16 F [--peft FOLDER]
 
 The two files are what //services/finetuner:dump_parity wrote for the batch in
-each precision, with the adapter they share. The peers' model is built from the
+each precision, with the adapter they share; --peft: the folder where peft
+itself saved it, to be read by peft, else it is taken from the files. The peers' model is built from the
 same GGUF, dequantized by the `gguf` package, and run three times: in float64
 (the exact gradient), in float32 and in bfloat16.
 
@@ -27,7 +28,7 @@ import gguf
 import numpy as np
 import torch
 from gguf_names import gguf_name
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 from transformers.models.gemma3 import modeling_gemma3
@@ -105,15 +106,24 @@ def load_gemma3(path):
 
 
 def run(load, adapter, examples, dtype):
-    """Mean loss per label and {PEFT name: gradient in float64}."""
+    """Mean loss per label and {PEFT name: gradient in float64}.
+
+    adapter: {"tensors" by name, "config"}, or "folder" instead of the config.
+    """
     model = load(dtype)
-    model = get_peft_model(model, LoraConfig(**adapter["config"]))
+    if "folder" in adapter:
+        model = PeftModel.from_pretrained(model, adapter["folder"], is_trainable=True)
+    else:
+        model = get_peft_model(model, LoraConfig(**adapter["config"]))
     lora_dtype = torch.float64 if dtype == torch.float64 else torch.float32
     parameters = {}
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             key = name.replace(".default", "")
-            parameter.data = adapter["tensors"][key].to(lora_dtype)
+            tensor = adapter["tensors"][key]
+            if "folder" in adapter and not torch.equal(parameter.float(), tensor):
+                raise SystemExit(f"training parity: {key} is not as peft reads it")
+            parameter.data = tensor.to(lora_dtype)
             parameters[key] = parameter
     labels = sum(len(tokens) - start for tokens, start in examples)
     keep_float = torch.Tensor.float
@@ -161,14 +171,16 @@ def batch_of(tensors):
     return [(tokens[a:b], start) for a, b, start in zip(ends, ends[1:], starts)]
 
 
-def compare(dumps, load):
+def compare(dumps, load, folder=None):
     """(loss in float64, [(precision, what, our error, the peer's, bound)])
 
-    dumps: {"f32" or "bf16": what read_dump gives}; load: as `run` takes it.
+    dumps: {"f32" or "bf16": what read_dump gives}; load: as `run` takes it;
+    folder: where peft saved the adapter.
     """
     first = next(iter(dumps.values()))
     tensors = {n: t for n, t in first[0].items() if n.startswith("base_model.")}
-    adapter = {"tensors": tensors, "config": first[2]}
+    adapter = {"tensors": tensors}
+    adapter.update({"folder": folder} if folder else {"config": first[2]})
     examples = batch_of(first[0])
     exact_loss, exact = run(load, adapter, examples, torch.float64)
     rows = []
@@ -192,6 +204,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ("base", "f32", "bf16"):
         parser.add_argument("--" + name, required=True)
+    parser.add_argument("--peft", help="where peft saved the adapter")
     arguments = parser.parse_args()
     logging.set_verbosity_error()
 
@@ -202,7 +215,7 @@ def main():
                     if n.startswith("base_model.") and "lora_A" in n})
     examples = batch_of(tensors)
     labels = sum(len(tokens) - start for tokens, start in examples)
-    exact_loss, rows = compare(dumps, load_gemma3(arguments.base))
+    exact_loss, rows = compare(dumps, load_gemma3(arguments.base), arguments.peft)
     print(f"batch: {len(examples)} examples, {labels} labels, exact loss {exact_loss:.9f},"
           f" {len(matrices)} LoRA matrices of ranks {ranks}, use_rslora"
           f" {config['use_rslora']}")
