@@ -155,7 +155,7 @@ absl::StatusOr<PromptStyle> Exporter::StyleOfPrompts() const {
   ASSIGN_OR_RETURN(const model::Vocabulary vocabulary,
                    model::VocabularyFromGguf(grid_->base()));
   const auto has_marks = [&](model::ChatFormat format) {
-    const model::TurnMarks marks = model::TurnMarksOf(format);
+    const model::TurnMarks marks = model::RulesOf(format).marks;
     return std::any_of(
         vocabulary.tokens.begin(), vocabulary.tokens.end(),
         [&](const auto& token) { return token.text == marks.start; });
@@ -205,6 +205,8 @@ absl::StatusOr<ExportOutputs> Exporter::Run() {
     const int64_t tensors = report.tensors();
     const int64_t bit_exact = report.tensors_bit_exact();
     RETURN_IF_ERROR(Compare(written, &report));
+    // Before a card says so.
+    RETURN_IF_ERROR(RequireEquivalence(report));
     RETURN_IF_ERROR(Describe(report.tensors() - tensors,
                              report.tensors_bit_exact() - bit_exact, &written));
     outputs.formats.push_back(std::move(written));
@@ -214,7 +216,6 @@ absl::StatusOr<ExportOutputs> Exporter::Run() {
                                                           : inputs_.adapter;
   ASSIGN_OR_RETURN(*outputs.equivalence.mutable_checkpoint_sha256(),
                    common::Sha256OfFile(checkpoint));
-  RETURN_IF_ERROR(RequireEquivalence(outputs.equivalence));
   return outputs;
 }
 

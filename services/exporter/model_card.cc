@@ -155,6 +155,16 @@ std::string PlanText(const v1::TuningJob& job) {
                       Code(common::Sha256Of(plan)));
 }
 
+void AddInitial(const v1::InitialAdapter& adapter, std::string* out) {
+  std::string files =
+      absl::StrCat("SHA-256 ", Code(adapter.tensors().sha256()));
+  if (adapter.has_config()) {
+    absl::StrAppend(&files, ", config ", Code(adapter.config().sha256()));
+  }
+  AddRow(adapter.keep() ? "adapter, as it was" : "adapter, tuned further",
+         files, out);
+}
+
 std::string LineageTable(const CardInput& input) {
   const v1::BaseModel& base = input.origin.base_model();
   const v1::TuningJob& job = input.origin.tuning_job();
@@ -175,8 +185,11 @@ std::string LineageTable(const CardInput& input) {
   if (!job.name().empty()) {
     AddRow("tuning job", MarkdownText(job.name()), &out);
     AddRow("mode", Code(v1::TuningMode_Name(job.mode())), &out);
-    AddRow("LoRA rank and alpha",
-           absl::StrCat(job.lora().rank(), ", ", job.lora().alpha()), &out);
+    if (job.lora().rank() != 0) {
+      AddRow("LoRA rank and alpha",
+             absl::StrCat(job.lora().rank(), ", ", job.lora().alpha()), &out);
+    }
+    if (job.has_initial_adapter()) AddInitial(job.initial_adapter(), &out);
     AddRow("quantization plan", PlanText(job), &out);
     AddRow("seed", absl::StrCat(job.seed()), &out);
   }
@@ -287,7 +300,7 @@ std::string ModelCard(const GridModel& model, const CardInput& input) {
             "found at <https://ai.google.dev/gemma/terms>.\n";
   return absl::StrCat(
       FrontMatter(model, input), "# ", MarkdownText(name), "\n\n",
-      IsAdapter(input.format) ? "A LoRA adapter for " : "A model in int4 of ",
+      IsAdapter(input.format) ? "A LoRA adapter for " : "A quantized model of ",
       MarkdownText(LastPart(input.base_name)), ", ",
       input.tuned ? "tuned on its quantization grid" : "on a quantization grid",
       " by OneGrid.\n\n", HowToRun(input), LineageTable(input),

@@ -50,7 +50,7 @@ ChatFormat FormatOf(PromptStyle style) {
 
 std::string OllamaTemplate(PromptStyle style) {
   if (style == PromptStyle::kRaw) return "{{ .Prompt }}";
-  const model::TurnMarks marks = model::TurnMarksOf(FormatOf(style));
+  const model::TurnMarks marks = model::RulesOf(FormatOf(style)).marks;
   return absl::StrReplaceAll(
       style == PromptStyle::kGemma4Chat ? kGemma4 : kGemma3,
       {{"START_", marks.start}, {"END", marks.end}});
@@ -65,7 +65,7 @@ std::string OllamaModelfile(const std::vector<std::string>& files,
   absl::StrAppend(&out, "TEMPLATE \"\"\"", OllamaTemplate(style), "\"\"\"\n");
   if (style != PromptStyle::kRaw) {
     absl::StrAppend(&out, "PARAMETER stop \"",
-                    model::TurnMarksOf(FormatOf(style)).end, "\"\n");
+                    model::RulesOf(FormatOf(style)).marks.end, "\"\n");
   }
   absl::StrAppend(&out,
                   "PARAMETER temperature 1.0\n"

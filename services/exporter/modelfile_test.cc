@@ -66,11 +66,13 @@ TEST(ModelfileTest, TemplatesRenderTheChatFormatsOfTheFamilies) {
       {Role::kAssistant, "two"},  {Role::kUser, "three"},
       {Role::kAssistant, "four"}, {Role::kUser, "five <b> \"q\" & {{x}}"}};
   for (const Rendered& rendered : kRendered) {
+    model::ChatOptions options;
+    options.format = rendered.format;
+    options.open_answer = true;
     EXPECT_EQ(common::Sha256Of(OllamaTemplate(rendered.style)),
               rendered.template_sha256);
     EXPECT_EQ(absl::StrCat("<bos>", rendered.text),
-              model::ChatTemplate::Text(turns, /*open_answer=*/true,
-                                        rendered.format));
+              model::ChatTemplate::Text(turns, options));
   }
 }
 

@@ -76,7 +76,10 @@ absl::Status AtomicFile::Commit() {
   }
   close(fd_);
   fd_ = -1;
-  return common::SyncFolder(FolderOf(path_));
+  const absl::Status synced = common::SyncFolder(FolderOf(path_));
+  // Its name may not outlast a crash: nobody is to rely on it.
+  if (!synced.ok()) unlink(path_.c_str());
+  return synced;
 }
 
 }  // namespace onegrid::model

@@ -14,7 +14,8 @@ namespace onegrid::model {
 // Writes one file piece by piece; the name appears only when all of it is on
 // disk. The bytes go to a temporary file beside `path`; Commit syncs it,
 // renames it and syncs the folder. Destroyed without Commit, or after an error,
-// it removes the temporary file and leaves `path` as it was.
+// it removes the temporary file and leaves `path` as it was; only if the folder
+// cannot be synced there is no file any more.
 //
 // Errors: those of common::ErrnoError (a full disk is ResourceExhausted,
 // DISK_FULL), each naming the path. Not thread-safe.

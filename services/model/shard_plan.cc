@@ -95,11 +95,13 @@ absl::Status RemoveOtherShards(const std::string& folder,
                                absl::Span<const std::string> keep) {
   std::error_code error;
   std::vector<std::string> others;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
-    const std::string name = entry.path().filename().string();
+  const std::filesystem::directory_iterator end;
+  for (std::filesystem::directory_iterator entry(folder, error);
+       !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
     if (IsShardName(name, stem, extension) &&
         std::find(keep.begin(), keep.end(), name) == keep.end()) {
-      others.push_back(entry.path().string());
+      others.push_back(entry->path().string());
     }
   }
   if (error) return common::ErrnoError(error.value(), "list", folder);
