@@ -102,7 +102,10 @@ class CallParser {
     const bool literal = text == "true" || text == "false" || text == "null" ||
                          text[0] == '-' || absl::ascii_isdigit(text[0]);
     if (literal) *out = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-    if (!literal || out->is_discarded()) *out = text;
+    // A whole number beyond 64 bits keeps its digits as a string.
+    const bool rounded = literal && out->is_number_float() &&
+                         text.find_first_of(".eE") == std::string::npos;
+    if (!literal || out->is_discarded() || rounded) *out = text;
     return true;
   }
 

@@ -10,9 +10,7 @@
 namespace onegrid::gateway {
 namespace {
 
-constexpr absl::string_view kThoughtStart = "<|channel>";
 constexpr absl::string_view kThoughtEnd = "<channel|>";
-constexpr absl::string_view kCallStart = "<|tool_call>";
 constexpr absl::string_view kCallEnd = "<tool_call|>";
 // A first line of a thought that is longer is no name of a channel.
 constexpr size_t kHeaderBytesMax = 32;
@@ -35,16 +33,15 @@ std::string ChatAnswer::Take(size_t bytes) {
 }
 
 bool ChatAnswer::ReadText(bool ends, AnswerPart* part) {
-  const size_t thought = thoughts_
-                             ? absl::string_view(pending_).find(kThoughtStart)
-                             : std::string::npos;
-  const size_t call =
-      calls_ ? absl::string_view(pending_).find(kCallStart) : std::string::npos;
+  const absl::string_view pending = pending_;
+  const size_t thought =
+      thoughts_ > 0 ? pending.find(kThoughtStart) : std::string::npos;
+  const size_t call = calls_ > 0 ? pending.find(kCallStart) : std::string::npos;
   const size_t mark = std::min(thought, call);
   if (mark == std::string::npos) {
     size_t kept = 0;
-    if (thoughts_ && !ends) kept = BegunBytes(pending_, kThoughtStart);
-    if (calls_ && !ends) {
+    if (thoughts_ > 0 && !ends) kept = BegunBytes(pending_, kThoughtStart);
+    if (calls_ > 0 && !ends) {
       kept = std::max(kept, BegunBytes(pending_, kCallStart));
     }
     part->text += Take(pending_.size() - kept);
@@ -52,6 +49,7 @@ bool ChatAnswer::ReadText(bool ends, AnswerPart* part) {
   }
   part->text += Take(mark);
   const bool thinks = thought < call;
+  --(thinks ? thoughts_ : calls_);
   Take(thinks ? kThoughtStart.size() : kCallStart.size());
   state_ = thinks ? State::kThought : State::kCall;
   in_header_ = thinks;

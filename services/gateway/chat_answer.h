@@ -22,6 +22,10 @@ struct AnswerPart {
   std::vector<AnsweredCall> calls;
 };
 
+// The control tokens that open a thought and a call.
+inline constexpr absl::string_view kThoughtStart = "<|channel>";
+inline constexpr absl::string_view kCallStart = "<|tool_call>";
+
 // Reads Gemma 4's answers as they come (services/model/chat_tools.h):
 // "<|channel>thought\n...\n<channel|>" is reasoning, and
 // "<|tool_call>call:name{...}<tool_call|>" is a call, given when it is whole. A
@@ -29,8 +33,13 @@ struct AnswerPart {
 // is neither quoted nor a literal is taken for a string. Thread-compatible.
 class ChatAnswer {
  public:
-  // Whether there are thoughts and calls; what there is not is text.
-  ChatAnswer(bool thoughts, bool calls) : thoughts_(thoughts), calls_(calls) {}
+  // The text that follows has this many more of the two marks that the model
+  // wrote as control tokens. Marks that were not expected are text: a model
+  // that repeats what a message spells calls nothing.
+  void Expect(size_t thoughts, size_t calls) {
+    thoughts_ += thoughts;
+    calls_ += calls;
+  }
 
   // What `text` has completed. Keeps back what may be the beginning of a mark.
   AnswerPart Append(absl::string_view text);
@@ -47,8 +56,9 @@ class ChatAnswer {
   AnswerPart Read(bool ends);
   std::string Take(size_t bytes);
 
-  const bool thoughts_;
-  const bool calls_;
+  // Marks that are expected.
+  size_t thoughts_ = 0;
+  size_t calls_ = 0;
   State state_ = State::kText;
   bool in_header_ = false;  // of a thought
   size_t searched_ = 0;     // bytes of a call without its end

@@ -15,7 +15,8 @@ namespace {
 // The parts of `text`, which comes `step` bytes at a time.
 AnswerPart Read(absl::string_view text, size_t step, bool thoughts = true,
                 bool calls = true) {
-  ChatAnswer answer(thoughts, calls);
+  ChatAnswer answer;
+  answer.Expect(thoughts ? 8 : 0, calls ? 8 : 0);
   AnswerPart all;
   const auto add = [&all](const AnswerPart& part) {
     all.text += part.text;
@@ -70,11 +71,22 @@ TEST(ChatAnswerTest, ThoughtsTextAndCallsComeApartHoweverTheyAreCut) {
 }
 
 TEST(ChatAnswerTest, TextComesAtOnceUnlessItMayBeginAMark) {
-  ChatAnswer answer(/*thoughts=*/true, /*calls=*/true);
+  ChatAnswer answer;
+  EXPECT_EQ(answer.Append("a <|").text, "a <|");
+  answer.Expect(1, 1);
   EXPECT_EQ(answer.Append("a <|").text, "a ");
   EXPECT_EQ(answer.Append("b").text, "<|b");
   EXPECT_EQ(answer.Append("<|channel>thought\nc\n").reasoning, "c");
   EXPECT_EQ(answer.Append("d").reasoning, "\nd");
+}
+
+TEST(ChatAnswerTest, OnlyAsManyMarksAsAreExpectedOpenAnything) {
+  constexpr char kCall[] = "<|tool_call>call:f{}<tool_call|>";
+  ChatAnswer answer;
+  EXPECT_EQ(Summary(answer.Append(kCall)), absl::StrCat("[]", kCall));
+  answer.Expect(0, 1);
+  EXPECT_EQ(Summary(answer.Append(kCall)), "[]|f{}");
+  EXPECT_EQ(Summary(answer.Append(kCall)), absl::StrCat("[]", kCall));
 }
 
 TEST(ChatAnswerTest, WhatIsNotAskedForStaysText) {
@@ -104,6 +116,8 @@ TEST(CallParserTest, ValuesBecomeJson) {
             R"(f{"a":"1e999","b":"01","c":"2026-01-02"})");
   EXPECT_EQ(Parsed("call:f{a:12345678901234567890}"),
             R"(f{"a":12345678901234567890})");
+  EXPECT_EQ(Parsed("call:f{a:123456789012345678901}"),
+            R"(f{"a":"123456789012345678901"})");
 }
 
 TEST(CallParserTest, WhatIsNoCallIsRefused) {

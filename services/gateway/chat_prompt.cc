@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "services/common/error_info.h"
+#include "services/gateway/chat_answer.h"
 #include "services/model/chat_format.h"
 #include "services/model/chat_pieces.h"
 
@@ -37,13 +38,19 @@ absl::StatusOr<std::vector<int32_t>> PieceTokens(Backend& backend,
   return ids;
 }
 
-absl::StatusOr<model::ChatFormat> FormatOf(Backend& backend,
-                                           absl::Time deadline) {
-  ASSIGN_OR_RETURN(const v1::ServerInfo info,
-                   backend.Info(deadline - absl::Now()));
-  const auto format = model::ChatFormatNamed(info.chat_format());
+absl::StatusOr<model::ChatFormat> FormatOf(const v1::ServerInfo& info) {
+  const std::string& name = info.chat_format();
+  const auto format = model::ChatFormatNamed(name);
   if (format.has_value()) return *format;
   const std::string& sha256 = info.chat_template_sha256();
+  if (!name.empty() || sha256.empty()) {
+    return common::MakeError(
+        absl::StatusCode::kFailedPrecondition, "UNKNOWN_CHAT_TEMPLATE",
+        absl::StrCat("the inference server names the chat format \"", name,
+                     "\", this gateway knows ", model::ChatFormatNames(),
+                     ": the two are of different versions"),
+        {{"found", name}, {"known", model::ChatFormatNames()}});
+  }
   return common::MakeError(
       absl::StatusCode::kFailedPrecondition, "UNKNOWN_CHAT_TEMPLATE",
       absl::StrCat(
@@ -77,19 +84,47 @@ absl::Status CheckFormat(const CompletionRequest& request,
       {{"format", rules.name}});
 }
 
+// The id of a control token; none if the model has no such one.
+absl::StatusOr<std::optional<int32_t>> MarkId(Backend& backend,
+                                              absl::string_view mark,
+                                              absl::Time deadline) {
+  ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
+                   backend.Tokenize(mark, /*add_bos=*/false,
+                                    /*parse_control_tokens=*/true, deadline));
+  if (ids.size() != 1) return std::nullopt;
+  return ids.front();
+}
+
+absl::Status CheckGoesOn(const v1::ServerInfo& info, size_t tokens,
+                         const AbandonedFn& abandoned) {
+  if (abandoned()) return absl::CancelledError("the caller went away");
+  const auto most = static_cast<size_t>(info.max_context());
+  if (most == 0 || tokens <= most) return absl::OkStatus();
+  return common::MakeError(absl::StatusCode::kInvalidArgument,
+                           "CONTEXT_TOO_LONG",
+                           absl::StrCat("the messages are more than ", most,
+                                        " tokens, the context of the server"),
+                           {{"max_context", absl::StrCat(most)}});
+}
+
 }  // namespace
 
 absl::StatusOr<ChatTokens> ChatPrompt(Backend& backend,
                                       const CompletionRequest& request,
-                                      absl::Time deadline) {
+                                      absl::Time deadline,
+                                      const AbandonedFn& abandoned) {
   ChatTokens chat;
-  ASSIGN_OR_RETURN(chat.format, FormatOf(backend, deadline));
-  RETURN_IF_ERROR(CheckFormat(request, model::RulesOf(chat.format)));
+  ASSIGN_OR_RETURN(const v1::ServerInfo info,
+                   backend.Info(deadline - absl::Now()));
+  ASSIGN_OR_RETURN(chat.format, FormatOf(info));
+  const model::ChatRules& rules = model::RulesOf(chat.format);
+  RETURN_IF_ERROR(CheckFormat(request, rules));
   // Headers and ends are the same in every turn.
   std::map<std::pair<ChatPiece::Kind, std::string>, std::vector<int32_t>> seen;
   const model::ChatOptions options = {chat.format, /*open_answer=*/true,
                                       request.enable_thinking, request.tools};
   for (const ChatPiece& piece : model::ChatPieces(request.turns, options)) {
+    RETURN_IF_ERROR(CheckGoesOn(info, chat.ids.size(), abandoned));
     const auto key = std::make_pair(piece.kind, piece.text);
     auto found = seen.find(key);
     if (found == seen.end()) {
@@ -98,6 +133,14 @@ absl::StatusOr<ChatTokens> ChatPrompt(Backend& backend,
       found = seen.emplace(key, std::move(ids)).first;
     }
     chat.ids.insert(chat.ids.end(), found->second.begin(), found->second.end());
+  }
+  RETURN_IF_ERROR(CheckGoesOn(info, chat.ids.size(), abandoned));
+  if (rules.gemma4) {
+    ASSIGN_OR_RETURN(chat.thought_start,
+                     MarkId(backend, kThoughtStart, deadline));
+  }
+  if (!request.tools.empty()) {
+    ASSIGN_OR_RETURN(chat.call_start, MarkId(backend, kCallStart, deadline));
   }
   return chat;
 }

@@ -1,13 +1,13 @@
 #include "services/gateway/completion_run.h"
 
+#include <algorithm>
+#include <optional>
 #include <utility>
 #include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "services/common/error_info.h"
-#include "services/gateway/chat_prompt.h"
 #include "services/gateway/openai_error.h"
-#include "services/model/chat_format.h"
 
 namespace onegrid::gateway {
 namespace {
@@ -17,6 +17,13 @@ constexpr size_t kFingerprintDigits = 12;
 absl::Status BrokenProtocol(absl::string_view what) {
   return common::MakeError(absl::StatusCode::kInternal, "BACKEND_ANSWER",
                            absl::StrCat("the inference server ", what));
+}
+
+// How often the delta has a token.
+size_t CountOf(const std::optional<int32_t>& token, const v1::Delta& delta) {
+  if (!token.has_value()) return 0;
+  return static_cast<size_t>(
+      std::count(delta.token_ids().begin(), delta.token_ids().end(), *token));
 }
 
 }  // namespace
@@ -38,11 +45,10 @@ absl::Status CompletionRun::BeginCalls() {
   std::vector<std::variant<std::string, v1::TokenIds>> prompts =
       request_.prompts;
   if (request_.chat) {
-    ASSIGN_OR_RETURN(const ChatTokens chat,
-                     ChatPrompt(backend_, request_, options_.deadline));
-    has_thoughts_ = model::RulesOf(chat.format).gemma4;
+    ASSIGN_OR_RETURN(
+        chat_, ChatPrompt(backend_, request_, options_.deadline, Abandoned()));
     v1::TokenIds tokens;
-    tokens.mutable_ids()->Add(chat.ids.begin(), chat.ids.end());
+    tokens.mutable_ids()->Add(chat_.ids.begin(), chat_.ids.end());
     prompts.emplace_back(std::move(tokens));
   }
   v1::GenerateRequest call;
@@ -73,12 +79,13 @@ absl::Status CompletionRun::Start() {
   return status_;
 }
 
+AbandonedFn CompletionRun::Abandoned() const {
+  return [this] { return options_.client_gone() || options_.stopping(); };
+}
+
 bool CompletionRun::Read(v1::GenerateResponse* response) {
   GenerateCall& call = *calls_[current_];
-  const AbandonedFn abandoned = [this] {
-    return options_.client_gone() || options_.stopping();
-  };
-  if (!call.Next(response, abandoned)) {
+  if (!call.Next(response, Abandoned())) {
     status_ = call.status();
     if (status_.ok()) {
       status_ = BrokenProtocol("ended without a last message");
@@ -120,9 +127,9 @@ void CompletionRun::AddPart(AnswerPart part, Choice* choice) {
 
 void CompletionRun::Take(const v1::Delta& delta, Choice* choice) {
   if (request_.chat) {
-    if (!answer_.has_value()) {
-      answer_.emplace(has_thoughts_, !request_.tools.empty());
-    }
+    if (!answer_.has_value()) answer_.emplace();
+    answer_->Expect(CountOf(chat_.thought_start, delta),
+                    CountOf(chat_.call_start, delta));
     AddPart(answer_->Append(delta.text()), choice);
   } else {
     choice->text += delta.text();

@@ -16,6 +16,7 @@
 #include "absl/time/time.h"
 #include "services/gateway/backend.h"
 #include "services/gateway/chat_answer.h"
+#include "services/gateway/chat_prompt.h"
 #include "services/gateway/openai_request.h"
 #include "services/gateway/openai_response.h"
 
@@ -61,6 +62,7 @@ class CompletionRun {
 
  private:
   absl::Status BeginCalls();
+  AbandonedFn Abandoned() const;
   // The next message of call `current_`, counted. False: it ended without its
   // last message, and status_ says why.
   bool Read(v1::GenerateResponse* response);
@@ -76,13 +78,13 @@ class CompletionRun {
   Backend& backend_;
   const Options options_;
   ResponseHead head_;
+  ChatTokens chat_;  // of a chat
   Usage usage_;
   absl::Status status_;
   std::vector<std::unique_ptr<GenerateCall>> calls_;
   size_t current_ = 0;
   // Of choice current_.
   std::optional<ChatAnswer> answer_;  // of a chat
-  bool has_thoughts_ = false;         // of the chat format
   int calls_said_ = 0;
   // Of the stream.
   bool opened_ = false;     // the role of choice current_ was sent

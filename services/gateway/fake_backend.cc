@@ -37,15 +37,6 @@ std::string TextOf(const google::protobuf::RepeatedField<int32_t>& ids) {
   return text;
 }
 
-// What to answer to a prompt.
-std::string AnswerTo(const std::string& prompt) {
-  const std::string kSay = "say:";
-  const size_t begin = prompt.find(kSay);
-  if (begin == std::string::npos) return prompt;
-  const size_t end = prompt.find("[turn|]", begin);
-  return prompt.substr(begin + kSay.size(), end - begin - kSay.size());
-}
-
 // The error that a prompt asks for; OK if none.
 grpc::Status ErrorOf(const std::string& prompt) {
   using absl::StatusCode;
@@ -83,6 +74,42 @@ std::vector<std::string> Characters(const std::string& text) {
     if (!characters.empty()) characters.back() += byte;
   }
   return characters;
+}
+
+struct Piece {
+  std::string text;
+  int32_t id;
+};
+
+// A token for each character and, where marks are control tokens, for each
+// mark.
+std::vector<Piece> PiecesOf(absl::string_view text, bool has_marks) {
+  std::vector<Piece> pieces;
+  while (!text.empty()) {
+    Piece piece = {Characters(std::string(text)).front(),
+                   FakeBackend::kFirstByte};
+    for (size_t i = 0; has_marks && i < std::size(kControlTokens); ++i) {
+      if (!absl::StartsWith(text, kControlTokens[i])) continue;
+      piece = {kControlTokens[i],
+               FakeBackend::kFirstControl + static_cast<int32_t>(i)};
+    }
+    text.remove_prefix(piece.text.size());
+    pieces.push_back(std::move(piece));
+  }
+  return pieces;
+}
+
+// What to answer to a prompt.
+std::vector<Piece> AnswerTo(const std::string& prompt) {
+  for (const std::string order : {"say:", "spell:"}) {
+    const size_t begin = prompt.find(order);
+    if (begin == std::string::npos) continue;
+    const size_t end = prompt.find("[turn|]", begin);
+    return PiecesOf(
+        prompt.substr(begin + order.size(), end - begin - order.size()),
+        order == "say:");
+  }
+  return PiecesOf(prompt, false);
 }
 
 // Cuts `text` before the first stop string that ends in it, if any does.
@@ -142,17 +169,17 @@ grpc::Status FakeBackend::Generate(
   std::string sent, text;
   v1::Finished finished;
   finished.set_reason(v1::END_OF_SEQUENCE);
-  for (const std::string& character : Characters(AnswerTo(prompt))) {
+  for (const Piece& piece : AnswerTo(prompt)) {
     if (sent.size() > 2 && absl::StrContains(prompt, "break off")) {
       return {grpc::StatusCode::INTERNAL, "secret detail"};
     }
-    text += character;
+    text += piece.text;
     const bool stopped = CutAtStop(request->stopping(), &text);
     v1::Delta& delta = *response.mutable_delta();
     delta.Clear();
     // What a stop string has cut off had been sent by a plain server.
     if (text.size() > sent.size()) delta.set_text(text.substr(sent.size()));
-    delta.add_token_ids(kFirstByte);
+    delta.add_token_ids(piece.id);
     if (request->logprobs()) delta.add_logprobs(kLogprob);
     writer->Write(response);
     sent = text;

@@ -18,7 +18,9 @@ namespace onegrid::gateway {
 // reads "<bos>" and control tokens in the prompt read as "[start_of_turn]" and
 // "[|turn]", so that they differ from text that spells them. Prompts that
 // hold one of these do something else:
-//   "say:"        what follows it up to the end of the turn
+//   "say:"        what follows it up to the end of the turn, its marks as
+//                 control tokens
+//   "spell:"      the same, its marks as any other text
 //   "queue full"  RESOURCE_EXHAUSTED (QUEUE_FULL), to be retried in 7 s
 //   "draining"    UNAVAILABLE (SERVER_DRAINING)
 //   "too long"    INVALID_ARGUMENT (CONTEXT_TOO_LONG)

@@ -4,6 +4,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "services/common/json_depth.h"
+#include "services/gateway/openai_request.h"
 #include "services/model/chat_tools.h"
 
 namespace onegrid::gateway {
@@ -102,6 +104,11 @@ void ReadCalls(const json& message, const std::string& param,
     return fields.Fail(
         InvalidField(name, name + " is not of an assistant message"));
   }
+  if (calls->size() > kMaxTools) {
+    return fields.Fail(InvalidField(
+        name, absl::StrCat(name, " has ", calls->size(),
+                           " calls, expected at most ", kMaxTools)));
+  }
   for (size_t i = 0; i < calls->size(); ++i) {
     turn->calls.emplace_back();
     ReadCall((*calls)[i], absl::StrCat(name, "[", i, "]"), fields,
@@ -117,7 +124,8 @@ void ReadToolName(const json& message, const std::string& param,
   ReadString(message, "tool_call_id", param, fields, &id);
   ReadString(message, "name", param, fields, &turn->tool_name);
   std::string called = model::CalledTool(before, id);
-  if (!called.empty()) turn->tool_name = std::move(called);
+  // A client that sends no ids names the tool.
+  if (!id.empty() || !called.empty()) turn->tool_name = std::move(called);
   if (!turn->tool_name.empty()) return;
   fields.Fail(
       InvalidField(param + ".tool_call_id",
@@ -174,11 +182,18 @@ void ReadMessages(JsonFields& fields, std::vector<model::Turn>* turns) {
         "messages", messages == nullptr ? "messages is missing"
                                         : "messages is not a list"));
   }
+  size_t results = 0;  // one after the other
   for (size_t i = 0; i < messages->size(); ++i) {
     model::Turn turn;
     ReadMessage((*messages)[i], absl::StrCat("messages[", i, "]"), *turns,
                 fields, &turn);
     if (fields.error()) return;
+    results = turn.role == model::Role::kTool ? results + 1 : 0;
+    if (results > kMaxTools) {
+      return fields.Fail(InvalidField(
+          "messages", absl::StrCat("messages has more than ", kMaxTools,
+                                   " results of tools one after the other")));
+    }
     turns->push_back(std::move(turn));
   }
   const std::string problem = model::RenderProblem(*turns);
@@ -202,6 +217,12 @@ void ReadTools(JsonFields& fields, absl::string_view body,
   }
   const json* choice = fields.Find("tool_choice");
   if (list->empty() || (choice != nullptr && *choice == "none")) return;
+  if (common::HasWiderObject(body, common::kOrderedMembersMax)) {
+    return fields.Fail(InvalidField(
+        "tools",
+        absl::StrCat("a request with tools has an object of more than ",
+                     common::kOrderedMembersMax, " members")));
+  }
   const auto ordered =
       nlohmann::ordered_json::parse(body, nullptr, /*allow_exceptions=*/false);
   for (const auto& tool : ordered["tools"]) {

@@ -11,9 +11,6 @@
 
 namespace onegrid::gateway {
 
-// Tools of one request at most.
-inline constexpr int kMaxTools = 128;
-
 // Reads `messages`. Errors that name the message: a wrong type, a role or a
 // kind of part that is not supported, calls that are not functions or whose
 // arguments are not the text of a JSON object, a result of no call; of the

@@ -2,6 +2,7 @@
 #ifndef SERVICES_GATEWAY_OPENAI_REQUEST_H_
 #define SERVICES_GATEWAY_OPENAI_REQUEST_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -17,6 +18,8 @@ namespace onegrid::gateway {
 
 // Answers of one request at most: prompts times `n`.
 inline constexpr int kMaxChoices = 16;
+// Tools of a request, calls of an answer, results one after the other.
+inline constexpr size_t kMaxTools = 128;
 // Values within values at most; nothing in the API goes deeper than six.
 inline constexpr int kMaxJsonDepth = 64;
 

@@ -5,8 +5,11 @@
 
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 
 namespace onegrid::gateway {
 namespace {
@@ -229,6 +232,8 @@ TEST(OpenAiRequestTest, WhatWouldChangeTheAnswerIsRefusedByName) {
        R"("frequency_penalty":0.0)"},
       {R"("tools":[],"tool_choice":"required")", "tool_choice",
        R"("tools":[],"tool_choice":"auto")"},
+      {R"("tools":[{}],"parallel_tool_calls":false)", "parallel_tool_calls",
+       R"("tools":[],"parallel_tool_calls":false)"},
       {R"("tool_choice":{"type":"function"})", "tool_choice",
        R"("tool_choice":"none")"},
       {R"("function_call":{"name":"f"})", "function_call",
@@ -257,6 +262,54 @@ std::string ChatOfCalls(const std::string& fields,
   return ChatOf(absl::StrCat(
       R"([{"role":"user","content":"u"},{"role":"assistant",)", fields,
       R"(},{"role":"tool","content":"r","tool_call_id":")", id, R"("}])"));
+}
+
+std::string Repeated(const std::string& item, size_t count) {
+  return absl::StrJoin(std::vector<std::string>(count, item), ",");
+}
+
+TEST(OpenAiRequestTest, ToolsCallsAndResultsHaveALimit) {
+  const std::string tool = R"({"type":"function","function":{"name":"f"}})";
+  const auto tools = [&](size_t count) {
+    return Chat(absl::StrCat("\"tools\":[", Repeated(tool, count), "]"));
+  };
+  EXPECT_EQ(Parsed(ParseChatRequest(tools(kMaxTools))).tools.size(), kMaxTools);
+  EXPECT_EQ(ErrorOf(ParseChatRequest(tools(kMaxTools + 1))).param, "tools");
+  const std::string call = R"({"id":"c1","function":{"name":"f"}})";
+  EXPECT_EQ(
+      ErrorOf(ParseChatRequest(ChatOfCalls(absl::StrCat(
+                  "\"tool_calls\":[", Repeated(call, kMaxTools + 1), "]"))))
+          .param,
+      "messages[1].tool_calls");
+  const std::string result = R"({"role":"tool","content":"r","name":"f"})";
+  const auto results = [&](size_t count) {
+    return ChatOf(absl::StrCat(
+        R"([{"role":"user","content":"u"},{"role":"assistant","tool_calls":[)",
+        call, "]},", Repeated(result, count), "]"));
+  };
+  EXPECT_EQ(Parsed(ParseChatRequest(results(kMaxTools))).turns.size(),
+            kMaxTools + 2);
+  EXPECT_EQ(ErrorOf(ParseChatRequest(results(kMaxTools + 1))).param,
+            "messages");
+}
+
+TEST(OpenAiRequestTest, ObjectsOfManyMembersAreNotReadInOrder) {
+  std::string members;
+  for (int i = 0; i < 200'000; ++i) {
+    absl::StrAppend(&members, i == 0 ? "" : ",", "\"k", i, "\":0");
+  }
+  const std::string tool = R"("tools":[{"type":"function",
+      "function":{"name":"f"}}],"metadata":{)";
+  EXPECT_EQ(
+      ErrorOf(ParseChatRequest(Chat(absl::StrCat(tool, members, "}")))).param,
+      "tools");
+  const std::string arguments =
+      absl::StrReplaceAll(absl::StrCat("{", members, "}"), {{"\"", "\\\""}});
+  EXPECT_EQ(ErrorOf(ParseChatRequest(ChatOfCalls(absl::StrCat(
+                        R"("tool_calls":[{"id":"c1","function":{"name":"f",)",
+                        "\"arguments\":\"", arguments, "\"}}]"))))
+                .param,
+            "messages[1].tool_calls[0].function.arguments");
 }
 
 TEST(OpenAiRequestTest, CallsAndResultsAreTurns) {

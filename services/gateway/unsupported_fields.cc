@@ -84,6 +84,15 @@ void RefuseUnsupported(JsonFields& fields) {
     fields.Fail(UnsupportedField("best_of",
                                  "best_of is not supported, other than as 1"));
   }
+  const json* parallel = fields.Find("parallel_tool_calls");
+  const json* tools = fields.Find("tools");
+  if (parallel != nullptr && *parallel == false && tools != nullptr &&
+      !tools->empty()) {
+    fields.Fail(UnsupportedField(
+        "parallel_tool_calls",
+        "parallel_tool_calls is false, but how many calls the model makes "
+        "cannot be limited"));
+  }
   RefuseForcedCall(fields, "tool_choice");
   RefuseForcedCall(fields, "function_call");
   RefuseResponseFormat(fields);

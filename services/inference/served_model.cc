@@ -220,11 +220,11 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
   std::vector<std::string> degraded;
   ASSIGN_OR_RETURN(const Numerics numerics, ChooseNumerics(options, &degraded));
   ASSIGN_OR_RETURN(auto file, model::GgufFile::Open(options.model_path));
+  ASSIGN_OR_RETURN(const std::string sha256, CheckDigest(*file, options));
   ASSIGN_OR_RETURN(const model::GemmaConfig config,
                    model::ConfigFromGguf(*file));
   v1::ServerInfo chat;
   RETURN_IF_ERROR(DescribeChat(*file, config, options.chat_format, &chat));
-  ASSIGN_OR_RETURN(const std::string sha256, CheckDigest(*file, options));
 
   std::unique_ptr<ServedModel> served(new ServedModel(options.threads.threads));
   ASSIGN_OR_RETURN(GemmaWeights weights,

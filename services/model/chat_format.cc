@@ -100,8 +100,11 @@ std::string ChatFormatNames() {
 }
 
 std::optional<ChatFormat> FormatOfTemplate(absl::string_view jinja) {
-  if (common::Sha256Of(jinja) == kGemma3Sha256) return ChatFormat::kGemma3;
   std::string text = AsJinjaReads(jinja);
+  for (const char* end : {"", "\n"}) {
+    const std::string gemma3 = text + end;
+    if (common::Sha256Of(gemma3) == kGemma3Sha256) return ChatFormat::kGemma3;
+  }
   const bool empty_thought = TakeOutEmptyThought(&text);
   const std::string sha256 = common::Sha256Of(text);
   for (const auto& known : kGemma4Templates) {

@@ -56,7 +56,8 @@ class ChatTemplate {
                           const ChatOptions& options);
 
   // 64 hex digits: SHA-256 of Text of a fixed conversation that shows every
-  // rule. Another format has another digest.
+  // rule of plain turns. Formats that differ in tools and thoughts only, which
+  // are not learned, have one digest.
   static std::string Digest(ChatFormat format = ChatFormat::kGemma3);
 
  private:

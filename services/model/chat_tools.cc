@@ -310,9 +310,11 @@ void ToolWriter::Declaration(const Json& function) {
 
 constexpr int kDepthMax = 64;
 
-// Discarded if it is not JSON, or nested deeper than kDepthMax.
+// Discarded if it is not JSON, nested deeper than kDepthMax or with an object
+// of more than kOrderedMembersMax members.
 Json Parsed(const std::string& text) {
-  if (common::NestsDeeperThan(text, kDepthMax)) {
+  if (common::NestsDeeperThan(text, kDepthMax) ||
+      common::HasWiderObject(text, common::kOrderedMembersMax)) {
     return Json(Json::value_t::discarded);
   }
   return Json::parse(text, nullptr, /*allow_exceptions=*/false);
@@ -335,6 +337,13 @@ void WriteDeclaration(const std::string& function, bool drops_schema_words,
 }
 
 std::string ArgumentsProblem(const std::string& arguments) {
+  if (common::NestsDeeperThan(arguments, kDepthMax)) {
+    return absl::StrCat("is nested deeper than ", kDepthMax);
+  }
+  if (common::HasWiderObject(arguments, common::kOrderedMembersMax)) {
+    return absl::StrCat("has an object of more than ",
+                        common::kOrderedMembersMax, " members");
+  }
   return Parsed(arguments).is_object() ? "" : "is not a JSON object";
 }
 

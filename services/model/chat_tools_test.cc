@@ -92,7 +92,7 @@ TEST(ChatToolsTest, WhatNoTemplateRendersIsNamed) {
   std::string deep(1000, '[');
   EXPECT_EQ(DeclarationProblem(deep), "function is not an object");
   EXPECT_EQ(ArgumentsProblem(R"({"a":)" + deep + std::string(1000, ']') + "}"),
-            "is not a JSON object");
+            "is nested deeper than 64");
   EXPECT_EQ(ArgumentsProblem("{}"), "");
   EXPECT_EQ(ArgumentsProblem("[]"), "is not a JSON object");
 }

@@ -14,7 +14,8 @@ namespace {
 
 // All parts of `text`, which comes `step` bytes at a time.
 std::string Parts(absl::string_view text, size_t step) {
-  gateway::ChatAnswer answer(/*thoughts=*/true, /*calls=*/true);
+  gateway::ChatAnswer answer;
+  answer.Expect(text.size(), text.size());
   std::string said, reasoning, calls;
   const auto add = [&](const gateway::AnswerPart& part) {
     said += part.text;
