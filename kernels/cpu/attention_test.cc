@@ -357,6 +357,25 @@ TEST_P(AttentionTest, TruncatedTokensAreReplacedByNewOnes) {
   EXPECT_EQ(RunAttend(s, cache, in.q, pool, GetParam()), before);
 }
 
+TEST_P(AttentionTest, SharedPagesAreReadAndNotWrittenTo) {
+  ThreadPool pool(1);
+  const AttentionShape s = {1, 150, 2, 1, 32, 149, 0, 0.2};
+  const Inputs in(s);
+  auto first = Filled<KvInt8>(s, in, pool, GetParam());
+  const auto expected = RunAttend(s, first, in.q, pool, GetParam());
+  KvInt8 second(first.layout());
+  second.Adopt({first.FullPage(0), first.FullPage(1)});
+  EXPECT_EQ(second.length(), 128);
+  second.Append(in.k.data() + 128 * 32, in.v.data() + 128 * 32, 22, pool,
+                GetParam());
+  EXPECT_EQ(RunAttend(s, second, in.q, pool, GetParam()), expected);
+  // Other tokens in the middle of a shared page change one sequence only.
+  second.Truncate(100);
+  second.Append(in.k.data(), in.v.data(), 50, pool, GetParam());
+  EXPECT_NE(RunAttend(s, second, in.q, pool, GetParam()), expected);
+  EXPECT_EQ(RunAttend(s, first, in.q, pool, GetParam()), expected);
+}
+
 INSTANTIATE_TEST_SUITE_P(Isas, AttentionTest,
                          testing::ValuesIn(kernels::kAllIsas),
                          [](const auto& info) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "kernels/base/check.h"
 #include "kernels/cpu/attention_kernels.h"
@@ -26,6 +27,12 @@ int64_t TokenGrain(const KvLayout& layout, int64_t tokens,
                   1 + 8192 / (layout.head_dim * layout.kv_heads));
 }
 
+KvPage CopyOf(const KvPage::element_type& page) {
+  auto copy = std::make_shared<KvPage::element_type>(page.size());
+  std::memcpy(copy->data(), page.data(), page.size());
+  return copy;
+}
+
 }  // namespace
 
 KvPages::KvPages(const KvLayout& layout, int64_t head_bytes)
@@ -37,16 +44,18 @@ KvPages::KvPages(const KvLayout& layout, int64_t head_bytes)
 
 int64_t KvPages::bytes() const {
   int64_t total = 0;
-  for (const auto& page : pages_) total += static_cast<int64_t>(page.size());
+  for (const KvPage& page : pages_) {
+    if (page != nullptr) total += static_cast<int64_t>(page->size());
+  }
   return total;
 }
 
 void KvPages::ReleaseBefore(int64_t position) {
   const int64_t last = std::min(position, length_) / kPageTokens;
   for (int64_t page = last - 1; page >= 0; --page) {
-    auto& buffer = pages_[static_cast<size_t>(page)];
-    if (buffer.empty()) break;  // Those before it were released earlier.
-    buffer = kernels::AlignedBuffer<uint8_t>();
+    KvPage& buffer = pages_[static_cast<size_t>(page)];
+    if (buffer == nullptr) break;  // Those before it were released earlier.
+    buffer = nullptr;
   }
 }
 
@@ -55,8 +64,11 @@ void KvPages::Truncate(int64_t length) {
   length_ = length;
   const int64_t pages = (length + kPageTokens - 1) / kPageTokens;
   pages_.resize(static_cast<size_t>(pages));
-  // A token cannot be appended to a page that was released.
-  KERNELS_CHECK(length % kPageTokens == 0 || !pages_.back().empty());
+  if (length % kPageTokens == 0) return;
+  // A token cannot be appended to a page that was released, nor to one that
+  // others have, too.
+  KERNELS_CHECK(pages_.back() != nullptr);
+  if (pages_.back().use_count() > 1) pages_.back() = CopyOf(*pages_.back());
 }
 
 void KvPages::CopyFrom(const KvPages& other) {
@@ -65,11 +77,24 @@ void KvPages::CopyFrom(const KvPages& other) {
                 other.length_ <= layout_.capacity_tokens);
   length_ = other.length_;
   pages_.clear();
-  for (const auto& page : other.pages_) {
-    pages_.emplace_back(page.size());
-    if (page.empty()) continue;
-    std::memcpy(pages_.back().data(), page.data(), page.size());
+  for (const KvPage& page : other.pages_) {
+    pages_.push_back(page == nullptr ? nullptr : CopyOf(*page));
   }
+}
+
+KvPage KvPages::FullPage(int64_t page) const {
+  KERNELS_CHECK(page >= 0 && page < length_ / kPageTokens);
+  return pages_[static_cast<size_t>(page)];
+}
+
+void KvPages::Adopt(std::vector<KvPage> pages) {
+  const int64_t tokens = static_cast<int64_t>(pages.size()) * kPageTokens;
+  KERNELS_CHECK(length_ == 0 && tokens <= layout_.capacity_tokens);
+  for (const KvPage& page : pages) {
+    KERNELS_CHECK(page == nullptr || page->size() == PageBytes());
+  }
+  length_ = tokens;
+  pages_ = std::move(pages);
 }
 
 void KvPages::Extend(int64_t tokens) {
@@ -78,7 +103,7 @@ void KvPages::Extend(int64_t tokens) {
   const size_t pages =
       static_cast<size_t>((length_ + kPageTokens - 1) / kPageTokens);
   while (pages_.size() < pages) {
-    pages_.emplace_back(static_cast<size_t>(layout_.kv_heads * head_bytes_));
+    pages_.push_back(std::make_shared<KvPage::element_type>(PageBytes()));
   }
 }
 

@@ -1,7 +1,9 @@
 #ifndef KERNELS_CPU_KV_CACHE_H_
 #define KERNELS_CPU_KV_CACHE_H_
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "kernels/base/aligned_buffer.h"
@@ -16,6 +18,10 @@ struct KvLayout {
   int64_t kv_heads;
   int64_t capacity_tokens;  // The most tokens that may be appended.
 };
+
+// A page of kPageTokens tokens of one layer. Full ones may belong to several
+// sequences; nobody writes to them then.
+using KvPage = std::shared_ptr<kernels::AlignedBuffer<uint8_t>>;
 
 // Pages of one layer and one sequence. Memory grows by a page of 64 tokens at a
 // time and shrinks when a sliding window has moved past a page.
@@ -40,22 +46,33 @@ class KvPages {
   // Holds what `other`, of the same layout, holds, and nothing else.
   void CopyFrom(const KvPages& other);
 
+  // A page that is full, to be shared; null if it was released.
+  // 0 <= page < length() / kPageTokens.
+  KvPage FullPage(int64_t page) const;
+  // Makes these full pages of the same layout an empty sequence's first ones;
+  // null: released.
+  void Adopt(std::vector<KvPage> pages);
+
   const uint8_t* Head(int64_t page, int64_t head) const {
-    return pages_[static_cast<size_t>(page)].data() + head * head_bytes_;
+    return pages_[static_cast<size_t>(page)]->data() + head * head_bytes_;
   }
 
  protected:
   uint8_t* MutableHead(int64_t page, int64_t head) {
-    return pages_[static_cast<size_t>(page)].data() + head * head_bytes_;
+    return pages_[static_cast<size_t>(page)]->data() + head * head_bytes_;
   }
   // Makes room for `tokens` more and counts them.
   void Extend(int64_t tokens);
 
  private:
+  size_t PageBytes() const {
+    return static_cast<size_t>(layout_.kv_heads * head_bytes_);
+  }
+
   KvLayout layout_;
   int64_t head_bytes_;
   int64_t length_ = 0;
-  std::vector<kernels::AlignedBuffer<uint8_t>> pages_;
+  std::vector<KvPage> pages_;  // null: released
 };
 
 // Keys rotated by the orthonormal Hadamard matrix, then int8 with one f32 scale

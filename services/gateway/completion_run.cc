@@ -102,6 +102,7 @@ bool CompletionRun::Read(v1::GenerateResponse* response) {
     // The answers to one prompt share it.
     if (current_ % static_cast<size_t>(request_.n) == 0) {
       usage_.prompt_tokens += response->started().prompt_tokens();
+      usage_.cached_tokens += response->started().cached_tokens();
     }
   }
   const int tokens = response->delta().token_ids_size();

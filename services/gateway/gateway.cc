@@ -273,8 +273,7 @@ void Gateway::Done(const Exchange& exchange, bool sent) {
   if (!sent && http_status == 200) http_status = kClientGone;
   const absl::Duration duration = absl::Now() - exchange.start;
   if (exchange.generates) {
-    metrics_.GenerationEnded(http_status == 200, duration, usage.prompt_tokens,
-                             usage.completion_tokens);
+    metrics_.GenerationEnded(http_status == 200, duration, usage);
   }
   metrics_.Answered(exchange.endpoint, http_status);
   common::LogInfo("request",
@@ -283,6 +282,7 @@ void Gateway::Done(const Exchange& exchange, bool sent) {
                    {"status", http_status},
                    {"duration_ms", absl::ToInt64Milliseconds(duration)},
                    {"prompt_tokens", usage.prompt_tokens},
+                   {"cached_tokens", usage.cached_tokens},
                    {"completion_tokens", usage.completion_tokens}});
 }
 

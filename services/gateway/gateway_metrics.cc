@@ -58,12 +58,12 @@ void GatewayMetrics::FirstToken(absl::Duration after) {
 }
 
 void GatewayMetrics::GenerationEnded(bool succeeded, absl::Duration latency,
-                                     int64_t prompt_tokens,
-                                     int64_t completion_tokens) {
+                                     const Usage& usage) {
   absl::MutexLock lock(&mu_);
   --running_;
-  prompt_tokens_ += prompt_tokens;
-  generation_tokens_ += completion_tokens;
+  tokens_.prompt_tokens += usage.prompt_tokens;
+  tokens_.cached_tokens += usage.cached_tokens;
+  tokens_.completion_tokens += usage.completion_tokens;
   if (succeeded) latency_.Observe(absl::ToDoubleSeconds(latency));
 }
 
@@ -103,9 +103,15 @@ std::string GatewayMetrics::Text() const {
   AppendValue("onegrid_num_requests_running", "gauge",
               "Requests for generation in progress.", label_, running_, &out);
   AppendValue("onegrid_prompt_tokens_total", "counter", "Tokens of prompts.",
-              label_, prompt_tokens_, &out);
+              label_, tokens_.prompt_tokens, &out);
   AppendValue("onegrid_generation_tokens_total", "counter", "Tokens generated.",
-              label_, generation_tokens_, &out);
+              label_, tokens_.completion_tokens, &out);
+  AppendValue("onegrid_prefix_cache_queries_total", "counter",
+              "Tokens of prompts that were looked for in the prefix cache.",
+              label_, tokens_.prompt_tokens, &out);
+  AppendValue("onegrid_prefix_cache_hits_total", "counter",
+              "Tokens of prompts that were found in the prefix cache.", label_,
+              tokens_.cached_tokens, &out);
   Append(first_token_, "onegrid_time_to_first_token_seconds",
          "From a request to its first token.", &out);
   Append(latency_, "onegrid_e2e_request_latency_seconds",

@@ -12,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "services/gateway/openai_response.h"
 
 namespace onegrid::gateway {
 
@@ -28,7 +29,7 @@ class GatewayMetrics {
   void FirstToken(absl::Duration after);
   // `latency` is counted when `succeeded`; tokens always.
   void GenerationEnded(bool succeeded, absl::Duration latency,
-                       int64_t prompt_tokens, int64_t completion_tokens);
+                       const Usage& usage);
   // Any request was answered. `endpoint` must be one of few.
   void Answered(absl::string_view endpoint, int http_status);
 
@@ -52,8 +53,7 @@ class GatewayMetrics {
   const std::string label_;  // model_name="..."
   mutable absl::Mutex mu_;
   int64_t running_ ABSL_GUARDED_BY(mu_) = 0;
-  int64_t prompt_tokens_ ABSL_GUARDED_BY(mu_) = 0;
-  int64_t generation_tokens_ ABSL_GUARDED_BY(mu_) = 0;
+  Usage tokens_ ABSL_GUARDED_BY(mu_);
   Histogram first_token_ ABSL_GUARDED_BY(mu_);
   Histogram latency_ ABSL_GUARDED_BY(mu_);
   std::map<std::pair<std::string, int>, int64_t> answered_ ABSL_GUARDED_BY(mu_);

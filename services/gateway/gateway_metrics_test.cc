@@ -32,8 +32,8 @@ TEST(GatewayMetricsTest, FailedRequestsCountTheirTokensButNoLatency) {
   metrics.GenerationBegan();
   EXPECT_THAT(metrics.Text(),
               HasSubstr("onegrid_num_requests_running{model_name=\"m\"} 2\n"));
-  metrics.GenerationEnded(true, absl::Seconds(1), 5, 7);
-  metrics.GenerationEnded(false, absl::Seconds(1), 1, 2);
+  metrics.GenerationEnded(true, absl::Seconds(1), {5, 2, 7});
+  metrics.GenerationEnded(false, absl::Seconds(1), {1, 1, 2});
   const std::string text = metrics.Text();
   EXPECT_THAT(text,
               HasSubstr("onegrid_num_requests_running{model_name=\"m\"} 0\n"));
@@ -41,6 +41,11 @@ TEST(GatewayMetricsTest, FailedRequestsCountTheirTokensButNoLatency) {
               HasSubstr("onegrid_prompt_tokens_total{model_name=\"m\"} 6\n"));
   EXPECT_THAT(
       text, HasSubstr("onegrid_generation_tokens_total{model_name=\"m\"} 9\n"));
+  EXPECT_THAT(
+      text,
+      HasSubstr("onegrid_prefix_cache_queries_total{model_name=\"m\"} 6\n"));
+  EXPECT_THAT(
+      text, HasSubstr("onegrid_prefix_cache_hits_total{model_name=\"m\"} 3\n"));
   EXPECT_THAT(text, HasSubstr("_latency_seconds_count{model_name=\"m\"} 1\n"));
 }
 

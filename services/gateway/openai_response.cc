@@ -128,6 +128,7 @@ json ChunkEnvelope(const ResponseHead& head) {
 
 json UsageObject(const Usage& usage) {
   return {{"prompt_tokens", usage.prompt_tokens},
+          {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}},
           {"completion_tokens", usage.completion_tokens},
           {"total_tokens", usage.prompt_tokens + usage.completion_tokens}};
 }

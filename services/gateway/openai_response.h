@@ -54,6 +54,7 @@ struct Choice {
 
 struct Usage {
   int64_t prompt_tokens = 0;
+  int64_t cached_tokens = 0;  // of the prompts, those that did not run again
   int64_t completion_tokens = 0;
 };
 

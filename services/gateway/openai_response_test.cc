@@ -21,14 +21,15 @@ ResponseHead Head(bool chat) {
 }
 
 TEST(OpenAiResponseTest, WholeChatAnswer) {
-  const json answer =
-      json::parse(ResponseJson(Head(true), {{0, "hi", {}, "stop", 0}}, {3, 2}));
+  const json answer = json::parse(
+      ResponseJson(Head(true), {{0, "hi", {}, "stop", 0}}, {3, 1, 2}));
   EXPECT_EQ(answer, json::parse(R"({
     "id":"id-1","object":"chat.completion","created":5,"model":"m",
     "system_fingerprint":null,
     "choices":[{"index":0,"finish_reason":"stop","logprobs":null,"message":
       {"role":"assistant","content":"hi","refusal":null}}],
-    "usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}})"));
+    "usage":{"prompt_tokens":3,"prompt_tokens_details":{"cached_tokens":1},
+      "completion_tokens":2,"total_tokens":5}})"));
 }
 
 TEST(OpenAiResponseTest, WholeCompletionWithLogprobs) {
@@ -81,7 +82,7 @@ TEST(OpenAiResponseTest, ChunksOfAChat) {
 }
 
 TEST(OpenAiResponseTest, UsageChunkHasNoChoices) {
-  const json chunk = json::parse(UsageChunkJson(Head(true), {4, 6}));
+  const json chunk = json::parse(UsageChunkJson(Head(true), {4, 0, 6}));
   EXPECT_EQ(chunk["choices"], json::array());
   EXPECT_EQ(chunk["usage"]["total_tokens"], 10);
 }

@@ -31,6 +31,7 @@ struct EngineOptions {
   int max_context = 4096;     // tokens of one sequence
   int max_step_tokens = 256;  // tokens of one Forward over all sequences
   int max_rollback = 0;       // tokens that Truncate may take back
+  int64_t prefix_bytes = 0;   // of keys and values kept for Restore
 };
 
 // Tokens to append to one sequence in one Forward.
@@ -75,6 +76,17 @@ class Engine {
   // Takes back a sequence's tokens from `length` on: at most max_rollback, and
   // no further below the greatest length it had.
   void Truncate(int slot, int length) { cache_.Truncate(slot, length); }
+  // Begins an empty slot's sequence with tokens of which keys and values are
+  // kept, and returns how many: at most tokens.size(), often fewer or none.
+  int Restore(int slot, absl::Span<const int32_t> tokens) {
+    return cache_.Restore(slot, tokens);
+  }
+  // Keeps what the slot's sequence, `tokens` or more, has filled for Restore,
+  // as far as prefix_bytes go.
+  void Share(int slot, absl::Span<const int32_t> tokens) {
+    cache_.Share(slot, tokens);
+  }
+  int64_t prefix_bytes() const { return cache_.prefix_bytes(); }
   // Makes slot `to` hold the same sequence as `from`.
   void Copy(int from, int to) { cache_.Copy(from, to); }
 

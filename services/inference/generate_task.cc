@@ -37,11 +37,11 @@ void GenerateTask::Push(GenerationEvent event) {
   events_.push_back(std::move(event));
 }
 
-void GenerateTask::OnStart() {
+void GenerateTask::OnStart(int restored) {
   started_ = absl::Now();
   first_token_ = started_;
   finished_.queue_time = started_ - created_;
-  Push(GenerationStarted{finished_.prompt_tokens});
+  Push(GenerationStarted{finished_.prompt_tokens, restored});
 }
 
 std::vector<int32_t> GenerateTask::Draft(int most) const {

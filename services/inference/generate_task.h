@@ -43,6 +43,7 @@ enum class EndReason {
 
 struct GenerationStarted {
   int prompt_tokens;
+  int cached_tokens;  // those of them whose keys and values were kept
 };
 
 // End-of-sequence and stop tokens are not part of any delta.
@@ -86,7 +87,7 @@ class GenerateTask : public Task {
   }
   absl::Status Interrupted() const override { return CheckCall(context_); }
   std::vector<int32_t> Draft(int most) const override;
-  void OnStart() override;
+  void OnStart(int restored) override;
   void OnLogits(int index, absl::Span<float> logits) override;
   bool OnStepDone() override { return ended_; }
   void OnEnd(const absl::Status& status) override;

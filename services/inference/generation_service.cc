@@ -93,6 +93,7 @@ absl::Status GenerationService::Generate(
     if (const auto* started = std::get_if<GenerationStarted>(&event)) {
       response.mutable_started()->set_artifact_sha256(info_.artifact_sha256());
       response.mutable_started()->set_prompt_tokens(started->prompt_tokens);
+      response.mutable_started()->set_cached_tokens(started->cached_tokens);
     } else if (const auto* delta = std::get_if<GenerationDelta>(&event)) {
       response = ToProto(*delta);
     } else {

@@ -8,7 +8,10 @@
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "services/common/byte_size.h"
+#include "services/common/error_info.h"
 #include "services/common/log.h"
 #include "services/common/server.h"
 #include "services/common/thread_count.h"
@@ -49,6 +52,9 @@ ABSL_FLAG(int, max_queue, 64, "Requests that may wait; more are refused.");
 ABSL_FLAG(int, max_context, 8192, "Most tokens of one sequence.");
 ABSL_FLAG(int, max_step_tokens, 256,
           "Most tokens computed in one step over all requests.");
+ABSL_FLAG(std::string, prefix_cache, "256MB",
+          "Keys and values kept for later requests that begin with the same "
+          "tokens: at most this many bytes, e.g. 256MB or 2GB; 0 keeps none.");
 ABSL_FLAG(int, drain_seconds, 20,
           "On SIGTERM, how long calls in progress may go on.");
 
@@ -61,7 +67,7 @@ int Fail(const absl::Status& status) {
   return 1;
 }
 
-ServedModelOptions OptionsFromFlags() {
+absl::StatusOr<ServedModelOptions> OptionsFromFlags() {
   ServedModelOptions options;
   options.model_path = absl::GetFlag(FLAGS_model);
   options.artifact_sha256 = absl::GetFlag(FLAGS_artifact_sha256);
@@ -76,6 +82,8 @@ ServedModelOptions OptionsFromFlags() {
   options.max_queue = absl::GetFlag(FLAGS_max_queue);
   options.max_context = absl::GetFlag(FLAGS_max_context);
   options.max_step_tokens = absl::GetFlag(FLAGS_max_step_tokens);
+  ASSIGN_OR_RETURN(options.prefix_cache_bytes,
+                   common::ParseByteSize(absl::GetFlag(FLAGS_prefix_cache)));
   return options;
 }
 
@@ -88,7 +96,9 @@ int Main(int argc, char** argv) {
     return Fail(absl::InvalidArgumentError(
         absl::StrCat("unexpected argument ", rest[1])));
   }
-  auto model = ServedModel::Load(OptionsFromFlags());
+  const auto options = OptionsFromFlags();
+  if (!options.ok()) return Fail(options.status());
+  auto model = ServedModel::Load(*options);
   if (!model.ok()) return Fail(model.status());
 
   GenerationGrpc service((*model)->service());

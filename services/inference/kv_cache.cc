@@ -2,16 +2,32 @@
 
 #include <algorithm>
 #include <type_traits>
+#include <utility>
+#include <vector>
 
 namespace onegrid::inference {
+namespace {
+
+bool HasSlidingLayer(const model::GemmaConfig& config) {
+  for (int64_t layer = 0; layer < config.layer_count(); ++layer) {
+    if (config.HasKv(layer) && !config.IsGlobalLayer(layer)) return true;
+  }
+  return false;
+}
+
+}  // namespace
 
 KvCache::KvCache(const model::GemmaConfig& config, const Numerics& numerics,
-                 int slots, int max_context, int max_rollback)
+                 int slots, int max_context, int max_rollback,
+                 int64_t prefix_bytes)
     : config_(config),
       numerics_(numerics),
       max_context_(max_context),
       max_rollback_(max_rollback),
-      lengths_(slots, 0) {
+      lengths_(slots, 0),
+      prefixes_(prefix_bytes,
+                HasSlidingLayer(config) ? config.sliding_window : 0),
+      shared_(slots) {
   for (int64_t layer = 0; layer < config.layer_count(); ++layer) {
     for (int slot = 0; slot < slots; ++slot) {
       if (numerics.kv_cache == Precision::kInt8) {
@@ -45,8 +61,59 @@ void KvCache::ForEachLayer(int slot, Use use) {
   }
 }
 
+cpu::KvPages& KvCache::Pages(int layer, int slot) {
+  const int64_t i = Index(layer, slot);
+  if (numerics_.kv_cache == Precision::kInt8) return int8_[i];
+  return f32_[i];
+}
+
+KvBlock KvCache::BlockOf(int slot, int64_t block) {
+  KvBlock pages;
+  for (int layer = 0; layer < config_.layer_count(); ++layer) {
+    if (!config_.HasKv(layer)) continue;
+    (config_.IsGlobalLayer(layer) ? pages.global : pages.sliding)
+        .push_back(Pages(layer, slot).FullPage(block));
+  }
+  return pages;
+}
+
+int KvCache::Restore(int slot, absl::Span<const int32_t> tokens) {
+  const PrefixCache::Match match = prefixes_.Find(tokens);
+  size_t global = 0, sliding = 0;  // layers of each kind so far
+  for (int layer = 0; layer < config_.layer_count(); ++layer) {
+    if (!config_.HasKv(layer)) continue;
+    const bool is_global = config_.IsGlobalLayer(layer);
+    const size_t place = is_global ? global++ : sliding++;
+    std::vector<cpu::KvPage> pages;
+    for (const KvBlock& block : match.blocks) {
+      const std::vector<cpu::KvPage>& held =
+          is_global ? block.global : block.sliding;
+      pages.push_back(held.empty() ? nullptr : held[place]);
+    }
+    Pages(layer, slot).Adopt(std::move(pages));
+  }
+  const auto blocks = static_cast<int64_t>(match.blocks.size());
+  shared_[slot] = {blocks, match.last};
+  lengths_[slot] = static_cast<int>(blocks * cpu::kPageTokens);
+  return lengths_[slot];
+}
+
+void KvCache::Share(int slot, absl::Span<const int32_t> tokens) {
+  Shared& shared = shared_[slot];
+  const int64_t blocks = lengths_[slot] / cpu::kPageTokens;
+  if (prefixes_.max_bytes() == 0) return;
+  while (shared.blocks < blocks && prefixes_.Holds(shared.last)) {
+    const auto begin = static_cast<size_t>(shared.blocks * cpu::kPageTokens);
+    shared.last =
+        prefixes_.Add(shared.last, tokens.subspan(begin, cpu::kPageTokens),
+                      BlockOf(slot, shared.blocks));
+    ++shared.blocks;
+  }
+}
+
 void KvCache::Reset(int slot) {
   lengths_[slot] = 0;
+  shared_[slot] = {};
   ForEachLayer(slot, [this](auto& cache, int layer) {
     cache = std::decay_t<decltype(cache)>(Layout(layer));
   });
@@ -54,12 +121,15 @@ void KvCache::Reset(int slot) {
 
 void KvCache::Truncate(int slot, int length) {
   lengths_[slot] = length;
+  // Blocks that were shared with the tokens taken back are not this sequence's.
+  if (shared_[slot].blocks > length / cpu::kPageTokens) shared_[slot].last = -1;
   ForEachLayer(slot, [length](auto& cache, int) { cache.Truncate(length); });
 }
 
 void KvCache::Copy(int from, int to) {
   if (from == to) return;
   lengths_[to] = lengths_[from];
+  shared_[to] = shared_[from];
   for (int layer = 0; layer < config_.layer_count(); ++layer) {
     if (!config_.HasKv(layer)) continue;
     const int64_t i = Index(layer, to), j = Index(layer, from);

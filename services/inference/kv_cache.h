@@ -10,6 +10,7 @@
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/kv_cache.h"
 #include "services/inference/numerics.h"
+#include "services/inference/prefix_cache.h"
 #include "services/model/gemma_config.h"
 
 namespace onegrid::inference {
@@ -28,15 +29,24 @@ struct KvRows {
 class KvCache {
  public:
   // Sequences of at most `max_context` tokens, of which Truncate takes back at
-  // most `max_rollback`.
+  // most `max_rollback`. prefix_bytes: of what Share keeps for later sequences.
   KvCache(const model::GemmaConfig& config, const Numerics& numerics, int slots,
-          int max_context, int max_rollback);
+          int max_context, int max_rollback, int64_t prefix_bytes = 0);
 
   int slots() const { return static_cast<int>(lengths_.size()); }
   // Tokens the slot's sequence holds.
   int length(int slot) const { return lengths_[slot]; }
   // Empties the slot and gives its memory back.
   void Reset(int slot);
+
+  // Makes the empty slot's sequence begin as a shared one does, in whole pages,
+  // with as many of `tokens` as there are. Returns how many.
+  int Restore(int slot, absl::Span<const int32_t> tokens);
+  // Keeps the slot's full pages for Restore. tokens: the sequence's, at least
+  // those of its full pages. Costs little where no page was filled since.
+  void Share(int slot, absl::Span<const int32_t> tokens);
+  // Bytes of what Share keeps, pages that sequences use, too, included.
+  int64_t prefix_bytes() const { return prefixes_.bytes(); }
 
   // Takes back the tokens from `length` on; at most max_rollback since the
   // slot's sequence was longest.
@@ -79,6 +89,9 @@ class KvCache {
   }
   // 0 in global layers.
   int64_t Window(int64_t layer) const;
+  cpu::KvPages& Pages(int layer, int slot);
+  // The pages of a block that the slot's sequence has.
+  KvBlock BlockOf(int slot, int64_t block);
   // Bytes of one token in one layer.
   int64_t TokenBytes(int64_t layer) const;
 
@@ -87,6 +100,13 @@ class KvCache {
   const int max_context_;
   const int max_rollback_;
   std::vector<int> lengths_;
+  PrefixCache prefixes_;
+  // How much of a slot's sequence is among the prefixes.
+  struct Shared {
+    int64_t blocks = 0;
+    PrefixCache::BlockId last = PrefixCache::kRoot;
+  };
+  std::vector<Shared> shared_;  // [slots]
   // [layers, slots]; the one that is not in use is empty. Layers without keys
   // of their own have caches that stay empty.
   std::vector<cpu::KvInt8> int8_;

@@ -56,6 +56,11 @@ Scheduler::DraftCount Scheduler::drafts() const {
   return drafts_;
 }
 
+Scheduler::PrefixCount Scheduler::prefixes() const {
+  absl::MutexLock lock(&mu_);
+  return prefixes_;
+}
+
 void Scheduler::Loop() {
   while (WaitForWork()) {
     DropInterrupted();
@@ -138,12 +143,27 @@ void Scheduler::StartQueued() {
       ++running_count_;
     }
     auto running = std::make_unique<Running>();
-    running->slot = free_slots_.back();
-    free_slots_.pop_back();
-    task->OnStart();
     running->task = std::move(task);
+    Begin(*running);
     running_.push_back(std::move(running));
   }
+}
+
+void Scheduler::Begin(Running& running) {
+  running.slot = free_slots_.back();
+  free_slots_.pop_back();
+  const absl::Span<const int32_t> tokens = running.task->tokens();
+  // The tokens whose logits are wanted have to run.
+  const auto without_output =
+      static_cast<size_t>(std::max(0, running.task->first_output()));
+  running.fed =
+      engine_.Restore(running.slot, tokens.subspan(0, without_output));
+  {
+    absl::MutexLock lock(&mu_);
+    prefixes_.asked += static_cast<int64_t>(tokens.size());
+    prefixes_.restored += running.fed;
+  }
+  running.task->OnStart(running.fed);
 }
 
 void Scheduler::AddChunk(Running& running, int count,
@@ -293,10 +313,19 @@ void Scheduler::FinishStep() {
       SettleDraft(*running);
       continue;
     }
+    // Guesses of the last step may be wrong.
+    if (!running->draft.empty()) {
+      engine_.Truncate(running->slot,
+                       running->fed - static_cast<int>(running->draft.size()));
+    }
+    engine_.Share(running->slot, running->task->tokens());
     End(*running, absl::OkStatus());
     running_.erase(std::find_if(
         running_.begin(), running_.end(),
         [&](const auto& candidate) { return candidate.get() == running; }));
+  }
+  for (const auto& running : running_) {
+    engine_.Share(running->slot, running->task->tokens());
   }
 }
 

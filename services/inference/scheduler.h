@@ -70,6 +70,14 @@ class Scheduler {
   };
   DraftCount drafts() const;
 
+  // Tokens of the tasks that were started, and those of them whose keys and
+  // values were kept from earlier ones, since the start.
+  struct PrefixCount {
+    int64_t asked = 0;
+    int64_t restored = 0;
+  };
+  PrefixCount prefixes() const;
+
  private:
   struct Running {
     std::shared_ptr<Task> task;
@@ -105,6 +113,8 @@ class Scheduler {
   // Counts a task's guesses and takes the wrong ones back.
   void SettleDraft(Running& running);
   void End(Running& running, const absl::Status& status);
+  // Gives a started task its slot and what is kept of its tokens.
+  void Begin(Running& running);
 
   Engine& engine_;
   kernels::ThreadPool& pool_;
@@ -122,6 +132,7 @@ class Scheduler {
   std::deque<std::shared_ptr<Task>> queue_ ABSL_GUARDED_BY(mu_);
   int running_count_ ABSL_GUARDED_BY(mu_) = 0;
   DraftCount drafts_ ABSL_GUARDED_BY(mu_);
+  PrefixCount prefixes_ ABSL_GUARDED_BY(mu_);
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
 
   std::thread thread_;  // last: starts when all else is ready

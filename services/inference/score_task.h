@@ -47,7 +47,7 @@ class ScoreTask : public Task {
   }
   int first_output() const override { return options_.first_scored - 1; }
   absl::Status Interrupted() const override { return CheckCall(context_); }
-  void OnStart() override {}
+  void OnStart(int) override {}
   void OnLogits(int index, absl::Span<float> logits) override;
   bool OnStepDone() override;
   void OnEnd(const absl::Status& status) override;

@@ -133,6 +133,7 @@ v1::ServerInfo MakeInfo(const ServedModelOptions& options,
   info.set_max_sequences(engine.options().max_sequences);
   info.set_max_context(engine.options().max_context);
   info.set_kv_bytes(engine.kv_bytes_max());
+  info.set_prefix_cache_bytes(engine.options().prefix_bytes);
   info.set_vocab_size(static_cast<int32_t>(engine.config().vocab_size));
   info.set_version(common::kVersion);
   return info;
@@ -246,6 +247,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
   engine.max_context = static_cast<int>(std::min<int64_t>(
       options.max_context, served->weights_->config.context_length));
   engine.max_step_tokens = options.max_step_tokens;
+  engine.prefix_bytes = options.prefix_cache_bytes;
   engine.max_rollback =
       scheduler.drafting == Drafting::kOff ? 0 : scheduler.max_draft;
   ASSIGN_OR_RETURN(served->engine_,
@@ -271,6 +273,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
        {"chat_format", info.chat_format()},
        {"weight_bytes", served->weights_->bytes()},
        {"kv_bytes_max", info.kv_bytes()},
+       {"prefix_cache_bytes", info.prefix_cache_bytes()},
        {"load_ms", absl::ToInt64Milliseconds(absl::Now() - start)}});
   served->service_ = std::make_unique<GenerationService>(
       *served->tokenizer_, *served->scheduler_, std::move(info));

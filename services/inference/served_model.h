@@ -2,6 +2,7 @@
 #ifndef SERVICES_INFERENCE_SERVED_MODEL_H_
 #define SERVICES_INFERENCE_SERVED_MODEL_H_
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -37,6 +38,7 @@ struct ServedModelOptions {
   int max_queue = 64;
   int max_context = 8192;  // a shorter model context takes its place
   int max_step_tokens = 256;
+  int64_t prefix_cache_bytes = int64_t{256} << 20;  // 0: none is kept
 };
 
 // Reads the three precision options. InvalidArgument (INVALID_FLAG): an unknown

@@ -26,8 +26,9 @@ class Task {
   // Cancelled or DeadlineExceeded once nobody wants the result any more.
   virtual absl::Status Interrupted() const = 0;
 
-  // The task left the queue; its first tokens run in the next step.
-  virtual void OnStart() = 0;
+  // The task left the queue. Its first `restored` tokens need not run, their
+  // keys and values were kept; those after them run in the next step.
+  virtual void OnStart(int restored) = 0;
 
   // Guesses of the tokens that follow tokens(), at most `most`, which the
   // scheduler may run in the same step to save some. What the task makes of its

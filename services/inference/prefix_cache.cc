@@ -1,0 +1,145 @@
+#include "services/inference/prefix_cache.h"
+
+#include <algorithm>
+
+#include "kernels/base/check.h"
+
+namespace onegrid::inference {
+
+using cpu::kPageTokens;
+
+PrefixCache::PrefixCache(int64_t max_bytes, int64_t window)
+    : max_bytes_(max_bytes), window_(window) {}
+
+int64_t PrefixCache::BytesOf(const std::vector<cpu::KvPage>& pages) {
+  int64_t bytes = 0;
+  for (const cpu::KvPage& page : pages) {
+    if (page != nullptr) bytes += static_cast<int64_t>(page->size());
+  }
+  return bytes;
+}
+
+std::vector<PrefixCache::BlockId> PrefixCache::Walk(
+    absl::Span<const int32_t> tokens) const {
+  std::vector<BlockId> path;
+  Key key = {kRoot, {}};
+  for (size_t begin = 0; begin + kPageTokens <= tokens.size();
+       begin += kPageTokens) {
+    const absl::Span<const int32_t> part = tokens.subspan(begin, kPageTokens);
+    key.second.assign(part.begin(), part.end());
+    const auto found = ids_.find(key);
+    if (found == ids_.end()) break;
+    path.push_back(found->second);
+    key.first = found->second;
+  }
+  return path;
+}
+
+int64_t PrefixCache::WindowBegin(int64_t blocks) const {
+  if (window_ == 0) return blocks;
+  // The next query, at this position, sees window - 1 tokens before it.
+  const int64_t position = blocks * kPageTokens;
+  return std::max<int64_t>(0, position - window_ + 1) / kPageTokens;
+}
+
+PrefixCache::Match PrefixCache::Find(absl::Span<const int32_t> tokens) {
+  const std::vector<BlockId> path = Walk(tokens);
+  const auto has_sliding = [&](int64_t block) {
+    return !entries_.at(path[static_cast<size_t>(block)])
+                ->pages.sliding.empty();
+  };
+  // The most blocks before which the window has no gap.
+  int64_t blocks = static_cast<int64_t>(path.size());
+  int64_t gap = blocks - 1;
+  for (; blocks > 0; --blocks) {
+    gap = std::min(gap, blocks - 1);
+    const int64_t begin = WindowBegin(blocks);
+    while (gap >= begin && has_sliding(gap)) --gap;
+    if (gap < begin) break;
+  }
+  Match match;
+  if (blocks == 0) return match;
+  match.last = path[static_cast<size_t>(blocks) - 1];
+  const int64_t window_begin = WindowBegin(blocks);
+  for (int64_t i = 0; i < blocks; ++i) {
+    Entry& entry = *entries_.at(path[static_cast<size_t>(i)]);
+    KvBlock block{entry.pages.global, {}};
+    if (i >= window_begin) {
+      block.sliding = entry.pages.sliding;
+      uses_.splice(uses_.begin(), uses_, entry.sliding_use);
+    }
+    match.blocks.push_back(std::move(block));
+  }
+  Touch(match.last);
+  return match;
+}
+
+void PrefixCache::SetSliding(BlockId id, std::vector<cpu::KvPage> pages) {
+  Entry& entry = *entries_.at(id);
+  const bool whole =
+      std::all_of(pages.begin(), pages.end(),
+                  [](const cpu::KvPage& page) { return page != nullptr; });
+  if (pages.empty() || !whole || !entry.pages.sliding.empty()) return;
+  bytes_ += BytesOf(pages);
+  entry.pages.sliding = std::move(pages);
+  uses_.push_front({id, true});
+  entry.sliding_use = uses_.begin();
+}
+
+PrefixCache::BlockId PrefixCache::Add(BlockId parent,
+                                      absl::Span<const int32_t> tokens,
+                                      KvBlock block) {
+  KERNELS_CHECK(Holds(parent) && tokens.size() == kPageTokens);
+  Key key = {parent, {tokens.begin(), tokens.end()}};
+  const auto [found, added] = ids_.try_emplace(std::move(key), next_id_);
+  const BlockId id = found->second;
+  if (added) {
+    ++next_id_;
+    auto entry = std::make_unique<Entry>();
+    entry->parent = parent;
+    entry->tokens.assign(tokens.begin(), tokens.end());
+    entry->pages.global = std::move(block.global);
+    bytes_ += BytesOf(entry->pages.global);
+    uses_.push_front({id, false});
+    entry->global_use = uses_.begin();
+    entries_[id] = std::move(entry);
+    if (parent != kRoot) ++entries_.at(parent)->children;
+  }
+  SetSliding(id, std::move(block.sliding));
+  Touch(id);
+  Shrink();
+  return id;
+}
+
+void PrefixCache::Touch(BlockId id) {
+  while (id != kRoot) {
+    Entry& entry = *entries_.at(id);
+    uses_.splice(uses_.begin(), uses_, entry.global_use);
+    id = entry.parent;
+  }
+}
+
+void PrefixCache::ForgetSliding(Entry& entry) {
+  if (entry.pages.sliding.empty()) return;
+  bytes_ -= BytesOf(entry.pages.sliding);
+  entry.pages.sliding.clear();
+  uses_.erase(entry.sliding_use);
+}
+
+void PrefixCache::Shrink() {
+  while (bytes_ > max_bytes_) {
+    const Part part = uses_.back();
+    Entry& entry = *entries_.at(part.id);
+    ForgetSliding(entry);
+    if (part.sliding) continue;
+    // Blocks are used with all before them, so the oldest has none behind it.
+    KERNELS_CHECK(entry.children == 0);
+    bytes_ -= BytesOf(entry.pages.global);
+    uses_.pop_back();
+    if (entry.parent != kRoot) --entries_.at(entry.parent)->children;
+    ids_.erase(Key{entry.parent, std::move(entry.tokens)});
+    entries_.erase(part.id);
+  }
+}
+
+}  // namespace onegrid::inference
