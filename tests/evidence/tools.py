@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -34,6 +35,17 @@ def build(targets, bin_dir=None):
         ["bazel", "info", "bazel-bin"], cwd=ROOT, check=True, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     ).stdout.strip()
+
+
+def kl_of_top(reference, other):
+    """The KL divergence, in nats, of two lists of log-probabilities of the same
+    outcomes; what they leave out is one more."""
+    total = sum(math.exp(p) * (p - q) for p, q in zip(reference, other))
+    p = 1 - sum(map(math.exp, reference))
+    q = 1 - sum(map(math.exp, other))
+    if p > 1e-9 and q > 1e-9:
+        total += p * (math.log(p) - math.log(q))
+    return total
 
 
 def flags(values):
