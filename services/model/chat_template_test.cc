@@ -21,6 +21,19 @@ namespace {
 // Ids of the tiny vocabulary, see gguf_test_file.h.
 constexpr int kBos = 2, kStartOfTurn = 4, kEndOfTurn = 5, kA = 10;
 
+// The turns of a golden file's messages.
+std::vector<Turn> TurnsOf(const nlohmann::json& messages) {
+  std::vector<Turn> turns;
+  for (const nlohmann::json& message : messages) {
+    const std::string role = message["role"];
+    turns.push_back({role == "system" ? Role::kSystem
+                     : role == "user" ? Role::kUser
+                                      : Role::kAssistant,
+                     message["content"]});
+  }
+  return turns;
+}
+
 class ChatTemplateTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -55,14 +68,7 @@ TEST_F(ChatTemplateTest, TextEqualsTheFamilysOwnTemplate) {
   int cases = 0;
   for (std::string line; std::getline(golden, line); ++cases) {
     const nlohmann::json object = nlohmann::json::parse(line);
-    std::vector<Turn> turns;
-    for (const nlohmann::json& message : object["messages"]) {
-      const std::string role = message["role"];
-      turns.push_back({role == "system" ? Role::kSystem
-                       : role == "user" ? Role::kUser
-                                        : Role::kAssistant,
-                       message["content"]});
-    }
+    const std::vector<Turn> turns = TurnsOf(object["messages"]);
     EXPECT_EQ(
         ChatTemplate::Text(turns, {ChatFormat::kGemma3, object["open_answer"]}),
         object["text"])
@@ -175,14 +181,7 @@ TEST(Gemma4ChatTextTest, TextEqualsEachTemplates) {
   int cases = 0;
   for (std::string line; std::getline(golden, line); ++cases) {
     const nlohmann::json object = nlohmann::json::parse(line);
-    std::vector<Turn> turns;
-    for (const nlohmann::json& message : object["messages"]) {
-      const std::string role = message["role"];
-      turns.push_back({role == "system" ? Role::kSystem
-                       : role == "user" ? Role::kUser
-                                        : Role::kAssistant,
-                       message["content"]});
-    }
+    const std::vector<Turn> turns = TurnsOf(object["messages"]);
     const auto format = ChatFormatNamed(object["format"].get<std::string>());
     ASSERT_TRUE(format.has_value()) << line;
     EXPECT_EQ(ChatTemplate::Text(turns, {*format, object["open_answer"],
