@@ -74,6 +74,7 @@ Engine::Engine(const GemmaWeights& weights, const EngineOptions& options,
       cache_(weights.config, options.numerics, options.max_sequences,
              options.max_context, options.max_rollback, options.prefix_bytes),
       input_(options.numerics, pool),
+      lora_(options.numerics.isa, pool),
       angles_global_(weights.config.head_dim(/*global=*/true),
                      weights.config.rope_theta_global,
                      weights.config.rope_scaling_factor,
@@ -82,6 +83,7 @@ Engine::Engine(const GemmaWeights& weights, const EngineOptions& options,
                     weights.config.rope_theta_local,
                     /*position_scale=*/1),
       first_shared_layer_(FirstSharedLayer(weights.config)),
+      slot_adapters_(options.max_sequences, nullptr),
       ones_(weights.config.max_head_dim(), 1.0f) {
   const model::GemmaConfig& c = weights.config;
   const size_t m = options.max_step_tokens;
@@ -144,6 +146,7 @@ absl::Status Engine::Forward(absl::Span<const Chunk> chunks) {
   chunk_rows_.clear();
   for (const Chunk& chunk : chunks) {
     chunk_rows_.push_back({chunk.slot, static_cast<int>(chunk.tokens.size())});
+    slot_adapters_[chunk.slot] = chunk.adapter;
   }
   SetRows(chunk_rows_);
   RETURN_IF_ERROR(Embed(chunks));
@@ -163,12 +166,15 @@ absl::Status Engine::Forward(absl::Span<const Chunk> chunks) {
 void Engine::SetRows(const std::vector<KvRows>& rows) {
   live_rows_ = rows;
   std::vector<int32_t> positions;
+  std::vector<const LoraAdapter*> adapters;
   for (const KvRows& part : rows) {
     for (int i = 0; i < part.count; ++i) {
       positions.push_back(length(part.slot) + part.skip + i);
+      adapters.push_back(slot_adapters_[part.slot]);
     }
   }
   rows_ = static_cast<int>(positions.size());
+  lora_.SetRows(adapters);
   angles_global_.SetPositions(positions, pool_);
   angles_local_.SetPositions(positions, pool_);
 }
@@ -233,12 +239,22 @@ void Engine::AddNorm(const std::vector<float>& weight) {
                   options_.numerics.isa);
 }
 
-void Engine::Linear(Op op, const float* x, int64_t k, cpu::CodeBits bits,
+void Engine::Linear(Op op, int layer, const float* x, int64_t k,
+                    cpu::CodeBits bits,
                     std::initializer_list<Product> products) {
-  const OpScope scope(profile_, op);
-  input_.Set(x, rows_, k, bits);
+  {
+    const OpScope scope(profile_, op);
+    input_.Set(x, rows_, k, bits);
+    for (const Product& product : products) {
+      if (product.weights == nullptr) continue;
+      input_.Multiply(*product.weights, product.out);
+    }
+  }
+  if (!lora_.active()) return;
+  const OpScope scope(profile_, Op::kLora);
   for (const Product& product : products) {
-    input_.Multiply(*product.weights, product.out);
+    if (product.weights == nullptr) continue;
+    lora_.AddTo(layer, product.target, x, k, product.weights->n(), product.out);
   }
 }
 
@@ -277,13 +293,10 @@ void Engine::Attention(int layer) {
   const model::GemmaConfig& c = config();
   const LayerWeights& w = weights_.layers[layer];
   Norm(x_.data(), w.attn_norm, normed_.data());
-  {
-    const OpScope scope(profile_, Op::kQkv);
-    input_.Set(normed_.data(), rows_, c.hidden, kQkvBits);
-    input_.Multiply(w.q, q_.data());
-    if (w.k) input_.Multiply(*w.k, k_.data());
-    if (w.v) input_.Multiply(*w.v, v_.data());
-  }
+  Linear(Op::kQkv, layer, normed_.data(), c.hidden, kQkvBits,
+         {{LoraTarget::kQ, &w.q, q_.data()},
+          {LoraTarget::kK, w.k ? &*w.k : nullptr, k_.data()},
+          {LoraTarget::kV, w.v ? &*w.v : nullptr, v_.data()}});
   PlaceQueries(layer);
   if (c.HasKv(layer)) PlaceKeysAndValues(layer);
   {
@@ -293,9 +306,9 @@ void Engine::Attention(int layer) {
     }
     cache_.Attend(layer, live_rows_, q_.data(), attended_.data(), pool_);
   }
-  Linear(Op::kAttentionOutput, attended_.data(),
+  Linear(Op::kAttentionOutput, layer, attended_.data(),
          c.heads * c.layers[layer].head_dim, kOtherBits,
-         {{&w.o, branch_.data()}});
+         {{LoraTarget::kO, &w.o, branch_.data()}});
   AddNorm(w.post_attn_norm);
 }
 
@@ -304,14 +317,16 @@ void Engine::Mlp(int layer) {
   const LayerWeights& w = weights_.layers[layer];
   const int64_t ff = c.layers[layer].ff;
   Norm(x_.data(), w.ffn_norm, normed_.data());
-  Linear(Op::kGateUp, normed_.data(), c.hidden, kOtherBits,
-         {{&w.gate, gate_.data()}, {&w.up, up_.data()}});
+  Linear(Op::kGateUp, layer, normed_.data(), c.hidden, kOtherBits,
+         {{LoraTarget::kGate, &w.gate, gate_.data()},
+          {LoraTarget::kUp, &w.up, up_.data()}});
   {
     const OpScope scope(profile_, Op::kActivation);
     cpu::GeluMul(gate_.data(), up_.data(), rows_ * ff, gate_.data(), pool_,
                  options_.numerics.isa);
   }
-  Linear(Op::kDown, gate_.data(), ff, kOtherBits, {{&w.down, branch_.data()}});
+  Linear(Op::kDown, layer, gate_.data(), ff, kOtherBits,
+         {{LoraTarget::kDown, &w.down, branch_.data()}});
 }
 
 void Engine::FeedForward(int layer) {

@@ -18,6 +18,8 @@
 #include "services/inference/gemma_weights.h"
 #include "services/inference/kv_cache.h"
 #include "services/inference/linear_input.h"
+#include "services/inference/lora.h"
+#include "services/inference/lora_runner.h"
 #include "services/inference/numerics.h"
 #include "services/inference/op_profile.h"
 #include "services/inference/per_layer_inputs.h"
@@ -40,6 +42,9 @@ struct Chunk {
   absl::Span<const int32_t> tokens;  // at least one
   int first_output;  // rows first_output..end are kept for Logits;
                      // tokens.size() keeps none
+  // The sequence's, the same in all its chunks; null: the model as it is. Must
+  // stay until Forward returns.
+  const LoraAdapter* adapter = nullptr;
 };
 
 // Each row's result depends only on its own sequence, never on what else is in
@@ -124,11 +129,12 @@ class Engine {
   // x_ += norm(branch_).
   void AddNorm(const std::vector<float>& weight);
   struct Product {
-    const cpu::PackedLinear* weights;
+    LoraTarget target;
+    const cpu::PackedLinear* weights;  // may be null: nothing is multiplied
     float* out;
   };
-  // Several products of x [M, k], which is quantized once.
-  void Linear(Op op, const float* x, int64_t k, cpu::CodeBits bits,
+  // Several products of x [M, k], which is quantized once, in `layer`.
+  void Linear(Op op, int layer, const float* x, int64_t k, cpu::CodeBits bits,
               std::initializer_list<Product> products);
   // Norms of q_, k_ and v_, positions of q_ and k_.
   void PlaceQueries(int layer);
@@ -143,6 +149,7 @@ class Engine {
   kernels::ThreadPool& pool_;
   KvCache cache_;
   LinearInput input_;
+  LoraRunner lora_;
   cpu::RopeAngles angles_global_;
   cpu::RopeAngles angles_local_;
   std::unique_ptr<Experts> experts_;           // may be null
@@ -153,7 +160,9 @@ class Engine {
 
   OpProfile* profile_ = nullptr;
 
-  // Of this step: its rows, and those that are still computed.
+  // Of this step: each slot's adapter, its rows, and those that are still
+  // computed.
+  std::vector<const LoraAdapter*> slot_adapters_;
   std::vector<KvRows> chunk_rows_;
   std::vector<KvRows> live_rows_;
   int rows_ = 0;  // tokens of live_rows_, M below

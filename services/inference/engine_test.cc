@@ -12,16 +12,13 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "kernels/reference/ops.h"
 #include "services/common/files.h"
+#include "services/inference/engine_oracle.h"
 #include "services/inference/tiny_model.h"
 #include "services/model/tensor_names.h"
-#include "services/model/tensor_ops.h"
 
 namespace onegrid::inference {
 namespace {
-
-using Rows = std::vector<std::vector<float>>;  // [tokens][vocabulary]
 
 std::vector<int32_t> Tokens(int count, uint32_t seed) {
   std::vector<int32_t> tokens = {kTinyBos};
@@ -106,103 +103,11 @@ double MaxDifference(const Rows& a, const Rows& b) {
   return worst;
 }
 
-// The model in its plainest form, from the file's dequantized tensors.
-class Oracle {
- public:
-  Oracle(const model::GgufFile& file, const model::GemmaConfig& config)
-      : file_(file), c_(config) {}
-
-  Rows Run(const std::vector<int32_t>& tokens) {
-    const int64_t t = static_cast<int64_t>(tokens.size());
-    std::vector<int32_t> positions(t);
-    for (int64_t i = 0; i < t; ++i) positions[i] = static_cast<int32_t>(i);
-    const std::vector<float> embedding = Get("token_embd");
-    std::vector<float> x;
-    for (int32_t token : tokens) {
-      for (int64_t i = 0; i < c_.hidden; ++i) {
-        x.push_back(embedding[token * c_.hidden + i] *
-                    std::sqrt(static_cast<float>(c_.hidden)));
-      }
-    }
-    for (int layer = 0; layer < c_.layer_count(); ++layer) {
-      prefix_ = "blk." + std::to_string(layer) + ".";
-      Layer(layer, t, positions, &x);
-    }
-    prefix_ = "";
-    x = Norm(x, "output_norm", t);
-    const std::vector<float> logits =
-        reference::MatMul(x, c_.tied_head ? embedding : Get("output"), t,
-                          c_.vocab_size, c_.hidden);
-    Rows rows;
-    for (int64_t i = 0; i < t; ++i) {
-      rows.emplace_back(logits.begin() + i * c_.vocab_size,
-                        logits.begin() + (i + 1) * c_.vocab_size);
-    }
-    return rows;
-  }
-
- private:
-  std::vector<float> Get(const std::string& name) {
-    const auto* tensor = file_.Find(prefix_ + name + ".weight");
-    return *model::DequantizeTensor(*tensor);
-  }
-  std::vector<float> Norm(const std::vector<float>& x, const char* name,
-                          int64_t rows) {
-    const std::vector<float> w = Get(name);
-    return reference::RmsNorm(x, w, rows, w.size(), c_.rms_eps);
-  }
-  std::vector<float> Linear(const std::vector<float>& x, const char* name,
-                            int64_t t) {
-    const std::vector<float> w = Get(name);
-    const int64_t k = x.size() / t;
-    return reference::MatMul(x, w, t, w.size() / k, k);
-  }
-  static void Add(const std::vector<float>& y, std::vector<float>* x) {
-    for (size_t i = 0; i < y.size(); ++i) (*x)[i] += y[i];
-  }
-
-  void Layer(int layer, int64_t t, const std::vector<int32_t>& positions,
-             std::vector<float>* x) {
-    const bool global = c_.IsGlobalLayer(layer);
-    const double theta = global ? c_.rope_theta_global : c_.rope_theta_local;
-    const std::vector<float> in = Norm(*x, "attn_norm", t);
-    std::vector<float> q = Linear(in, "attn_q", t);
-    std::vector<float> k = Linear(in, "attn_k", t);
-    q = Norm(q, "attn_q_norm", t * c_.heads);
-    k = Norm(k, "attn_k_norm", t * c_.layers[0].kv_heads);
-    q = reference::RopeNeox(q, positions, c_.heads, c_.layers[0].head_dim,
-                            theta, 1);
-    k = reference::RopeNeox(k, positions, c_.layers[0].kv_heads,
-                            c_.layers[0].head_dim, theta, 1);
-    const reference::AttentionShape shape{t,
-                                          t,
-                                          c_.heads,
-                                          c_.layers[0].kv_heads,
-                                          c_.layers[0].head_dim,
-                                          0,
-                                          global ? 0 : c_.sliding_window,
-                                          c_.attention_scale};
-    const std::vector<float> attended =
-        reference::Attention(shape, q, k, Linear(in, "attn_v", t));
-    Add(Norm(Linear(attended, "attn_output", t), "post_attention_norm", t), x);
-
-    const std::vector<float> m = Norm(*x, "ffn_norm", t);
-    std::vector<float> gate = reference::GeluTanh(Linear(m, "ffn_gate", t));
-    const std::vector<float> up = Linear(m, "ffn_up", t);
-    for (size_t i = 0; i < gate.size(); ++i) gate[i] *= up[i];
-    Add(Norm(Linear(gate, "ffn_down", t), "post_ffw_norm", t), x);
-  }
-
-  const model::GgufFile& file_;
-  const model::GemmaConfig& c_;
-  std::string prefix_;
-};
-
 TEST_F(EngineTest, FloatModeEqualsTheNaiveForwardBeyondTheWindow) {
   const std::vector<int32_t> tokens = Tokens(5 * kTinyWindow, 7);
   auto engine = Make(Precision::kF32, Precision::kF32);
   const Rows ours = Run(*engine, 0, tokens, 24);
-  const Rows oracle = Oracle(*file_, weights_->config).Run(tokens);
+  const Rows oracle = RunOracle(*file_, weights_->config, tokens);
   // Logits are of order 10; f32 sums of up to 96 terms in 4 layers.
   EXPECT_LT(MaxDifference(ours, oracle), 1e-3);
 }
@@ -233,7 +138,7 @@ TEST_F(EngineTest, FloatModeOfEveryTypeEqualsTheNaiveForward) {
     const auto weights = LoadGemmaWeights(**file, *pool_);
     ASSERT_TRUE(weights.ok()) << weights.status();
     const std::vector<int32_t> tokens = Tokens(3 * kTinyWindow, 7);
-    const Rows oracle = Oracle(**file, weights->config).Run(tokens);
+    const Rows oracle = RunOracle(**file, weights->config, tokens);
     EngineOptions options;
     options.numerics.activations = options.numerics.kv_cache = Precision::kF32;
     options.max_context = kTinyContext;

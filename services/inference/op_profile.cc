@@ -9,7 +9,8 @@ const char* OpName(Op op) {
       "embed",    "norms",           "qkv",
       "rope",     "attention",       "attention output",
       "gate, up", "activation",      "down",
-      "experts",  "per-layer input", "head"};
+      "experts",  "per-layer input", "lora",
+      "head"};
   return kNames[static_cast<size_t>(op)];
 }
 

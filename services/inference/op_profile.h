@@ -21,12 +21,13 @@ enum class Op {
   kDown,
   kExperts,        // with their router
   kPerLayerInput,  // and its embedding
+  kLora,  // what adapters add to all linears
   kHead,
 };
-inline constexpr size_t kOps = 12;
+inline constexpr size_t kOps = 13;
 
 // "embed", "norms", "qkv", "rope", "attention", "attention output", "gate, up",
-// "activation", "down", "experts", "per-layer input", "head".
+// "activation", "down", "experts", "per-layer input", "lora", "head".
 const char* OpName(Op op);
 
 // Seconds by operation. Thread-compatible.
