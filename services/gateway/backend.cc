@@ -132,6 +132,20 @@ absl::StatusOr<v1::ServerInfo> Backend::Info(absl::Duration timeout) {
   return info;
 }
 
+absl::StatusOr<std::vector<std::string>> Backend::Adapters(
+    absl::Duration timeout) {
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+  v1::ListAdaptersResponse response;
+  const grpc::Status status = stub_->ListAdapters(&context, {}, &response);
+  if (!status.ok()) return FromBackend(status);
+  std::vector<std::string> names;
+  for (const v1::AdapterInfo& adapter : response.adapters()) {
+    names.push_back(adapter.name());
+  }
+  return names;
+}
+
 absl::StatusOr<std::vector<int32_t>> Backend::Tokenize(
     absl::string_view text, bool add_bos, bool parse_control_tokens,
     absl::Time deadline) {

@@ -63,6 +63,10 @@ class Backend {
   // What is served. Unavailable: nobody answers; DeadlineExceeded.
   absl::StatusOr<v1::ServerInfo> Info(absl::Duration timeout);
 
+  // Names of the adapters that the server has loaded. Unavailable;
+  // DeadlineExceeded.
+  absl::StatusOr<std::vector<std::string>> Adapters(absl::Duration timeout);
+
   // The ids of `text`. InvalidArgument: not UTF-8; Unavailable;
   // DeadlineExceeded.
   absl::StatusOr<std::vector<int32_t>> Tokenize(absl::string_view text,

@@ -55,6 +55,7 @@ absl::Status CompletionRun::BeginCalls() {
   *call.mutable_sampling() = request_.sampling;
   *call.mutable_stopping() = request_.stopping;
   call.set_logprobs(request_.logprobs);
+  call.set_adapter(request_.adapter);
   const uint64_t seed = request_.seed.value_or(options_.seed);
   for (const auto& prompt : prompts) {
     if (const auto* text = std::get_if<std::string>(&prompt)) {
@@ -97,8 +98,12 @@ bool CompletionRun::Read(v1::GenerateResponse* response) {
     return false;
   }
   if (response->has_started()) {
-    head_.fingerprint =
-        response->started().artifact_sha256().substr(0, kFingerprintDigits);
+    const v1::Started& started = response->started();
+    head_.fingerprint = started.artifact_sha256().substr(0, kFingerprintDigits);
+    if (!started.adapter_sha256().empty()) {
+      absl::StrAppend(&head_.fingerprint, "-",
+                      started.adapter_sha256().substr(0, kFingerprintDigits));
+    }
     // The answers to one prompt share it.
     if (current_ % static_cast<size_t>(request_.n) == 0) {
       usage_.prompt_tokens += response->started().prompt_tokens();

@@ -13,6 +13,7 @@ namespace onegrid::gateway {
 namespace {
 
 constexpr char kSha256[] = "0123456789abcdef";
+constexpr char kAdapterSha256[] = "fedcba9876543210";
 constexpr float kLogprob = -0.5f;
 
 constexpr const char* kControlTokens[] = {
@@ -161,6 +162,9 @@ grpc::Status FakeBackend::Generate(
   v1::GenerateResponse response;
   response.mutable_started()->set_artifact_sha256(kSha256);
   response.mutable_started()->set_prompt_tokens(prompt_tokens);
+  if (!request->adapter().empty()) {
+    response.mutable_started()->set_adapter_sha256(kAdapterSha256);
+  }
   writer->Write(response);
   const bool writes = absl::StrContains(prompt, "forever");
   if (writes || absl::StrContains(prompt, "silent")) {
@@ -211,6 +215,13 @@ grpc::Status FakeBackend::Tokenize(grpc::ServerContext*,
   for (const unsigned char byte : request->text()) {
     response->add_token_ids(byte + kFirstByte);
   }
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeBackend::ListAdapters(grpc::ServerContext*,
+                                       const v1::ListAdaptersRequest*,
+                                       v1::ListAdaptersResponse* response) {
+  response->add_adapters()->set_name("tuned");
   return grpc::Status::OK;
 }
 

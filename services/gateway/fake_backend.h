@@ -14,7 +14,7 @@
 
 namespace onegrid::gateway {
 
-// Repeats the prompt, a character a token, each with log-probability -0.5. BOS
+// Has the adapter "tuned" and repeats the prompt, a character a token, each with log-probability -0.5. BOS
 // reads "<bos>" and control tokens in the prompt read as "[start_of_turn]" and
 // "[|turn]", so that they differ from text that spells them. Prompts that
 // hold one of these do something else:
@@ -52,6 +52,9 @@ class FakeBackend final : public v1::GenerationService::Service {
                         grpc::ServerWriter<v1::GenerateResponse>*) override;
   grpc::Status Tokenize(grpc::ServerContext*, const v1::TokenizeRequest*,
                         v1::TokenizeResponse*) override;
+  grpc::Status ListAdapters(grpc::ServerContext*,
+                            const v1::ListAdaptersRequest*,
+                            v1::ListAdaptersResponse*) override;
   grpc::Status GetServerInfo(grpc::ServerContext*,
                              const v1::GetServerInfoRequest*,
                              v1::ServerInfo*) override;

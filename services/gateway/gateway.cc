@@ -151,20 +151,44 @@ HttpResponse Gateway::Route(const HttpRequest& request,
   return Models(id);
 }
 
-HttpResponse Gateway::Models(absl::string_view id) const {
-  if (!id.empty() && id != options_.model_name) {
-    return ErrorResponse(NoSuchModel(id));
+HttpResponse Gateway::Models(absl::string_view id) {
+  std::vector<nlohmann::json> models;
+  const auto add = [&](const std::string& name) -> nlohmann::json& {
+    return models.emplace_back(nlohmann::json{{"id", name},
+                                              {"object", "model"},
+                                              {"created", created_seconds_},
+                                              {"owned_by", "onegrid"}});
+  };
+  add(options_.model_name);
+  // The model has its name also while nobody answers.
+  const auto adapters = backend_.Adapters(options_.health_timeout);
+  if (adapters.ok()) {
+    for (const std::string& name : *adapters) {
+      add(name)["parent"] = options_.model_name;
+    }
   }
-  nlohmann::json model = {{"id", options_.model_name},
-                          {"object", "model"},
-                          {"created", created_seconds_},
-                          {"owned_by", "onegrid"}};
   HttpResponse response;
   if (id.empty()) {
-    model = {{"object", "list"}, {"data", nlohmann::json::array({model})}};
+    response.body =
+        nlohmann::json{{"object", "list"}, {"data", models}}.dump();
+    return response;
   }
-  response.body = model.dump();
-  return response;
+  for (const nlohmann::json& model : models) {
+    if (model["id"].get_ref<const std::string&>() != id) continue;
+    response.body = model.dump();
+    return response;
+  }
+  return ErrorResponse(NoSuchModel(id));
+}
+
+absl::StatusOr<std::string> Gateway::AdapterOf(const std::string& model) {
+  if (model == options_.model_name) return std::string();
+  ASSIGN_OR_RETURN(const std::vector<std::string> adapters,
+                   backend_.Adapters(options_.health_timeout));
+  if (std::find(adapters.begin(), adapters.end(), model) != adapters.end()) {
+    return model;
+  }
+  return absl::NotFoundError("no such model");
 }
 
 HttpResponse Gateway::Health() {
@@ -200,9 +224,15 @@ HttpResponse Gateway::Complete(const HttpRequest& request, bool chat,
     return ErrorResponse(*error);
   }
   auto& completion = std::get<CompletionRequest>(parsed);
-  if (completion.model != options_.model_name) {
+  auto adapter = AdapterOf(completion.model);
+  if (absl::IsNotFound(adapter.status())) {
     return ErrorResponse(NoSuchModel(completion.model));
   }
+  if (!adapter.ok()) {
+    LogBackendFailure(adapter.status());
+    return ErrorResponse(FromStatus(adapter.status()));
+  }
+  completion.adapter = *std::move(adapter);
   exchange->generates = true;
   metrics_.GenerationBegan();
   return Generate(std::move(completion), request, exchange);

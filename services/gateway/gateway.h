@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "services/gateway/backend.h"
@@ -19,7 +20,8 @@
 namespace onegrid::gateway {
 
 struct GatewayOptions {
-  // The name under which clients ask for the model.
+  // The name under which clients ask for the model; its adapters have their
+  // own.
   std::string model_name;
   // What clients of /v1 must send as a bearer token; empty lets all in.
   std::string api_key;
@@ -44,13 +46,16 @@ class Gateway {
 
   HttpResponse Route(const HttpRequest& request,
                      const std::shared_ptr<Exchange>& exchange);
-  HttpResponse Models(absl::string_view id) const;
+  HttpResponse Models(absl::string_view id);
   HttpResponse Health();
   HttpResponse Metrics() const;
   HttpResponse Complete(const HttpRequest& request, bool chat,
                         const std::shared_ptr<Exchange>& exchange);
   HttpResponse Generate(CompletionRequest parsed, const HttpRequest& request,
                         const std::shared_ptr<Exchange>& exchange);
+  // Whether clients may ask for `model`, and with which adapter.
+  // NotFound: no. Errors of Backend::Adapters.
+  absl::StatusOr<std::string> AdapterOf(const std::string& model);
   bool IsAuthorized(const HttpRequest& request) const;
   void Done(const Exchange& exchange, bool sent);
 

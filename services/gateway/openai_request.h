@@ -27,6 +27,8 @@ inline constexpr int kMaxJsonDepth = 64;
 struct CompletionRequest {
   bool chat = false;
   std::string model;
+  // Of the inference server; set by who knows which names are adapters.
+  std::string adapter;
   // For chat: the conversation, which RenderProblem has nothing against and
   // whose last turn is the user's or a tool's. Else at least one prompt.
   std::vector<model::Turn> turns;

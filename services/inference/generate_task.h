@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <set>
 #include <string>
 #include <variant>
@@ -15,6 +16,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "services/inference/call_context.h"
+#include "services/inference/lora.h"
 #include "services/inference/sampler.h"
 #include "services/inference/task.h"
 #include "services/inference/text_stream.h"
@@ -31,6 +33,7 @@ struct GenerateOptions {
   std::set<int32_t> stop_tokens;
   bool ignore_eos = false;
   bool logprobs = false;
+  std::shared_ptr<const LoraAdapter> adapter;  // null: the model as it is
 };
 
 enum class EndReason {
@@ -85,6 +88,7 @@ class GenerateTask : public Task {
   int first_output() const override {
     return static_cast<int>(tokens_.size()) - 1;
   }
+  const LoraAdapter* adapter() const override { return options_.adapter.get(); }
   absl::Status Interrupted() const override { return CheckCall(context_); }
   std::vector<int32_t> Draft(int most) const override;
   void OnStart(int restored) override;

@@ -77,6 +77,25 @@ grpc::Status GenerationGrpc::Tokenize(grpc::ServerContext*,
   return Reply("Tokenize", service_.Tokenize(*request), response);
 }
 
+grpc::Status GenerationGrpc::LoadAdapter(grpc::ServerContext*,
+                                         const v1::LoadAdapterRequest* request,
+                                         v1::AdapterInfo* response) {
+  return Reply("LoadAdapter", service_.LoadAdapter(*request), response);
+}
+
+grpc::Status GenerationGrpc::UnloadAdapter(
+    grpc::ServerContext*, const v1::UnloadAdapterRequest* request,
+    v1::UnloadAdapterResponse*) {
+  return Reply("UnloadAdapter", service_.UnloadAdapter(*request));
+}
+
+grpc::Status GenerationGrpc::ListAdapters(grpc::ServerContext*,
+                                          const v1::ListAdaptersRequest*,
+                                          v1::ListAdaptersResponse* response) {
+  *response = service_.ListAdapters();
+  return grpc::Status::OK;
+}
+
 grpc::Status GenerationGrpc::GetServerInfo(grpc::ServerContext*,
                                            const v1::GetServerInfoRequest*,
                                            v1::ServerInfo* response) {

@@ -23,6 +23,15 @@ class GenerationGrpc final : public v1::GenerationService::Service {
   grpc::Status Tokenize(grpc::ServerContext* context,
                         const v1::TokenizeRequest* request,
                         v1::TokenizeResponse* response) override;
+  grpc::Status LoadAdapter(grpc::ServerContext* context,
+                           const v1::LoadAdapterRequest* request,
+                           v1::AdapterInfo* response) override;
+  grpc::Status UnloadAdapter(grpc::ServerContext* context,
+                             const v1::UnloadAdapterRequest* request,
+                             v1::UnloadAdapterResponse* response) override;
+  grpc::Status ListAdapters(grpc::ServerContext* context,
+                            const v1::ListAdaptersRequest* request,
+                            v1::ListAdaptersResponse* response) override;
   grpc::Status GetServerInfo(grpc::ServerContext* context,
                              const v1::GetServerInfoRequest* request,
                              v1::ServerInfo* response) override;

@@ -63,17 +63,35 @@ v1::GenerateResponse ToProto(const GenerationFinished& finished) {
   return response;
 }
 
+v1::AdapterInfo ToProto(const std::string& name, const LoraAdapter& adapter) {
+  v1::AdapterInfo proto;
+  proto.set_name(name);
+  proto.set_sha256(adapter.sha256());
+  proto.set_rank(static_cast<int32_t>(adapter.max_rank()));
+  proto.set_linears(adapter.linears());
+  proto.set_bytes(adapter.bytes());
+  return proto;
+}
+
 }  // namespace
 
 GenerationService::GenerationService(const model::Tokenizer& tokenizer,
-                                     Scheduler& scheduler, v1::ServerInfo info)
-    : tokenizer_(tokenizer), scheduler_(scheduler), info_(std::move(info)) {}
+                                     Scheduler& scheduler,
+                                     AdapterRegistry& adapters,
+                                     v1::ServerInfo info)
+    : tokenizer_(tokenizer),
+      scheduler_(scheduler),
+      adapters_(adapters),
+      info_(std::move(info)) {}
 
 absl::Status GenerationService::Generate(
     const v1::GenerateRequest& request, const CallContext& context,
     absl::FunctionRef<bool(const v1::GenerateResponse&)> write) {
   ASSIGN_OR_RETURN(GenerateOptions options,
                    ToGenerateOptions(request, tokenizer_, info_.max_context()));
+  ASSIGN_OR_RETURN(options.adapter, adapters_.Find(request.adapter()));
+  const std::string adapter_sha256 =
+      options.adapter == nullptr ? "" : options.adapter->sha256();
   // A reader that has gone away is noticed by its failed write, too; the task
   // then learns of it through this flag.
   auto write_failed = std::make_shared<std::atomic<bool>>(false);
@@ -94,6 +112,7 @@ absl::Status GenerationService::Generate(
       response.mutable_started()->set_artifact_sha256(info_.artifact_sha256());
       response.mutable_started()->set_prompt_tokens(started->prompt_tokens);
       response.mutable_started()->set_cached_tokens(started->cached_tokens);
+      response.mutable_started()->set_adapter_sha256(adapter_sha256);
     } else if (const auto* delta = std::get_if<GenerationDelta>(&event)) {
       response = ToProto(*delta);
     } else {
@@ -152,6 +171,7 @@ absl::StatusOr<ScoreOptions> GenerationService::ToScoreOptions(
 absl::StatusOr<v1::ScoreTokensResponse> GenerationService::ScoreTokens(
     const v1::ScoreTokensRequest& request, const CallContext& context) {
   ASSIGN_OR_RETURN(ScoreOptions options, ToScoreOptions(request));
+  ASSIGN_OR_RETURN(options.adapter, adapters_.Find(request.adapter()));
   const absl::Time start = absl::Now();
   auto task = std::make_shared<ScoreTask>(std::move(options), context);
   RETURN_IF_ERROR(scheduler_.Submit(task));
@@ -178,6 +198,27 @@ absl::StatusOr<v1::TokenizeResponse> GenerationService::Tokenize(
       request.text(), request.add_bos(), request.parse_control_tokens());
   v1::TokenizeResponse response;
   response.mutable_token_ids()->Add(tokens.begin(), tokens.end());
+  return response;
+}
+
+absl::StatusOr<v1::AdapterInfo> GenerationService::LoadAdapter(
+    const v1::LoadAdapterRequest& request) {
+  ASSIGN_OR_RETURN(const AdapterRegistry::Handle adapter,
+                   adapters_.LoadBelow(request.name(), request.path(),
+                                       request.sha256()));
+  return ToProto(request.name(), *adapter);
+}
+
+absl::Status GenerationService::UnloadAdapter(
+    const v1::UnloadAdapterRequest& request) {
+  return adapters_.Unload(request.name());
+}
+
+v1::ListAdaptersResponse GenerationService::ListAdapters() const {
+  v1::ListAdaptersResponse response;
+  for (const auto& [name, adapter] : adapters_.List()) {
+    *response.add_adapters() = ToProto(name, *adapter);
+  }
   return response;
 }
 

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "proto/onegrid/v1/generation.pb.h"
+#include "services/inference/adapter_registry.h"
 #include "services/inference/call_context.h"
 #include "services/inference/scheduler.h"
 #include "services/inference/score_task.h"
@@ -25,7 +26,7 @@ class GenerationService {
  public:
   // All must outlive the service. `info` is what GetServerInfo returns.
   GenerationService(const model::Tokenizer& tokenizer, Scheduler& scheduler,
-                    v1::ServerInfo info);
+                    AdapterRegistry& adapters, v1::ServerInfo info);
 
   // Calls `write` for each message, in order, from the calling thread. Ends
   // with Cancelled when `write` returns false.
@@ -39,6 +40,11 @@ class GenerationService {
   absl::StatusOr<v1::TokenizeResponse> Tokenize(
       const v1::TokenizeRequest& request) const;
 
+  absl::StatusOr<v1::AdapterInfo> LoadAdapter(
+      const v1::LoadAdapterRequest& request);
+  absl::Status UnloadAdapter(const v1::UnloadAdapterRequest& request);
+  v1::ListAdaptersResponse ListAdapters() const;
+
   const v1::ServerInfo& info() const { return info_; }
 
  private:
@@ -47,6 +53,7 @@ class GenerationService {
 
   const model::Tokenizer& tokenizer_;
   Scheduler& scheduler_;
+  AdapterRegistry& adapters_;
   const v1::ServerInfo info_;
 };
 

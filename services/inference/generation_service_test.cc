@@ -17,6 +17,7 @@
 #include "gtest/gtest.h"
 #include "services/common/error_info.h"
 #include "services/inference/served_model.h"
+#include "services/inference/tiny_adapter.h"
 #include "services/inference/tiny_model.h"
 
 namespace onegrid::inference {
@@ -31,6 +32,7 @@ struct Generated {
   std::vector<float> logprobs;
   v1::Finished finished;
   bool started = false;
+  std::string adapter_sha256;
 };
 
 v1::GenerateRequest Request(const std::string& text, int max_tokens) {
@@ -50,6 +52,7 @@ Generated Generate(GenerationService& service,
         if (response.has_started()) {
           EXPECT_FALSE(result.started);
           result.started = true;
+          result.adapter_sha256 = response.started().adapter_sha256();
         } else if (response.has_delta()) {
           const v1::Delta& delta = response.delta();
           result.text += delta.text();
@@ -89,6 +92,7 @@ class GenerationServiceTest : public testing::Test {
     options.activations = precision;
     options.kv_cache = precision;
     options.max_step_tokens = 32;
+    options.adapter_registry.folder = testing::TempDir();
     auto served = ServedModel::Load(options);
     ASSERT_TRUE(served.ok()) << served.status();
     served_ = *std::move(served);
@@ -124,6 +128,60 @@ TEST_F(GenerationServiceTest, GreedyIsRepeatableAndCountsTokens) {
   EXPECT_EQ(a.finished.reason(), v1::MAX_TOKENS);
   EXPECT_EQ(a.finished.prompt_tokens(), 6);  // BOS and five letters
   EXPECT_EQ(a.finished.completion_tokens(), 20);
+}
+
+// Generated together and one after the other, the same tokens with the same
+// log-probabilities for each adapter and without.
+TEST_F(GenerationServiceTest, EachRequestNamesItsAdapter) {
+  Start();
+  const std::string folder = "service_adapters";
+  for (const char* name : {"one", "two"}) {
+    ASSERT_TRUE(WriteTinyAdapter(
+                    absl::StrCat(testing::TempDir(), "/", folder, "/", name),
+                    TinyConfig(TinyStructure::kGemma3),
+                    {.seed = static_cast<uint64_t>(name[0])})
+                    .ok());
+    v1::LoadAdapterRequest load;
+    load.set_name(name);
+    load.set_path(absl::StrCat(folder, "/", name));
+    const auto info = service().LoadAdapter(load);
+    ASSERT_TRUE(info.ok()) << info.status();
+    EXPECT_EQ(info->linears(), 28);
+  }
+  EXPECT_EQ(service().ListAdapters().adapters_size(), 2);
+  const std::vector<std::string> names = {"", "one", "two", "one"};
+  const auto request = [&](size_t i) {
+    v1::GenerateRequest r = Request(absl::StrCat("abcabc", i % 2), 90);
+    r.set_logprobs(true);
+    r.set_adapter(names[i]);
+    return r;
+  };
+  std::vector<Generated> together(names.size());
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < names.size(); ++i) {
+    threads.emplace_back(
+        [&, i] { together[i] = Generate(service(), request(i)); });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (size_t i = 0; i < names.size(); ++i) {
+    SCOPED_TRACE(i);
+    const Generated alone = Generate(service(), request(i));
+    ASSERT_TRUE(alone.status.ok()) << alone.status;
+    ASSERT_TRUE(together[i].status.ok()) << together[i].status;
+    EXPECT_EQ(alone.tokens, together[i].tokens);
+    EXPECT_EQ(alone.logprobs, together[i].logprobs);
+    EXPECT_EQ(alone.adapter_sha256.size(), names[i].empty() ? 0u : 64u);
+    // Kept keys and values of one adapter are no other's.
+    v1::GenerateRequest base = request(i);
+    base.set_adapter(names[i] == "" ? "one" : "");
+    EXPECT_NE(Generate(service(), base).logprobs, alone.logprobs);
+  }
+  v1::UnloadAdapterRequest unload;
+  unload.set_name("one");
+  EXPECT_TRUE(service().UnloadAdapter(unload).ok());
+  const absl::Status gone = Generate(service(), request(1)).status;
+  EXPECT_EQ(gone.code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(common::ErrorReason(gone), "ADAPTER_NOT_FOUND");
 }
 
 // Requests that end in every way, long enough to pass the window and the

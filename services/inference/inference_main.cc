@@ -55,6 +55,13 @@ ABSL_FLAG(int, max_step_tokens, 256,
 ABSL_FLAG(std::string, prefix_cache, "256MB",
           "Keys and values kept for later requests that begin with the same "
           "tokens: at most this many bytes, e.g. 256MB or 2GB; 0 keeps none.");
+ABSL_FLAG(std::vector<std::string>, adapters, {},
+          "LoRA adapters that requests may name, NAME=PATH[,NAME=PATH...]: "
+          "PEFT's folders or llama.cpp's GGUFs for this model.");
+ABSL_FLAG(std::string, adapter_dir, "",
+          "Folder from which LoadAdapter may load more; without it adapters "
+          "stay as they were at the start.");
+ABSL_FLAG(int, max_adapters, 16, "Adapters loaded at once.");
 ABSL_FLAG(int, drain_seconds, 20,
           "On SIGTERM, how long calls in progress may go on.");
 
@@ -82,6 +89,9 @@ absl::StatusOr<ServedModelOptions> OptionsFromFlags() {
   options.max_queue = absl::GetFlag(FLAGS_max_queue);
   options.max_context = absl::GetFlag(FLAGS_max_context);
   options.max_step_tokens = absl::GetFlag(FLAGS_max_step_tokens);
+  options.adapters = absl::GetFlag(FLAGS_adapters);
+  options.adapter_registry.folder = absl::GetFlag(FLAGS_adapter_dir);
+  options.adapter_registry.max_adapters = absl::GetFlag(FLAGS_max_adapters);
   ASSIGN_OR_RETURN(options.prefix_cache_bytes,
                    common::ParseByteSize(absl::GetFlag(FLAGS_prefix_cache)));
   return options;

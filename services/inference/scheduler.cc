@@ -156,8 +156,10 @@ void Scheduler::Begin(Running& running) {
   // The tokens whose logits are wanted have to run.
   const auto without_output =
       static_cast<size_t>(std::max(0, running.task->first_output()));
-  running.fed =
-      engine_.Restore(running.slot, tokens.subspan(0, without_output));
+  if (running.task->adapter() == nullptr) {
+    running.fed =
+        engine_.Restore(running.slot, tokens.subspan(0, without_output));
+  }
   {
     absl::MutexLock lock(&mu_);
     prefixes_.asked += static_cast<int64_t>(tokens.size());
@@ -173,7 +175,8 @@ void Scheduler::AddChunk(Running& running, int count,
   const int end = begin + count;
   const int first_output = std::clamp(running.task->first_output(), begin, end);
   chunks->push_back(
-      {running.slot, tokens.subspan(begin, count), first_output - begin});
+      {running.slot, tokens.subspan(begin, count), first_output - begin,
+       running.task->adapter()});
   for (int i = first_output; i < end; ++i) outputs_.push_back({&running, i});
   running.fed = end;
 }
@@ -318,15 +321,20 @@ void Scheduler::FinishStep() {
       engine_.Truncate(running->slot,
                        running->fed - static_cast<int>(running->draft.size()));
     }
-    engine_.Share(running->slot, running->task->tokens());
+    Share(*running);
     End(*running, absl::OkStatus());
     running_.erase(std::find_if(
         running_.begin(), running_.end(),
         [&](const auto& candidate) { return candidate.get() == running; }));
   }
   for (const auto& running : running_) {
-    engine_.Share(running->slot, running->task->tokens());
+    Share(*running);
   }
+}
+
+void Scheduler::Share(const Running& running) {
+  if (running.task->adapter() != nullptr) return;
+  engine_.Share(running.slot, running.task->tokens());
 }
 
 void Scheduler::End(Running& running, const absl::Status& status) {

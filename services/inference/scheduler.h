@@ -112,6 +112,7 @@ class Scheduler {
   void FinishStep();
   // Counts a task's guesses and takes the wrong ones back.
   void SettleDraft(Running& running);
+  void Share(const Running& running);
   void End(Running& running, const absl::Status& status);
   // Gives a started task its slot and what is kept of its tokens.
   void Begin(Running& running);

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -11,6 +12,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/types/span.h"
 #include "services/inference/call_context.h"
+#include "services/inference/lora.h"
 #include "services/inference/task.h"
 
 namespace onegrid::inference {
@@ -21,6 +23,7 @@ struct ScoreOptions {
   int top_n = 0;
   int candidates_per_position = 0;
   std::vector<int32_t> candidates;  // [P, candidates_per_position]
+  std::shared_ptr<const LoraAdapter> adapter;  // null: the model as it is
 };
 
 // Natural log-probabilities.
@@ -46,6 +49,7 @@ class ScoreTask : public Task {
         .first(options_.tokens.size() - 1);
   }
   int first_output() const override { return options_.first_scored - 1; }
+  const LoraAdapter* adapter() const override { return options_.adapter.get(); }
   absl::Status Interrupted() const override { return CheckCall(context_); }
   void OnStart(int) override {}
   void OnLogits(int index, absl::Span<float> logits) override;

@@ -7,6 +7,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "kernels/quant/grid_blocks.h"
 #include "services/common/error_info.h"
@@ -209,6 +210,19 @@ absl::StatusOr<Drafting> ParseDrafting(absl::string_view value) {
   return InvalidFlag("prompt_lookup", value, "auto, always or off");
 }
 
+absl::Status LoadAdapters(const std::vector<std::string>& adapters,
+                          AdapterRegistry& registry) {
+  for (const std::string& adapter : adapters) {
+    const std::pair<std::string, std::string> parts =
+        absl::StrSplit(adapter, absl::MaxSplits('=', 1));
+    if (parts.second.empty()) {
+      return InvalidFlag("adapters", adapter, "NAME=PATH");
+    }
+    RETURN_IF_ERROR(registry.Load(parts.first, parts.second, "").status());
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
     const ServedModelOptions& options) {
   if (options.model_path.empty()) {
@@ -253,6 +267,10 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
   ASSIGN_OR_RETURN(served->engine_,
                    Engine::Create(*served->weights_, engine, served->pool_));
 
+  served->adapters_ = std::make_unique<AdapterRegistry>(
+      options.adapter_registry, served->weights_->config, served->pool_);
+  RETURN_IF_ERROR(LoadAdapters(options.adapters, *served->adapters_));
+
   v1::ServerInfo info =
       MakeInfo(options, numerics, *served->weights_, *served->engine_);
   info.MergeFrom(chat);
@@ -276,7 +294,8 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
        {"prefix_cache_bytes", info.prefix_cache_bytes()},
        {"load_ms", absl::ToInt64Milliseconds(absl::Now() - start)}});
   served->service_ = std::make_unique<GenerationService>(
-      *served->tokenizer_, *served->scheduler_, std::move(info));
+      *served->tokenizer_, *served->scheduler_, *served->adapters_,
+      std::move(info));
   return served;
 }
 

@@ -13,6 +13,7 @@
 #include "kernels/base/thread_pool.h"
 #include "proto/onegrid/v1/generation.pb.h"
 #include "services/common/thread_count.h"
+#include "services/inference/adapter_registry.h"
 #include "services/inference/engine.h"
 #include "services/inference/gemma_weights.h"
 #include "services/inference/generation_service.h"
@@ -38,6 +39,9 @@ struct ServedModelOptions {
   int max_queue = 64;
   int max_context = 8192;  // a shorter model context takes its place
   int max_step_tokens = 256;
+  // Loaded before the server is ready: NAME=PATH, as AdapterRegistry::Load.
+  std::vector<std::string> adapters;
+  AdapterRegistryOptions adapter_registry;
   int64_t prefix_cache_bytes = int64_t{256} << 20;  // 0: none is kept
 };
 
@@ -57,6 +61,11 @@ absl::Status DescribeChat(const model::GgufFile& file,
 
 // InvalidArgument (INVALID_FLAG): another word than those of prompt_lookup.
 absl::StatusOr<Drafting> ParseDrafting(absl::string_view value);
+
+// Loads each NAME=PATH. InvalidArgument (INVALID_FLAG): something else. Errors
+// of AdapterRegistry::Load.
+absl::Status LoadAdapters(const std::vector<std::string>& adapters,
+                          AdapterRegistry& registry);
 
 // Owns everything between the file and the service. The file is not needed
 // once Load has returned.
@@ -80,6 +89,7 @@ class ServedModel {
   std::unique_ptr<model::Tokenizer> tokenizer_;
   std::unique_ptr<GemmaWeights> weights_;
   std::unique_ptr<Engine> engine_;
+  std::unique_ptr<AdapterRegistry> adapters_;
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<GenerationService> service_;
 };

@@ -10,6 +10,8 @@
 
 namespace onegrid::inference {
 
+class LoraAdapter;
+
 // All calls come from the scheduler's thread, except OnLogits, which may be
 // called for different rows at once from several.
 class Task {
@@ -22,6 +24,10 @@ class Task {
   // Index into tokens() of the first one whose logits are wanted; all after it
   // are wanted too.
   virtual int first_output() const = 0;
+
+  // What the sequence runs with, always the same; null: the model as it is.
+  // Lives as long as the task.
+  virtual const LoraAdapter* adapter() const { return nullptr; }
 
   // Cancelled or DeadlineExceeded once nobody wants the result any more.
   virtual absl::Status Interrupted() const = 0;

@@ -72,6 +72,15 @@ class Engine:
             messages.GenerateRequest, messages.GenerateResponse,
         )
 
+        self._load_adapter = method(
+            channel.unary_unary, "LoadAdapter",
+            messages.LoadAdapterRequest, messages.AdapterInfo,
+        )
+        self._unload_adapter = method(
+            channel.unary_unary, "UnloadAdapter",
+            messages.UnloadAdapterRequest, messages.UnloadAdapterResponse,
+        )
+
     @property
     def pid(self):
         return self._process.pid
@@ -87,6 +96,12 @@ class Engine:
         request = messages.TokenizeRequest(text=text, add_bos=add_bos)
         return list(self._tokenize(request).token_ids)
 
+    def load_adapter(self, name, path):
+        return self._load_adapter(messages.LoadAdapterRequest(name=name, path=path))
+
+    def unload_adapter(self, name):
+        self._unload_adapter(messages.UnloadAdapterRequest(name=name))
+
     def greedy(self, prompt, tokens):
         """At most `tokens` ids after the prompt's, without an end token."""
         request = messages.GenerateRequest(
@@ -98,7 +113,7 @@ class Engine:
             ids.extend(response.delta.token_ids)
         return ids
 
-    def score(self, ids, first_scored, top=0, candidates=()):
+    def score(self, ids, first_scored, top=0, candidates=(), adapter=""):
         """ScoreTokensResponse; `candidates` are as many of each position."""
         return self._score(messages.ScoreTokensRequest(
             token_ids=ids,
@@ -106,6 +121,7 @@ class Engine:
             top_n=top,
             candidates_per_position=len(candidates) // (len(ids) - first_scored),
             candidate_ids=candidates,
+            adapter=adapter,
         ))
 
     def next_logprobs(self, prompt, candidates):

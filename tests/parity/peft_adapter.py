@@ -2,6 +2,7 @@
 """Saves a LoRA adapter as peft does, to be read by others.
 
   peft_adapter.py --base GGUF --out FOLDER [--llama-cpp SOURCE --gguf FILE]
+                  [--seed N]
 
 Some kinds of a Gemma 3's linears, ranks and alphas by pattern, rank-stabilized;
 A and B random from a seed, in bfloat16. With --llama-cpp, the sources of
@@ -18,7 +19,6 @@ import torch
 from peft import LoraConfig, get_peft_model
 from training_parity import load_gemma3
 
-SEED = 11
 CONFIG = LoraConfig(
     r=12,
     lora_alpha=20,
@@ -44,10 +44,11 @@ def main():
     parser.add_argument("--out", required=True)
     parser.add_argument("--llama-cpp")
     parser.add_argument("--gguf")
+    parser.add_argument("--seed", type=int, default=11)
     args = parser.parse_args()
     if bool(args.llama_cpp) != bool(args.gguf):
         parser.error("--llama-cpp and --gguf go together")
-    torch.manual_seed(SEED)
+    torch.manual_seed(args.seed)
     model = load_gemma3(args.base)(torch.float32)
     config = model.config
     model = get_peft_model(model, PLAIN if args.gguf else CONFIG)
