@@ -1,23 +1,20 @@
 #include "services/inference/adapter_registry.h"
 
 #include <algorithm>
-#include <filesystem>
-#include <system_error>
+#include <optional>
 
 #include "absl/strings/ascii.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "services/common/adapter_files.h"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
 #include "services/common/log.h"
+#include "services/common/path_below.h"
 #include "services/model/adapter.h"
 #include "services/model/tensor_names.h"
 
 namespace onegrid::inference {
 namespace {
-
-namespace fs = std::filesystem;
 
 constexpr size_t kMaxNameBytes = 128;
 
@@ -134,17 +131,13 @@ absl::StatusOr<AdapterRegistry::Handle> AdapterRegistry::LoadBelow(
     const std::string& name, const std::string& path,
     const std::string& sha256) {
   RETURN_IF_ERROR(CheckAllowed());
-  std::error_code error;
-  const fs::path folder = fs::canonical(options_.folder, error);
-  const fs::path full =
-      error ? fs::path() : fs::weakly_canonical(folder / path, error);
-  const fs::path relative = full.lexically_relative(folder);
-  if (error || path.empty() || absl::StrContains(path, '\0') ||
-      relative.empty() || *relative.begin() == "..") {
+  const std::optional<std::string> full =
+      common::PathBelow(options_.folder, path);
+  if (!full.has_value()) {
     return NotAllowed(absl::StrCat(
         "'", path, "' is not a path below the server's --adapter_dir"));
   }
-  return Load(name, full.string(), sha256);
+  return Load(name, *full, sha256);
 }
 
 absl::Status AdapterRegistry::Unload(const std::string& name) {

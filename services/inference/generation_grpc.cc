@@ -57,49 +57,59 @@ grpc::Status Reply(const char* rpc, absl::StatusOr<T> result, T* response) {
 grpc::Status GenerationGrpc::Generate(
     grpc::ServerContext* context, const v1::GenerateRequest* request,
     grpc::ServerWriter<v1::GenerateResponse>* writer) {
-  return Reply("Generate",
-               service_.Generate(*request, ContextOf(context),
-                                 [writer](const v1::GenerateResponse& r) {
-                                   return writer->Write(r);
-                                 }));
+  const ModelSlot::Handle model = model_.Get();
+  return Reply("Generate", model->service().Generate(
+                               *request, ContextOf(context),
+                               [writer](const v1::GenerateResponse& r) {
+                                 return writer->Write(r);
+                               }));
 }
 
 grpc::Status GenerationGrpc::ScoreTokens(grpc::ServerContext* context,
                                          const v1::ScoreTokensRequest* request,
                                          v1::ScoreTokensResponse* response) {
   return Reply("ScoreTokens",
-               service_.ScoreTokens(*request, ContextOf(context)), response);
+               model_.Get()->service().ScoreTokens(*request, ContextOf(context)), response);
 }
 
 grpc::Status GenerationGrpc::Tokenize(grpc::ServerContext*,
                                       const v1::TokenizeRequest* request,
                                       v1::TokenizeResponse* response) {
-  return Reply("Tokenize", service_.Tokenize(*request), response);
+  return Reply("Tokenize", model_.Get()->service().Tokenize(*request), response);
+}
+
+grpc::Status GenerationGrpc::LoadModel(grpc::ServerContext*,
+                                       const v1::LoadModelRequest* request,
+                                       v1::ServerInfo* response) {
+  const auto model =
+      model_.Replace(request->path(), request->artifact_sha256());
+  if (model.ok()) *response = (*model)->service().info();
+  return Reply("LoadModel", model.status());
 }
 
 grpc::Status GenerationGrpc::LoadAdapter(grpc::ServerContext*,
                                          const v1::LoadAdapterRequest* request,
                                          v1::AdapterInfo* response) {
-  return Reply("LoadAdapter", service_.LoadAdapter(*request), response);
+  return Reply("LoadAdapter", model_.Get()->service().LoadAdapter(*request), response);
 }
 
 grpc::Status GenerationGrpc::UnloadAdapter(
     grpc::ServerContext*, const v1::UnloadAdapterRequest* request,
     v1::UnloadAdapterResponse*) {
-  return Reply("UnloadAdapter", service_.UnloadAdapter(*request));
+  return Reply("UnloadAdapter", model_.Get()->service().UnloadAdapter(*request));
 }
 
 grpc::Status GenerationGrpc::ListAdapters(grpc::ServerContext*,
                                           const v1::ListAdaptersRequest*,
                                           v1::ListAdaptersResponse* response) {
-  *response = service_.ListAdapters();
+  *response = model_.Get()->service().ListAdapters();
   return grpc::Status::OK;
 }
 
 grpc::Status GenerationGrpc::GetServerInfo(grpc::ServerContext*,
                                            const v1::GetServerInfoRequest*,
                                            v1::ServerInfo* response) {
-  *response = service_.info();
+  *response = model_.Get()->service().info();
   return grpc::Status::OK;
 }
 

@@ -4,15 +4,15 @@
 
 #include "grpcpp/grpcpp.h"
 #include "proto/onegrid/v1/generation.grpc.pb.h"
-#include "services/inference/generation_service.h"
+#include "services/inference/model_slot.h"
 
 namespace onegrid::inference {
 
 // Thread-safe. A call occupies one of gRPC's threads until it ends.
 class GenerationGrpc final : public v1::GenerationService::Service {
  public:
-  // `service` must outlive this object.
-  explicit GenerationGrpc(GenerationService& service) : service_(service) {}
+  // `model` must outlive this object.
+  explicit GenerationGrpc(ModelSlot& model) : model_(model) {}
 
   grpc::Status Generate(
       grpc::ServerContext* context, const v1::GenerateRequest* request,
@@ -23,6 +23,9 @@ class GenerationGrpc final : public v1::GenerationService::Service {
   grpc::Status Tokenize(grpc::ServerContext* context,
                         const v1::TokenizeRequest* request,
                         v1::TokenizeResponse* response) override;
+  grpc::Status LoadModel(grpc::ServerContext* context,
+                         const v1::LoadModelRequest* request,
+                         v1::ServerInfo* response) override;
   grpc::Status LoadAdapter(grpc::ServerContext* context,
                            const v1::LoadAdapterRequest* request,
                            v1::AdapterInfo* response) override;
@@ -37,7 +40,7 @@ class GenerationGrpc final : public v1::GenerationService::Service {
                              v1::ServerInfo* response) override;
 
  private:
-  GenerationService& service_;
+  ModelSlot& model_;
 };
 
 }  // namespace onegrid::inference

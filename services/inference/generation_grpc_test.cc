@@ -1,8 +1,10 @@
 // One call of each kind over loopback.
 #include "services/inference/generation_grpc.h"
 
+#include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
@@ -10,7 +12,7 @@
 #include "services/common/error_info.h"
 #include "services/common/grpc_status.h"
 #include "services/common/server.h"
-#include "services/inference/served_model.h"
+#include "services/inference/model_slot.h"
 #include "services/inference/tiny_model.h"
 
 namespace onegrid::inference {
@@ -19,17 +21,20 @@ namespace {
 class GenerationGrpcTest : public testing::Test {
  protected:
   void SetUp() override {
-    const std::string path = testing::TempDir() + "/tiny_grpc.gguf";
+    const auto* test = testing::UnitTest::GetInstance()->current_test_info();
+    folder_ = testing::TempDir() + "/grpc_" + test->name();
+    std::filesystem::create_directories(folder_);
+    const std::string path = folder_ + "/first.gguf";
     ASSERT_TRUE(WriteTinyModel(path).ok());
     ServedModelOptions options;
     options.model_path = path;
     options.threads = {1, "--threads"};
     options.max_sequences = 1;
     options.max_queue = 1;
-    auto served = ServedModel::Load(options);
-    ASSERT_TRUE(served.ok()) << served.status();
-    served_ = *std::move(served);
-    service_ = std::make_unique<GenerationGrpc>(served_->service());
+    auto model = ModelSlot::Open(options, folder_);
+    ASSERT_TRUE(model.ok()) << model.status();
+    model_ = *std::move(model);
+    service_ = std::make_unique<GenerationGrpc>(*model_);
     runner_ = std::make_unique<common::ServerRunner>(common::ServerOptions());
     runner_->AddService(service_.get());
     ASSERT_TRUE(runner_->Start().ok());
@@ -38,7 +43,8 @@ class GenerationGrpcTest : public testing::Test {
   }
   void TearDown() override { runner_->Stop(); }
 
-  std::unique_ptr<ServedModel> served_;
+  std::string folder_;
+  std::unique_ptr<ModelSlot> model_;
   std::unique_ptr<GenerationGrpc> service_;
   std::unique_ptr<common::ServerRunner> runner_;
   std::unique_ptr<v1::GenerationService::Stub> stub_;
@@ -85,6 +91,81 @@ TEST_F(GenerationGrpcTest, UnaryCallsAnswer) {
   ASSERT_TRUE(
       stub_->GetServerInfo(&context3, v1::GetServerInfoRequest(), &info).ok());
   EXPECT_EQ(info.architecture(), "gemma3");
+}
+
+// A stream that began with the old model ends with it, and what begins later
+// has the new one.
+TEST_F(GenerationGrpcTest, AnotherModelDropsNoStream) {
+  ASSERT_TRUE(WriteTinyModel(folder_ + "/second.gguf", {.seed = 2, .types = {}})
+                  .ok());
+  v1::GenerateRequest request;
+  request.set_text("hello");
+  request.mutable_stopping()->set_max_tokens(200);
+  request.mutable_stopping()->set_ignore_eos(true);
+  request.set_logprobs(true);
+  struct Stream {
+    std::string sha256;
+    std::vector<float> logprobs;
+  };
+  const auto read = [&](grpc::ClientReader<v1::GenerateResponse>& reader,
+                        Stream* stream) {
+    v1::GenerateResponse response;
+    while (reader.Read(&response)) {
+      if (response.has_started()) {
+        stream->sha256 = response.started().artifact_sha256();
+      }
+      const auto& logprobs = response.delta().logprobs();
+      stream->logprobs.insert(stream->logprobs.end(), logprobs.begin(),
+                              logprobs.end());
+    }
+    const grpc::Status status = reader.Finish();
+    EXPECT_TRUE(status.ok()) << status.error_message();
+  };
+  const auto run = [&] {
+    grpc::ClientContext context;
+    Stream stream;
+    read(*stub_->Generate(&context, request), &stream);
+    return stream;
+  };
+  const Stream before = run();
+  grpc::ClientContext context;
+  auto reader = stub_->Generate(&context, request);
+  v1::GenerateResponse first;
+  ASSERT_TRUE(reader->Read(&first));
+  v1::LoadModelRequest load;
+  load.set_path("second.gguf");
+  v1::ServerInfo info;
+  grpc::ClientContext load_context;
+  const grpc::Status loaded = stub_->LoadModel(&load_context, load, &info);
+  ASSERT_TRUE(loaded.ok()) << loaded.error_message();
+  const Stream after = run();
+  Stream during;
+  read(*reader, &during);
+  EXPECT_EQ(first.started().artifact_sha256(), before.sha256);
+  EXPECT_EQ(during.logprobs, before.logprobs);
+  EXPECT_EQ(after.sha256, info.artifact_sha256());
+  EXPECT_NE(after.sha256, before.sha256);
+  EXPECT_NE(after.logprobs, before.logprobs);
+}
+
+TEST_F(GenerationGrpcTest, AModelThatCannotBeLoadedLeavesTheOldOne) {
+  const auto load = [&](const std::string& path, const std::string& sha256) {
+    v1::LoadModelRequest request;
+    request.set_path(path);
+    request.set_artifact_sha256(sha256);
+    v1::ServerInfo info;
+    grpc::ClientContext context;
+    return common::FromGrpc(stub_->LoadModel(&context, request, &info));
+  };
+  EXPECT_EQ(common::ErrorReason(load("../first.gguf", "")),
+            "MODELS_NOT_ALLOWED");
+  EXPECT_EQ(load("missing.gguf", "").code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(common::ErrorReason(load("first.gguf", std::string(64, '0'))),
+            "DIGEST_MISMATCH");
+  const auto model = model_->Get();
+  EXPECT_TRUE(load("first.gguf", model->service().info().artifact_sha256())
+                  .ok());
+  EXPECT_NE(model_->Get(), model);
 }
 
 TEST_F(GenerationGrpcTest, ErrorsCarryErrorInfo) {

@@ -16,6 +16,7 @@
 #include "services/common/server.h"
 #include "services/common/thread_count.h"
 #include "services/inference/generation_grpc.h"
+#include "services/inference/model_slot.h"
 #include "services/inference/served_model.h"
 
 ABSL_FLAG(std::string, model, "", "GGUF file to serve.");
@@ -55,6 +56,9 @@ ABSL_FLAG(int, max_step_tokens, 256,
 ABSL_FLAG(std::string, prefix_cache, "256MB",
           "Keys and values kept for later requests that begin with the same "
           "tokens: at most this many bytes, e.g. 256MB or 2GB; 0 keeps none.");
+ABSL_FLAG(std::string, model_dir, "",
+          "Folder from which LoadModel may take another model; without it the "
+          "model stays.");
 ABSL_FLAG(std::vector<std::string>, adapters, {},
           "LoRA adapters that requests may name, NAME=PATH[,NAME=PATH...]: "
           "PEFT's folders or llama.cpp's GGUFs for this model.");
@@ -108,10 +112,10 @@ int Main(int argc, char** argv) {
   }
   const auto options = OptionsFromFlags();
   if (!options.ok()) return Fail(options.status());
-  auto model = ServedModel::Load(*options);
+  auto model = ModelSlot::Open(*options, absl::GetFlag(FLAGS_model_dir));
   if (!model.ok()) return Fail(model.status());
 
-  GenerationGrpc service((*model)->service());
+  GenerationGrpc service(**model);
   common::ServerOptions server;
   server.host = absl::GetFlag(FLAGS_host);
   server.port = absl::GetFlag(FLAGS_port);
