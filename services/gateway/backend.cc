@@ -132,6 +132,15 @@ absl::StatusOr<v1::ServerInfo> Backend::Info(absl::Duration timeout) {
   return info;
 }
 
+absl::StatusOr<v1::Load> Backend::Load(absl::Duration timeout) {
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+  v1::Load load;
+  const grpc::Status status = stub_->GetLoad(&context, {}, &load);
+  if (!status.ok()) return FromBackend(status);
+  return load;
+}
+
 absl::StatusOr<std::vector<int32_t>> Backend::Tokenize(
     absl::string_view text, bool add_bos, bool parse_control_tokens,
     absl::Time deadline) {

@@ -63,6 +63,10 @@ class Backend {
   // What is served. Unavailable: nobody answers; DeadlineExceeded.
   absl::StatusOr<v1::ServerInfo> Info(absl::Duration timeout);
 
+  // How much it has to do. Unavailable: nobody answers; DeadlineExceeded;
+  // Unimplemented: a server that is older.
+  absl::StatusOr<v1::Load> Load(absl::Duration timeout);
+
   // The ids of `text`. InvalidArgument: not UTF-8; Unavailable;
   // DeadlineExceeded.
   absl::StatusOr<std::vector<int32_t>> Tokenize(absl::string_view text,
