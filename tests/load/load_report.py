@@ -114,17 +114,9 @@ def reasons(records):
     return counts
 
 
-def growth(samples, warm_up_seconds):
-    """(bytes before, bytes after, share) of the highest use in the first and the
-    last quarter of what follows the warm-up. samples: [(second, bytes)]."""
-    kept = [(second, size) for second, size in samples if second >= warm_up_seconds]
-    if len(kept) < 4:
-        raise ValueError(f"{len(kept)} samples after {warm_up_seconds} s, expected 4 or more")
-    begin, end = kept[0][0], kept[-1][0]
-    quarter = (end - begin) / 4
-    before = max(size for second, size in kept if second <= begin + quarter)
-    after = max(size for second, size in kept if second >= end - quarter)
-    return before, after, after / before - 1
+def peak(samples, begin, end):
+    """The most of [(second, bytes)] from one second to another."""
+    return max(size for second, size in samples if begin <= second <= end)
 
 
 # (key, title, format) of the lines of a table.

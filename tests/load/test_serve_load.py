@@ -95,11 +95,10 @@ def test_runs_are_counted_together():
     assert figures["reasons"] == {"error: ": 1}
 
 
-def test_growth_compares_the_first_with_the_last_quarter():
-    samples = [(0, 900), (10, 100), (20, 130), (30, 110), (40, 120), (50, 143)]
-    assert load_report.growth(samples, 10) == (130, 143, pytest.approx(0.1))
-    with pytest.raises(ValueError):
-        load_report.growth(samples, 45)
+def test_the_peak_is_that_of_the_time_asked_for():
+    samples = [(0, 900), (10, 100), (20, 130), (30, 110)]
+    assert load_report.peak(samples, 10, 20) == 130
+    assert load_report.peak(samples, 25, 60) == 110
 
 
 def chunked(*parts):
