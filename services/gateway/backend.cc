@@ -40,6 +40,23 @@ absl::Status FromBackend(const grpc::Status& grpc_status) {
   return status;
 }
 
+using Stub = v1::GenerationService::Stub;
+
+// A call without arguments.
+template <typename Request, typename Response>
+absl::StatusOr<Response> Ask(
+    Stub& stub,
+    grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
+                                 Response*),
+    absl::Duration timeout) {
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+  Response response;
+  const grpc::Status status = (stub.*method)(&context, {}, &response);
+  if (!status.ok()) return FromBackend(status);
+  return response;
+}
+
 }  // namespace
 
 GenerateCall::GenerateCall(v1::GenerationService::Stub& stub,
@@ -124,21 +141,17 @@ Backend::Backend(const std::string& endpoint) {
 }
 
 absl::StatusOr<v1::ServerInfo> Backend::Info(absl::Duration timeout) {
-  grpc::ClientContext context;
-  context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
-  v1::ServerInfo info;
-  const grpc::Status status = stub_->GetServerInfo(&context, {}, &info);
-  if (!status.ok()) return FromBackend(status);
-  return info;
+  return Ask(*stub_, &Stub::GetServerInfo, timeout);
+}
+
+absl::StatusOr<v1::Load> Backend::Load(absl::Duration timeout) {
+  return Ask(*stub_, &Stub::GetLoad, timeout);
 }
 
 absl::StatusOr<std::vector<std::string>> Backend::Adapters(
     absl::Duration timeout) {
-  grpc::ClientContext context;
-  context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
-  v1::ListAdaptersResponse response;
-  const grpc::Status status = stub_->ListAdapters(&context, {}, &response);
-  if (!status.ok()) return FromBackend(status);
+  ASSIGN_OR_RETURN(const v1::ListAdaptersResponse response,
+                   Ask(*stub_, &Stub::ListAdapters, timeout));
   std::vector<std::string> names;
   for (const v1::AdapterInfo& adapter : response.adapters()) {
     names.push_back(adapter.name());

@@ -67,6 +67,10 @@ class Backend {
   // DeadlineExceeded.
   absl::StatusOr<std::vector<std::string>> Adapters(absl::Duration timeout);
 
+  // How much it has to do. Unavailable: nobody answers; DeadlineExceeded;
+  // Unimplemented: a server that is older.
+  absl::StatusOr<v1::Load> Load(absl::Duration timeout);
+
   // The ids of `text`. InvalidArgument: not UTF-8; Unavailable;
   // DeadlineExceeded.
   absl::StatusOr<std::vector<int32_t>> Tokenize(absl::string_view text,

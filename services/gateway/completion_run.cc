@@ -112,10 +112,8 @@ bool CompletionRun::Read(v1::GenerateResponse* response) {
   }
   const int tokens = response->delta().token_ids_size();
   usage_.completion_tokens += tokens;
-  if (tokens > 0 && !first_token_seen_) {
-    first_token_seen_ = true;
-    options_.on_first_token();
-  }
+  if (tokens > 0 && current_ == 0) options_.on_tokens();
+  if (response->has_finished()) options_.on_finished(response->finished());
   return true;
 }
 

@@ -38,8 +38,11 @@ class CompletionRun {
     // (SERVER_DRAINING).
     AbandonedFn client_gone;
     AbandonedFn stopping;
-    // Called when the first token of all has come.
-    std::function<void()> on_first_token;
+    // Called for each message with tokens of the first answer, as it comes: the
+    // others have come by the time they are read.
+    std::function<void()> on_tokens;
+    // Called for each answer's end.
+    std::function<void(const v1::Finished&)> on_finished;
   };
 
   CompletionRun(CompletionRequest request, Backend& backend, Options options);
@@ -91,7 +94,6 @@ class CompletionRun {
   int64_t characters_ = 0;  // of choice current_ sent so far
   bool usage_sent_ = false;
   bool ended_ = false;
-  bool first_token_seen_ = false;
 };
 
 }  // namespace onegrid::gateway

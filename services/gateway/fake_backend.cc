@@ -234,4 +234,19 @@ grpc::Status FakeBackend::GetServerInfo(grpc::ServerContext*,
   return grpc::Status::OK;
 }
 
+grpc::Status FakeBackend::GetLoad(grpc::ServerContext*,
+                                  const v1::GetLoadRequest*, v1::Load* load) {
+  load->set_running(running_);
+  load->set_queued(5);
+  load->set_kv_bytes(750);
+  load->set_prefix_cache_bytes(250);
+  load->set_kv_bytes_limit(1000);
+  load->set_preemptions(3);
+  load->set_prefix_tokens_asked(70);
+  load->set_prefix_tokens_restored(40);
+  load->set_guesses_tried(9);
+  load->set_guesses_accepted(6);
+  return grpc::Status::OK;
+}
+
 }  // namespace onegrid::gateway

@@ -58,6 +58,9 @@ class FakeBackend final : public v1::GenerationService::Service {
   grpc::Status GetServerInfo(grpc::ServerContext*,
                              const v1::GetServerInfoRequest*,
                              v1::ServerInfo*) override;
+  // Running: those that linger; the rest are numbers of their own.
+  grpc::Status GetLoad(grpc::ServerContext*, const v1::GetLoadRequest*,
+                       v1::Load*) override;
 
  private:
   grpc::Status Linger(grpc::ServerContext* context, bool writes,

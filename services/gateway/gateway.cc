@@ -204,10 +204,11 @@ HttpResponse Gateway::Health() {
   return response;
 }
 
-HttpResponse Gateway::Metrics() const {
+HttpResponse Gateway::Metrics() {
+  const auto load = backend_.Load(options_.load_timeout);
   HttpResponse response;
   response.content_type = "text/plain; version=0.0.4; charset=utf-8";
-  response.body = metrics_.Text();
+  response.body = metrics_.Text(load.ok() ? &*load : nullptr);
   return response;
 }
 
@@ -251,8 +252,18 @@ HttpResponse Gateway::Generate(CompletionRequest parsed,
   options.deadline = exchange->start + options_.timeout;
   options.client_gone = request.client_gone;
   options.stopping = request.stopping;
-  options.on_first_token = [this, start = exchange->start] {
-    metrics_.FirstToken(absl::Now() - start);
+  options.on_tokens = [this, start = exchange->start,
+                       last = absl::Time()]() mutable {
+    const absl::Time now = absl::Now();
+    if (last == absl::Time()) {
+      metrics_.FirstToken(now - start);
+    } else {
+      metrics_.NextTokens(now - last);
+    }
+    last = now;
+  };
+  options.on_finished = [this](const v1::Finished& finished) {
+    metrics_.Finished(finished);
   };
   exchange->run = std::make_unique<CompletionRun>(std::move(parsed), backend_,
                                                   std::move(options));

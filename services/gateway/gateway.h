@@ -28,6 +28,9 @@ struct GatewayOptions {
   // Most time of one request.
   absl::Duration timeout = absl::Minutes(10);
   absl::Duration health_timeout = absl::Seconds(2);
+  // Most time that metrics wait for the backend's share of them. Prometheus
+  // waits 10 s unless told otherwise.
+  absl::Duration load_timeout = absl::Seconds(1);
   // For ids, and for seeds where the client gives none.
   std::function<uint64_t()> random;
 };
@@ -48,7 +51,7 @@ class Gateway {
                      const std::shared_ptr<Exchange>& exchange);
   HttpResponse Models(absl::string_view id);
   HttpResponse Health();
-  HttpResponse Metrics() const;
+  HttpResponse Metrics();
   HttpResponse Complete(const HttpRequest& request, bool chat,
                         const std::shared_ptr<Exchange>& exchange);
   HttpResponse Generate(CompletionRequest parsed, const HttpRequest& request,

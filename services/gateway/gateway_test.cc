@@ -546,8 +546,39 @@ TEST_F(GatewayTest, MetricsCountTokensAndRequests) {
   EXPECT_THAT(text, HasSubstr("{endpoint=\"other\",code=\"404\"} 2\n"));
   EXPECT_THAT(text,
               HasSubstr("onegrid_prompt_tokens_total{model_name=\"m\"} 7\n"));
-  EXPECT_THAT(text, HasSubstr("seconds_count{model_name=\"m\"} 1\n"));
-  EXPECT_THAT(text, HasSubstr("requests_running{model_name=\"m\"} 0\n"));
+  for (const char* value : {
+           "time_to_first_token_seconds_count{model_name=\"m\"} 1",
+           // "<bos>ab" has seven tokens.
+           "inter_token_latency_seconds_count{model_name=\"m\"} 6",
+           "e2e_request_latency_seconds_count{model_name=\"m\"} 1",
+           "request_queue_time_seconds_count{model_name=\"m\"} 1",
+           "request_generation_tokens_sum{model_name=\"m\"} 7",
+           "gateway_requests_in_progress{model_name=\"m\"} 0",
+       }) {
+    EXPECT_THAT(text, HasSubstr(absl::StrCat("onegrid_", value, "\n")));
+  }
+}
+
+TEST_F(GatewayTest, MetricsTellTheLoadOfTheBackend) {
+  const std::string text = Get("/metrics").body;
+  EXPECT_THAT(text, HasSubstr("onegrid_backend_up{model_name=\"m\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("requests_waiting{model_name=\"m\"} 5\n"));
+  grpc_->Shutdown(std::chrono::system_clock::now());
+  const HttpResponse response = Get("/metrics");
+  EXPECT_EQ(response.status, 200);
+  EXPECT_THAT(response.body,
+              HasSubstr("onegrid_backend_up{model_name=\"m\"} 0\n"));
+  EXPECT_THAT(response.body, testing::Not(HasSubstr("requests_waiting")));
+}
+
+TEST_F(GatewayTest, MetricsCountEachAnswerOfARequest) {
+  json body = Body("ab");
+  body["n"] = 2;
+  PostJson(kCompletions, body);
+  const std::string text = Get("/metrics").body;
+  EXPECT_THAT(text,
+              HasSubstr("first_token_seconds_count{model_name=\"m\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("generation_tokens_count{model_name=\"m\"} 2\n"));
 }
 
 TEST_F(GatewayTest, AClientThatGoesAwayEndsItsGeneration) {
