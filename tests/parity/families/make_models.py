@@ -1,6 +1,6 @@
 """Makes tiny random models of the structure of every Gemma that is supported.
 
-  make_models.py --out DIR [--seed N] [--only NAME]...
+  make_models.py --out DIR [--seed N] [--chat] [--only NAME]...
 
 Writes DIR/NAME, a Hugging Face folder of f32 weights, for each structure (see
 MODELS), and DIR/tokenizer.gguf, a vocabulary of bytes for all of them. Norms
@@ -107,12 +107,16 @@ def make_model(name, seed):
     return model
 
 
-def write_tokenizer(path):
-    """Control tokens, one token for each byte, and letters to fill up."""
+def write_tokenizer(path, chat):
+    """Control tokens, one token for each byte, and letters to fill up; for a chat
+    the marks of Gemma 3's turns."""
     tokens = ["<pad>", "<eos>", "<bos>", "<unk>"]
     types = [3, 3, 3, 2]
     tokens += [f"<0x{byte:02X}>" for byte in range(256)]
     types += [6] * 256
+    if chat:
+        tokens += ["<start_of_turn>", "<end_of_turn>"]
+        types += [3, 3]
     while len(tokens) < VOCABULARY:
         tokens.append(chr(0x4E00 + len(tokens)))
         types.append(1)
@@ -136,10 +140,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", required=True)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--chat", action="store_true", help="a tokenizer with turns")
     parser.add_argument("--only", action="append", choices=sorted(MODELS))
     args = parser.parse_args()
     os.makedirs(args.out, exist_ok=True)
-    write_tokenizer(os.path.join(args.out, "tokenizer.gguf"))
+    write_tokenizer(os.path.join(args.out, "tokenizer.gguf"), args.chat)
     for name in args.only or MODELS:
         model = make_model(name, args.seed)
         model.save_pretrained(os.path.join(args.out, name))
