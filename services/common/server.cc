@@ -24,6 +24,10 @@ ServerRunner::~ServerRunner() { Stop(); }
 
 void ServerRunner::AddService(grpc::Service* service, const std::string& name) {
   services_.push_back(service);
+  AddHealthName(name);
+}
+
+void ServerRunner::AddHealthName(const std::string& name) {
   if (!name.empty()) names_.push_back(name);
 }
 

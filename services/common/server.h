@@ -43,6 +43,9 @@ class ServerRunner {
   // grpc.health.v1 answers for it by name as well as for the whole server.
   void AddService(grpc::Service* service, const std::string& name = "");
 
+  // grpc.health.v1 answers for `name` as well, that of a model for instance.
+  void AddHealthName(const std::string& name);
+
   // Binds, serves, reports healthy, writes the port file. InvalidArgument
   // (INVALID_FLAG): no such port. Unavailable (PORT_IN_USE): the address cannot
   // be bound. Errors of WriteFileAtomic.
@@ -63,7 +66,7 @@ class ServerRunner {
  private:
   ServerOptions options_;
   std::vector<grpc::Service*> services_;
-  std::vector<std::string> names_;  // those given to AddService
+  std::vector<std::string> names_;  // of services and else, for health
   std::unique_ptr<grpc::Server> server_;
   std::string address_;
 };

@@ -1,58 +1,8 @@
 #include "services/inference/generation_grpc.h"
 
-#include <chrono>
-#include <string>
-#include <utility>
-
-#include "absl/status/status.h"
-#include "absl/status/statusor.h"
-#include "absl/time/time.h"
-#include "proto/google/rpc/error_details.pb.h"
-#include "services/common/error_info.h"
-#include "services/common/grpc_status.h"
-#include "services/common/log.h"
+#include "services/inference/rpc_reply.h"
 
 namespace onegrid::inference {
-namespace {
-
-// How long a caller refused for a full queue should wait.
-constexpr int kRetryDelaySeconds = 1;
-
-CallContext ContextOf(grpc::ServerContext* context) {
-  CallContext call;
-  call.cancelled = [context] { return context->IsCancelled(); };
-  if (context->deadline() != std::chrono::system_clock::time_point::max()) {
-    call.deadline = absl::FromChrono(context->deadline());
-  }
-  return call;
-}
-
-// Logs a failed call and puts RetryInfo on QUEUE_FULL.
-grpc::Status Reply(const char* rpc, const absl::Status& status) {
-  if (status.ok()) return grpc::Status::OK;
-  const std::string reason = common::ErrorReason(status);
-  common::LogWarning("rpc_failed",
-                     {{"rpc", rpc},
-                      {"code", common::StatusCodeName(status.code())},
-                      {"reason", reason}});
-  grpc::Status reply = common::ToGrpc(status);
-  if (reason != "QUEUE_FULL") return reply;
-  google::rpc::Status details;
-  details.ParseFromString(reply.error_details());
-  google::rpc::RetryInfo retry;
-  retry.mutable_retry_delay()->set_seconds(kRetryDelaySeconds);
-  details.add_details()->PackFrom(retry);
-  return grpc::Status(reply.error_code(), reply.error_message(),
-                      details.SerializeAsString());
-}
-
-template <typename T>
-grpc::Status Reply(const char* rpc, absl::StatusOr<T> result, T* response) {
-  if (result.ok()) *response = *std::move(result);
-  return Reply(rpc, result.status());
-}
-
-}  // namespace
 
 grpc::Status GenerationGrpc::Generate(
     grpc::ServerContext* context, const v1::GenerateRequest* request,

@@ -17,9 +17,15 @@
 #include "services/common/thread_count.h"
 #include "services/inference/generation_grpc.h"
 #include "services/inference/model_slot.h"
+#include "services/inference/open_inference_grpc.h"
+#include "services/inference/open_inference_service.h"
 #include "services/inference/served_model.h"
 
 ABSL_FLAG(std::string, model, "", "GGUF file to serve.");
+ABSL_FLAG(std::string, model_name, "",
+          "What callers of the Open Inference Protocol and of the health check "
+          "name the model by; empty takes the name in the file, or that of the "
+          "file if it has none.");
 ABSL_FLAG(std::string, artifact_sha256, "",
           "Refuse to serve unless the file's SHA-256 is this one.");
 ABSL_FLAG(std::string, host, "127.0.0.1", "Address to listen on.");
@@ -81,6 +87,7 @@ int Fail(const absl::Status& status) {
 absl::StatusOr<ServedModelOptions> OptionsFromFlags() {
   ServedModelOptions options;
   options.model_path = absl::GetFlag(FLAGS_model);
+  options.model_name = absl::GetFlag(FLAGS_model_name);
   options.artifact_sha256 = absl::GetFlag(FLAGS_artifact_sha256);
   options.activations = absl::GetFlag(FLAGS_activations);
   options.kv_cache = absl::GetFlag(FLAGS_kv_cache);
@@ -116,13 +123,19 @@ int Main(int argc, char** argv) {
   if (!model.ok()) return Fail(model.status());
 
   GenerationGrpc service(**model);
+  OpenInferenceService open_inference(**model, (*model)->Get()->name());
+  OpenInferenceGrpc open_inference_grpc(open_inference);
   common::ServerOptions server;
   server.host = absl::GetFlag(FLAGS_host);
   server.port = absl::GetFlag(FLAGS_port);
   server.port_file = absl::GetFlag(FLAGS_port_file);
   server.drain_timeout = absl::Seconds(absl::GetFlag(FLAGS_drain_seconds));
+  server.on_drain = [&] { open_inference_grpc.Drain(); };
   common::ServerRunner runner(server);
   runner.AddService(&service, v1::GenerationService::service_full_name());
+  runner.AddService(&open_inference_grpc,
+                    oip::GRPCInferenceService::service_full_name());
+  runner.AddHealthName((*model)->Get()->name());
   const absl::Status status = runner.RunUntilSignal();
   return status.ok() ? 0 : Fail(status);
 }

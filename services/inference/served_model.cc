@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "kernels/quant/grid_blocks.h"
 #include "services/common/error_info.h"
@@ -16,6 +17,7 @@
 #include "services/common/version.h"
 #include "services/model/chat_format.h"
 #include "services/model/gguf_reader.h"
+#include "services/model/utf8.h"
 
 namespace onegrid::inference {
 namespace {
@@ -203,6 +205,17 @@ absl::Status DescribeChat(const model::GgufFile& file,
   return absl::OkStatus();
 }
 
+std::string ModelName(const model::GgufFile& file, const std::string& path) {
+  constexpr char kKey[] = "general.name";
+  if (file.Has(kKey)) {
+    const auto name = file.GetString(kKey);
+    if (name.ok() && !name->empty() && model::IsValidUtf8(*name)) return *name;
+  }
+  const absl::string_view base =
+      absl::string_view(path).substr(path.find_last_of('/') + 1);
+  return std::string(absl::StripSuffix(base, ".gguf"));
+}
+
 absl::StatusOr<Drafting> ParseDrafting(absl::string_view value) {
   if (value == "auto") return Drafting::kAuto;
   if (value == "always") return Drafting::kAlways;
@@ -254,6 +267,9 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
                      " tokens, the embedding only ",
                      served->weights_->config.vocab_size, " rows"));
   }
+  served->name_ = options.model_name.empty()
+                      ? ModelName(*file, options.model_path)
+                      : options.model_name;
   if (served->weights_->per_layer) served->file_ = std::move(file);
   EngineOptions engine;
   engine.numerics = numerics;
@@ -280,7 +296,8 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
       std::make_unique<Scheduler>(*served->engine_, served->pool_, scheduler);
   common::LogInfo(
       "model_loaded",
-      {{"sha256", sha256},
+      {{"name", served->name_},
+       {"sha256", sha256},
        {"isa", info.isa()},
        {"threads", info.threads()},
        {"thread_reason", info.thread_reason()},

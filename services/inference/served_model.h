@@ -26,6 +26,7 @@ namespace onegrid::inference {
 
 struct ServedModelOptions {
   std::string model_path;              // of shards: any one
+  std::string model_name;              // empty: ModelName says
   std::string artifact_sha256;         // empty: whatever the files have
   std::string activations = "int8";    // "int8", "f32"
   std::string kv_cache = "int8";       // "int8", "f32"
@@ -59,6 +60,10 @@ absl::Status DescribeChat(const model::GgufFile& file,
                           const model::GemmaConfig& config,
                           absl::string_view chat_format, v1::ServerInfo* info);
 
+// What callers name the model by unless they were told otherwise: the name in
+// the file (general.name), else that of the file without ".gguf".
+std::string ModelName(const model::GgufFile& file, const std::string& path);
+
 // InvalidArgument (INVALID_FLAG): another word than those of prompt_lookup.
 absl::StatusOr<Drafting> ParseDrafting(absl::string_view value);
 
@@ -78,11 +83,13 @@ class ServedModel {
       const ServedModelOptions& options);
 
   GenerationService& service() { return *service_; }
+  const std::string& name() const { return name_; }
   const Scheduler& scheduler() const { return *scheduler_; }
 
  private:
   explicit ServedModel(int threads) : pool_(threads) {}
 
+  std::string name_;
   // In order of construction; destroyed in reverse.
   kernels::ThreadPool pool_;
   std::unique_ptr<model::GgufFile> file_;  // null if nothing refers to it

@@ -74,6 +74,28 @@ TEST(ServedModelTest, TheDigestOfAModelInShardsIsThatOfAllOfThem) {
             "DIGEST_MISMATCH");
 }
 
+TEST(ServedModelTest, TheModelsNameIsTheOptionsOrTheFiles) {
+  const std::string path = TempPath("name");
+  ASSERT_TRUE(WriteTinyModel(path).ok());
+  ServedModelOptions options = Options(path);
+  EXPECT_EQ((*ServedModel::Load(options))->name(), "served_model_name");
+  options.model_name = "asked";
+  EXPECT_EQ((*ServedModel::Load(options))->name(), "asked");
+
+  for (const auto& [general_name, expected] :
+       std::vector<std::pair<std::string, std::string>>{{"Gemma 3", "Gemma 3"},
+                                                        {"", "b"}}) {
+    model::GgufWriter writer;
+    writer.Set("general.architecture", std::string("gemma3"));
+    writer.Set("general.name", general_name);
+    const std::string named = TempPath("general_name");
+    ASSERT_TRUE(writer.WriteTo(named).ok());
+    const auto file = model::GgufFile::Open(named);
+    ASSERT_TRUE(file.ok()) << file.status();
+    EXPECT_EQ(ModelName(**file, "/a/b.gguf"), expected);
+  }
+}
+
 TEST(ServedModelTest, ChatFormatIsTheTemplatesUnlessAFlagNamesOne) {
   const auto chat_of = [](const std::string& jinja, const std::string& flag) {
     model::GgufWriter writer;

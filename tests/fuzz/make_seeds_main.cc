@@ -1,6 +1,8 @@
 // Writes the seeds of the corpus: FOLDER/TARGET/seed_*. Same code, same bytes.
 //
 //   bazel run //tests/fuzz:make_seeds -- $PWD/tests/fuzz/corpus
+#include <array>
+#include <cstdint>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -9,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "proto/open_inference/grpc_predict_v2.pb.h"
 #include "services/model/gguf_reader.h"
 #include "services/model/gguf_test_file.h"
 #include "services/model/hf_model_config.h"
@@ -188,8 +191,50 @@ prompts: ["one"]
   };
 }
 
+// Requests for text and for token ids, in both encodings. At most one
+// parameter each, for maps have no order on the wire.
+Seeds ProtocolSeeds() {
+  const auto input = [](const char* name, const char* datatype, int64_t size,
+                        ::inference::ModelInferRequest* request) {
+    auto* tensor = request->add_inputs();
+    tensor->set_name(name);
+    tensor->set_datatype(datatype);
+    tensor->add_shape(size);
+    return tensor->mutable_contents();
+  };
+  ::inference::ModelInferRequest typed;
+  typed.set_id("1");
+  input("text_input", "BYTES", 1, &typed)->add_bytes_contents("a");
+  input("max_tokens", "INT32", 1, &typed)->add_int_contents(3);
+  input("temperature", "FP32", 1, &typed)->add_fp32_contents(0.5);
+  input("seed", "UINT64", 1, &typed)->add_uint64_contents(7);
+  input("stream", "BOOL", 1, &typed)->add_bool_contents(true);
+  (*typed.mutable_parameters())["timeout"].set_int64_param(1000);
+  typed.add_outputs()->set_name("text_output");
+  typed.add_outputs()->set_name("output_log_probs");
+
+  ::inference::ModelInferRequest raw;
+  raw.set_model_version("1");
+  for (const auto& [name, datatype, bytes] :
+       std::vector<std::array<std::string, 3>>{
+           {"input_ids", "INT32", std::string("\2\0\0\0", 4)},
+           {"top_p", "FP64", std::string("\0\0\0\0\0\0\xe0\x3f", 8)},
+           {"stop", "BYTES", std::string("\1\0\0\0|", 5)}}) {
+    auto* tensor = raw.add_inputs();
+    tensor->set_name(name);
+    tensor->set_datatype(datatype);
+    tensor->add_shape(1);
+    raw.add_raw_input_contents(bytes);
+  }
+  (*raw.mutable_parameters())["min_p"].set_double_param(0.25);
+  raw.add_outputs()->set_name("finish_reason");
+  return {{"open_inference_request/seed_typed", typed.SerializeAsString()},
+          {"open_inference_request/seed_raw", raw.SerializeAsString()}};
+}
+
 int Write(const std::string& folder) {
-  for (const Seeds& seeds : {FileSeeds(), TextSeeds(), FoundSeeds()}) {
+  for (const Seeds& seeds :
+       {FileSeeds(), TextSeeds(), ProtocolSeeds(), FoundSeeds()}) {
     for (const auto& [name, bytes] : seeds) {
       const std::filesystem::path path = absl::StrCat(folder, "/", name);
       std::filesystem::create_directories(path.parent_path());
