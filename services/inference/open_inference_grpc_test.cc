@@ -57,7 +57,7 @@ class OpenInferenceGrpcTest : public testing::Test {
     ASSERT_TRUE(model.ok()) << model.status();
     model_ = *std::move(model);
     service_ = std::make_unique<OpenInferenceService>(*model_,
-                                                      model_->name());
+                                                      model_->Get()->name());
     grpc_ = std::make_unique<OpenInferenceGrpc>(*service_);
     common::ServerOptions server;
     server.on_drain = [this] { grpc_->Drain(); };
@@ -311,10 +311,10 @@ TEST_F(OpenInferenceGrpcTest, ACancelledStreamEndsItsRequests) {
   }
   EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::CANCELLED);
   const absl::Time deadline = absl::Now() + absl::Seconds(20);
-  while (model_->scheduler().load().running > 0 && absl::Now() < deadline) {
+  while (model_->Get()->scheduler().load().running > 0 && absl::Now() < deadline) {
     absl::SleepFor(absl::Milliseconds(5));
   }
-  EXPECT_EQ(model_->scheduler().load().running, 0);
+  EXPECT_EQ(model_->Get()->scheduler().load().running, 0);
 }
 
 TEST_F(OpenInferenceGrpcTest, TimeoutsAndDeadlinesEndARequest) {
