@@ -60,6 +60,7 @@ v1::GenerateResponse ToProto(const GenerationFinished& finished) {
   SetDuration(finished.queue_time, proto.mutable_queue_time());
   SetDuration(finished.prefill_time, proto.mutable_prefill_time());
   SetDuration(finished.decode_time, proto.mutable_decode_time());
+  proto.set_preemptions(finished.preemptions);
   return response;
 }
 
@@ -179,6 +180,22 @@ absl::StatusOr<v1::TokenizeResponse> GenerationService::Tokenize(
   v1::TokenizeResponse response;
   response.mutable_token_ids()->Add(tokens.begin(), tokens.end());
   return response;
+}
+
+v1::Load GenerationService::GetLoad() const {
+  const Scheduler::Load load = scheduler_.load();
+  v1::Load proto;
+  proto.set_running(load.running);
+  proto.set_queued(load.queued);
+  proto.set_kv_bytes(load.kv_bytes);
+  proto.set_prefix_cache_bytes(load.prefix_bytes);
+  proto.set_kv_bytes_limit(scheduler_.kv_limit());
+  proto.set_preemptions(load.preemptions);
+  proto.set_prefix_tokens_asked(load.prefix_tokens_asked);
+  proto.set_prefix_tokens_restored(load.prefix_tokens_restored);
+  proto.set_guesses_tried(load.drafts.tried);
+  proto.set_guesses_accepted(load.drafts.accepted);
+  return proto;
 }
 
 }  // namespace onegrid::inference

@@ -39,6 +39,8 @@ class GenerationService {
   absl::StatusOr<v1::TokenizeResponse> Tokenize(
       const v1::TokenizeRequest& request) const;
 
+  v1::Load GetLoad() const;
+
   const v1::ServerInfo& info() const { return info_; }
 
  private:

@@ -28,7 +28,7 @@ absl::StatusOr<Scores> ScoreTask::Wait() {
 }
 
 void ScoreTask::OnLogits(int index, absl::Span<float> logits) {
-  const size_t position = index - first_output();
+  const size_t position = index - (options_.first_scored - 1);
   const double log_sum = LogSumExp(logits);
   const auto logprob = [&](int32_t token) {
     return static_cast<float>(logits[token] - log_sum);
