@@ -27,12 +27,6 @@ int64_t TokenGrain(const KvLayout& layout, int64_t tokens,
                   1 + 8192 / (layout.head_dim * layout.kv_heads));
 }
 
-KvPage CopyOf(const KvPage::element_type& page) {
-  auto copy = std::make_shared<KvPage::element_type>(page.size());
-  std::memcpy(copy->data(), page.data(), page.size());
-  return copy;
-}
-
 }  // namespace
 
 KvPages::KvPages(const KvLayout& layout, int64_t head_bytes)
@@ -40,6 +34,24 @@ KvPages::KvPages(const KvLayout& layout, int64_t head_bytes)
   const int64_t d = layout.head_dim;
   KERNELS_CHECK(d >= 32 && d <= kMaxHeadDim && (d & (d - 1)) == 0);
   KERNELS_CHECK(layout.kv_heads > 0 && layout.capacity_tokens > 0);
+}
+
+KvPage KvPages::NewPage() const {
+  using Buffer = KvPage::element_type;
+  const auto size = static_cast<size_t>(page_bytes());
+  int64_t* const held = layout_.bytes_held;
+  if (held == nullptr) return std::make_shared<Buffer>(size);
+  *held += page_bytes();
+  return {new Buffer(size), [held](Buffer* buffer) {
+            *held -= static_cast<int64_t>(buffer->size());
+            delete buffer;
+          }};
+}
+
+KvPage KvPages::CopyOf(const KvPage& page) const {
+  KvPage copy = NewPage();
+  std::memcpy(copy->data(), page->data(), page->size());
+  return copy;
 }
 
 int64_t KvPages::bytes() const {
@@ -68,7 +80,7 @@ void KvPages::Truncate(int64_t length) {
   // A token cannot be appended to a page that was released, nor to one that
   // others have, too.
   KERNELS_CHECK(pages_.back() != nullptr);
-  if (pages_.back().use_count() > 1) pages_.back() = CopyOf(*pages_.back());
+  if (pages_.back().use_count() > 1) pages_.back() = CopyOf(pages_.back());
 }
 
 void KvPages::CopyFrom(const KvPages& other) {
@@ -78,7 +90,7 @@ void KvPages::CopyFrom(const KvPages& other) {
   length_ = other.length_;
   pages_.clear();
   for (const KvPage& page : other.pages_) {
-    pages_.push_back(page == nullptr ? nullptr : CopyOf(*page));
+    pages_.push_back(page == nullptr ? nullptr : CopyOf(page));
   }
 }
 
@@ -87,11 +99,18 @@ KvPage KvPages::FullPage(int64_t page) const {
   return pages_[static_cast<size_t>(page)];
 }
 
+void KvPages::Replace(int64_t page, KvPage same) {
+  KERNELS_CHECK(page >= 0 && page < length_ / kPageTokens && same != nullptr &&
+                static_cast<int64_t>(same->size()) == page_bytes());
+  pages_[static_cast<size_t>(page)] = std::move(same);
+}
+
 void KvPages::Adopt(std::vector<KvPage> pages) {
   const int64_t tokens = static_cast<int64_t>(pages.size()) * kPageTokens;
   KERNELS_CHECK(length_ == 0 && tokens <= layout_.capacity_tokens);
   for (const KvPage& page : pages) {
-    KERNELS_CHECK(page == nullptr || page->size() == PageBytes());
+    KERNELS_CHECK(page == nullptr ||
+                  static_cast<int64_t>(page->size()) == page_bytes());
   }
   length_ = tokens;
   pages_ = std::move(pages);
@@ -103,7 +122,7 @@ void KvPages::Extend(int64_t tokens) {
   const size_t pages =
       static_cast<size_t>((length_ + kPageTokens - 1) / kPageTokens);
   while (pages_.size() < pages) {
-    pages_.push_back(std::make_shared<KvPage::element_type>(PageBytes()));
+    pages_.push_back(NewPage());
   }
 }
 

@@ -17,6 +17,9 @@ struct KvLayout {
   int64_t head_dim;  // A power of two, 32 to kMaxHeadDim.
   int64_t kv_heads;
   int64_t capacity_tokens;  // The most tokens that may be appended.
+  // Counts the bytes of all pages made and not yet freed, if set; must outlive
+  // them. Pages are made and freed by one thread at a time.
+  int64_t* bytes_held = nullptr;
 };
 
 // A page of kPageTokens tokens of one layer. Full ones may belong to several
@@ -36,6 +39,8 @@ class KvPages {
   int64_t length() const { return length_; }
   // Bytes held now.
   int64_t bytes() const;
+  // Bytes of one page.
+  int64_t page_bytes() const { return layout_.kv_heads * head_bytes_; }
 
   // Frees the pages whose tokens all stand before `position`; attention must
   // not read them again.
@@ -49,6 +54,8 @@ class KvPages {
   // A page that is full, to be shared; null if it was released.
   // 0 <= page < length() / kPageTokens.
   KvPage FullPage(int64_t page) const;
+  // Puts a page of the same tokens in the place of a full one.
+  void Replace(int64_t page, KvPage same);
   // Makes these full pages of the same layout an empty sequence's first ones;
   // null: released.
   void Adopt(std::vector<KvPage> pages);
@@ -65,9 +72,8 @@ class KvPages {
   void Extend(int64_t tokens);
 
  private:
-  size_t PageBytes() const {
-    return static_cast<size_t>(layout_.kv_heads * head_bytes_);
-  }
+  KvPage NewPage() const;
+  KvPage CopyOf(const KvPage& page) const;
 
   KvLayout layout_;
   int64_t head_bytes_;

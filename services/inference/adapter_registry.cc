@@ -56,6 +56,16 @@ absl::Status CheckDigest(const std::string& path, const std::string& found,
                            {{"expected", expected}, {"found", found}});
 }
 
+// Scales are in PEFT's config, so the tensors alone would not do.
+absl::StatusOr<std::string> DigestOf(const common::AdapterFiles& files) {
+  std::vector<std::string> digests;
+  for (const std::string& path : {files.tensors, files.config}) {
+    if (path.empty()) continue;
+    ASSIGN_OR_RETURN(digests.emplace_back(), common::Sha256OfFile(path));
+  }
+  return common::Sha256OfModel(digests);
+}
+
 }  // namespace
 
 AdapterRegistry::AdapterRegistry(AdapterRegistryOptions options,
@@ -90,8 +100,7 @@ absl::StatusOr<AdapterRegistry::Handle> AdapterRegistry::Load(
   RETURN_IF_ERROR(CheckName(name));
   ASSIGN_OR_RETURN(const common::AdapterFiles files,
                    common::FindAdapterFiles(path));
-  ASSIGN_OR_RETURN(const std::string digest,
-                   common::Sha256OfFile(files.tensors));
+  ASSIGN_OR_RETURN(const std::string digest, DigestOf(files));
   RETURN_IF_ERROR(CheckDigest(files.tensors, digest, sha256));
   {
     absl::ReaderMutexLock lock(&mu_);

@@ -56,7 +56,10 @@ TEST_F(AdapterRegistryTest, AdaptersComeAndGo) {
   EXPECT_EQ((*a)->max_rank(), 4);
   EXPECT_GT((*a)->bytes(), 0);
   EXPECT_EQ((*a)->sha256(),
-            *common::Sha256OfFile(root_ + "/in/a/adapter_model.safetensors"));
+            common::Sha256OfModel(
+                {*common::Sha256OfFile(root_ +
+                                       "/in/a/adapter_model.safetensors"),
+                 *common::Sha256OfFile(root_ + "/in/a/adapter_config.json")}));
   EXPECT_EQ(*registry_->Find("first"), *a);
   EXPECT_EQ(*registry_->Find(""), nullptr);
   ExpectRefused(registry_->Find("second").status(), absl::StatusCode::kNotFound,
@@ -64,6 +67,14 @@ TEST_F(AdapterRegistryTest, AdaptersComeAndGo) {
   // The same again is no work; other files under that name are refused.
   EXPECT_EQ(*registry_->LoadBelow("first", "a", (*a)->sha256()), *a);
   ExpectRefused(registry_->LoadBelow("first", "b", "").status(),
+                absl::StatusCode::kAlreadyExists, "ADAPTER_EXISTS");
+  // The same tensors with another scale are another adapter.
+  ASSERT_TRUE(common::WriteFileAtomic(root_ + "/in/a/adapter_config.json",
+                                      R"({"peft_type": "LORA", "r": 4,
+                                          "lora_alpha": 4,
+                                          "target_modules": "all-linear"})")
+                  .ok());
+  ExpectRefused(registry_->LoadBelow("first", "a", "").status(),
                 absl::StatusCode::kAlreadyExists, "ADAPTER_EXISTS");
   ASSERT_TRUE(registry_->LoadBelow("org/second.1", "b", "").ok());
   ExpectRefused(registry_->LoadBelow("third", "b", "").status(),

@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "kernels/base/aligned_buffer.h"
 #include "kernels/base/thread_pool.h"
@@ -83,15 +84,16 @@ class Engine {
   void Truncate(int slot, int length) { cache_.Truncate(slot, length); }
   // Begins an empty slot's sequence with tokens of which keys and values are
   // kept, and returns how many: at most tokens.size(), often fewer or none.
-  int Restore(int slot, absl::Span<const int32_t> tokens) {
-    return cache_.Restore(slot, tokens);
+  // Only sequences of the same salt share.
+  int Restore(int slot, absl::Span<const int32_t> tokens,
+              absl::string_view salt = "") {
+    return cache_.Restore(slot, tokens, salt);
   }
   // Keeps what the slot's sequence, `tokens` or more, has filled for Restore,
   // as far as prefix_bytes go.
   void Share(int slot, absl::Span<const int32_t> tokens) {
     cache_.Share(slot, tokens);
   }
-  int64_t prefix_bytes() const { return cache_.prefix_bytes(); }
   // Makes slot `to` hold the same sequence as `from`.
   void Copy(int from, int to) { cache_.Copy(from, to); }
 
@@ -101,9 +103,15 @@ class Engine {
 
   const model::GemmaConfig& config() const { return weights_.config; }
   const EngineOptions& options() const { return options_; }
-  // The most bytes all caches together can take.
+  // The keys and values held, their bytes, and what may be given up.
+  KvCache& kv_cache() { return cache_; }
+  const KvCache& kv_cache() const { return cache_; }
+  // The most bytes all sequences together can take, and one of `tokens` tokens.
   int64_t kv_bytes_max() const {
     return cache_.bytes_max(options_.max_step_tokens);
+  }
+  int64_t sequence_bytes_max(int64_t tokens) const {
+    return cache_.sequence_bytes_max(tokens, options_.max_step_tokens);
   }
   // Bytes of keys and values that a token at `position` attends to.
   int64_t kv_bytes_read(int64_t position) const {

@@ -37,6 +37,12 @@ void GenerateTask::Push(GenerationEvent event) {
   events_.push_back(std::move(event));
 }
 
+int GenerateTask::most_tokens() const {
+  const int64_t wanted = static_cast<int64_t>(options_.prompt.size()) +
+                         std::max(0, options_.max_tokens);
+  return static_cast<int>(std::min<int64_t>(wanted, options_.max_context));
+}
+
 void GenerateTask::OnStart(int restored) {
   started_ = absl::Now();
   first_token_ = started_;

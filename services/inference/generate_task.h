@@ -34,6 +34,7 @@ struct GenerateOptions {
   bool ignore_eos = false;
   bool logprobs = false;
   std::shared_ptr<const LoraAdapter> adapter;  // null: the model as it is
+  TaskPlace place;
 };
 
 enum class EndReason {
@@ -67,6 +68,7 @@ struct GenerationFinished {
   absl::Duration queue_time;
   absl::Duration prefill_time;  // until the first token was chosen
   absl::Duration decode_time;
+  int preemptions = 0;
 };
 
 // The last event is GenerationFinished or a Status that is not OK.
@@ -85,6 +87,8 @@ class GenerateTask : public Task {
   GenerationEvent NextEvent();
 
   absl::Span<const int32_t> tokens() const override { return tokens_; }
+  int most_tokens() const override;
+  const TaskPlace& place() const override { return options_.place; }
   int first_output() const override {
     return static_cast<int>(tokens_.size()) - 1;
   }
@@ -92,6 +96,7 @@ class GenerateTask : public Task {
   absl::Status Interrupted() const override { return CheckCall(context_); }
   std::vector<int32_t> Draft(int most) const override;
   void OnStart(int restored) override;
+  void OnPreempted() override { ++finished_.preemptions; }
   void OnLogits(int index, absl::Span<float> logits) override;
   bool OnStepDone() override { return ended_; }
   void OnEnd(const absl::Status& status) override;

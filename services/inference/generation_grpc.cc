@@ -63,4 +63,11 @@ grpc::Status GenerationGrpc::GetServerInfo(grpc::ServerContext*,
   return grpc::Status::OK;
 }
 
+grpc::Status GenerationGrpc::GetLoad(grpc::ServerContext*,
+                                     const v1::GetLoadRequest*,
+                                     v1::Load* response) {
+  *response = service_.GetLoad();
+  return grpc::Status::OK;
+}
+
 }  // namespace onegrid::inference

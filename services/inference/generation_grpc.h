@@ -38,6 +38,9 @@ class GenerationGrpc final : public v1::GenerationService::Service {
   grpc::Status GetServerInfo(grpc::ServerContext* context,
                              const v1::GetServerInfoRequest* request,
                              v1::ServerInfo* response) override;
+  grpc::Status GetLoad(grpc::ServerContext* context,
+                       const v1::GetLoadRequest* request,
+                       v1::Load* response) override;
 
  private:
   ModelSlot& model_;

@@ -91,6 +91,12 @@ TEST_F(GenerationGrpcTest, UnaryCallsAnswer) {
   ASSERT_TRUE(
       stub_->GetServerInfo(&context3, v1::GetServerInfoRequest(), &info).ok());
   EXPECT_EQ(info.architecture(), "gemma3");
+
+  v1::Load load;
+  grpc::ClientContext context4;
+  ASSERT_TRUE(stub_->GetLoad(&context4, v1::GetLoadRequest(), &load).ok());
+  EXPECT_EQ(load.running(), 0);
+  EXPECT_EQ(load.kv_bytes_limit(), info.kv_bytes());
 }
 
 // A stream that began with the old model ends with it, and what begins later

@@ -1,5 +1,6 @@
 #include "services/inference/generation_request.h"
 
+#include <cstdlib>
 #include <string>
 #include <utility>
 
@@ -81,6 +82,22 @@ absl::Status ReadStopping(const v1::Stopping& stopping,
   return absl::OkStatus();
 }
 
+absl::StatusOr<TaskPlace> ReadPlace(const v1::GenerateRequest& request) {
+  if (std::abs(int64_t{request.priority()}) > kMaxPriority) {
+    return InvalidRequest(absl::StrCat("priority is ", request.priority(),
+                                       ", expected -", kMaxPriority, "..",
+                                       kMaxPriority));
+  }
+  for (const auto& [name, value] :
+       {std::pair<const char*, const std::string&>{"caller", request.caller()},
+        {"cache_salt", request.cache_salt()}}) {
+    if (value.size() <= kMaxPlaceBytes) continue;
+    return InvalidRequest(absl::StrCat(name, " has ", value.size(),
+                                       " bytes, at most ", kMaxPlaceBytes));
+  }
+  return TaskPlace{request.priority(), request.caller(), request.cache_salt()};
+}
+
 }  // namespace
 
 absl::Status InvalidRequest(absl::string_view message) {
@@ -118,6 +135,7 @@ absl::StatusOr<GenerateOptions> ToGenerateOptions(
   }
   ASSIGN_OR_RETURN(options.sampler, ToSamplerOptions(request.sampling()));
   RETURN_IF_ERROR(ReadStopping(request.stopping(), tokenizer, &options));
+  ASSIGN_OR_RETURN(options.place, ReadPlace(request));
   options.max_context = max_context;
   options.logprobs = request.logprobs();
   return options;

@@ -13,6 +13,10 @@ namespace onegrid::inference {
 inline constexpr int kMaxStopStrings = 16;
 inline constexpr int kMaxStopStringBytes = 1024;
 
+// Of a request's priority, either way, and bytes of its caller and cache_salt.
+inline constexpr int kMaxPriority = 100;
+inline constexpr int kMaxPlaceBytes = 256;
+
 // InvalidArgument (INVALID_REQUEST, or CONTEXT_TOO_LONG for a prompt that
 // leaves no room in max_context tokens), naming the field.
 absl::StatusOr<GenerateOptions> ToGenerateOptions(

@@ -60,6 +60,7 @@ v1::GenerateResponse ToProto(const GenerationFinished& finished) {
   SetDuration(finished.queue_time, proto.mutable_queue_time());
   SetDuration(finished.prefill_time, proto.mutable_prefill_time());
   SetDuration(finished.decode_time, proto.mutable_decode_time());
+  proto.set_preemptions(finished.preemptions);
   return response;
 }
 
@@ -92,6 +93,8 @@ absl::Status GenerationService::Generate(
   ASSIGN_OR_RETURN(options.adapter, adapters_.Find(request.adapter()));
   const std::string adapter_sha256 =
       options.adapter == nullptr ? "" : options.adapter->sha256();
+  options.place.cache_salt =
+      SharingSalt(options.adapter.get(), options.place.cache_salt);
   // A reader that has gone away is noticed by its failed write, too; the task
   // then learns of it through this flag.
   auto write_failed = std::make_shared<std::atomic<bool>>(false);
@@ -220,6 +223,22 @@ v1::ListAdaptersResponse GenerationService::ListAdapters() const {
     *response.add_adapters() = ToProto(name, *adapter);
   }
   return response;
+}
+
+v1::Load GenerationService::GetLoad() const {
+  const Scheduler::Load load = scheduler_.load();
+  v1::Load proto;
+  proto.set_running(load.running);
+  proto.set_queued(load.queued);
+  proto.set_kv_bytes(load.kv_bytes);
+  proto.set_prefix_cache_bytes(load.prefix_bytes);
+  proto.set_kv_bytes_limit(scheduler_.kv_limit());
+  proto.set_preemptions(load.preemptions);
+  proto.set_prefix_tokens_asked(load.prefix_tokens_asked);
+  proto.set_prefix_tokens_restored(load.prefix_tokens_restored);
+  proto.set_guesses_tried(load.drafts.tried);
+  proto.set_guesses_accepted(load.drafts.accepted);
+  return proto;
 }
 
 }  // namespace onegrid::inference

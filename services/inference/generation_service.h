@@ -44,6 +44,7 @@ class GenerationService {
       const v1::LoadAdapterRequest& request);
   absl::Status UnloadAdapter(const v1::UnloadAdapterRequest& request);
   v1::ListAdaptersResponse ListAdapters() const;
+  v1::Load GetLoad() const;
 
   const v1::ServerInfo& info() const { return info_; }
 

@@ -218,7 +218,7 @@ TEST_P(GuessesTest, ChangeNothingButTheSteps) {
   for (const auto& request : ManyRequests()) {
     plain.push_back(Generate(service(), request));
   }
-  EXPECT_EQ(served_->scheduler().drafts().tried, 0);
+  EXPECT_EQ(served_->scheduler().load().drafts.tried, 0);
   served_.reset();
 
   Start(4, 16, "always", GetParam());
@@ -239,7 +239,7 @@ TEST_P(GuessesTest, ChangeNothingButTheSteps) {
     EXPECT_EQ(guessed[i].finished.reason(), plain[i].finished.reason()) << i;
   }
   // Right and wrong guesses were there: rows were kept and taken back.
-  const Scheduler::DraftCount drafts = served_->scheduler().drafts();
+  const DraftCount drafts = served_->scheduler().load().drafts;
   EXPECT_GT(drafts.accepted, 50);
   EXPECT_GT(drafts.tried, drafts.accepted + 20);
 }
@@ -442,6 +442,40 @@ TEST_F(GenerationServiceTest, PassedDeadlineEndsTheCall) {
   EXPECT_TRUE(Generate(service(), Request("free", 5)).status.ok());
 }
 
+TEST_F(GenerationServiceTest, DeadlinesPassInASlotAndInTheQueue) {
+  Start(/*max_sequences=*/1, /*max_queue=*/4, "off");
+  const auto slow = [] {
+    absl::SleepFor(absl::Milliseconds(2));
+    return false;
+  };
+  Generated queued;
+  std::thread thread;
+  CallContext context;
+  context.cancelled = slow;
+  context.deadline = absl::Now() + absl::Milliseconds(100);
+  Generated result;
+  result.status = service().Generate(
+      Request("slow", 250), context, [&](const v1::GenerateResponse& response) {
+        result.tokens.push_back(0);
+        if (!response.has_started()) return true;
+        thread = std::thread([&] {
+          CallContext soon;
+          soon.deadline = absl::Now() + absl::Milliseconds(20);
+          queued = Generate(service(), Request("queued", 5), soon);
+        });
+        return true;
+      });
+  thread.join();
+  EXPECT_EQ(result.status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_GT(result.tokens.size(), 1u);
+  EXPECT_LT(result.tokens.size(), 60u);
+  EXPECT_EQ(queued.status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_FALSE(queued.started);
+  const v1::Load load = service().GetLoad();
+  EXPECT_EQ(load.running() + load.queued(), 0);
+  EXPECT_EQ(load.kv_bytes(), load.prefix_cache_bytes());
+}
+
 TEST_F(GenerationServiceTest, ReaderThatGoesAwayEndsTheGeneration) {
   Start(/*max_sequences=*/1);
   int writes = 0;
@@ -489,6 +523,17 @@ TEST_F(GenerationServiceTest, BadRequestsAreRefusedByName) {
   request = Request("a", 5);
   request.mutable_stopping()->add_stop_token_ids(-1);
   refuse(request, "-1");
+  request = Request("a", 5);
+  request.set_priority(101);
+  refuse(request, "priority");
+  request.set_priority(-101);
+  refuse(request, "priority");
+  request = Request("a", 5);
+  request.set_caller(std::string(257, 'x'));
+  refuse(request, "caller");
+  request = Request("a", 5);
+  request.set_cache_salt(std::string(257, 'x'));
+  refuse(request, "cache_salt");
 
   v1::ScoreTokensRequest score;
   score.add_token_ids(5);
@@ -504,6 +549,23 @@ TEST_F(GenerationServiceTest, BadRequestsAreRefusedByName) {
   score.set_candidates_per_position(3);
   score.add_candidate_ids(1);
   EXPECT_FALSE(service().ScoreTokens(score, {}).ok());
+}
+
+TEST_F(GenerationServiceTest, LoadTellsWhatIsHeld) {
+  Start();
+  const v1::Load before = service().GetLoad();
+  EXPECT_EQ(before.kv_bytes(), 0);
+  EXPECT_EQ(before.kv_bytes_limit(), service().info().kv_bytes());
+  ASSERT_TRUE(
+      Generate(service(), Request(std::string(100, 'x'), 40)).status.ok());
+  const v1::Load load = service().GetLoad();
+  EXPECT_EQ(load.running(), 0);
+  EXPECT_EQ(load.queued(), 0);
+  EXPECT_GT(load.kv_bytes(), 0);
+  EXPECT_EQ(load.kv_bytes(), load.prefix_cache_bytes());
+  EXPECT_EQ(load.prefix_tokens_asked(), 101);
+  EXPECT_EQ(load.prefix_tokens_restored(), 0);
+  EXPECT_EQ(load.preemptions(), 0);
 }
 
 TEST_F(GenerationServiceTest, InfoTellsWhatRuns) {

@@ -36,12 +36,15 @@ KvCache::KvCache(const model::GemmaConfig& config, const Numerics& numerics,
         f32_.emplace_back(Layout(layer));
       }
     }
+    if (config.HasKv(layer)) {
+      block_bytes_ += cpu::kPageTokens * TokenBytes(layer);
+    }
   }
 }
 
-cpu::KvLayout KvCache::Layout(int64_t layer) const {
+cpu::KvLayout KvCache::Layout(int64_t layer) {
   const model::GemmaLayer& shape = config_.layers[layer];
-  return {shape.head_dim, shape.kv_heads, max_context_};
+  return {shape.head_dim, shape.kv_heads, max_context_, &bytes_held_};
 }
 
 int64_t KvCache::Window(int64_t layer) const {
@@ -77,8 +80,24 @@ KvBlock KvCache::BlockOf(int slot, int64_t block) {
   return pages;
 }
 
-int KvCache::Restore(int slot, absl::Span<const int32_t> tokens) {
-  const PrefixCache::Match match = prefixes_.Find(tokens);
+void KvCache::UseBlock(int slot, int64_t block, const KvBlock& pages) {
+  size_t global = 0, sliding = 0;  // layers of each kind so far
+  for (int layer = 0; layer < config_.layer_count(); ++layer) {
+    if (!config_.HasKv(layer)) continue;
+    const bool is_global = config_.IsGlobalLayer(layer);
+    const size_t place = is_global ? global++ : sliding++;
+    const std::vector<cpu::KvPage>& same =
+        is_global ? pages.global : pages.sliding;
+    cpu::KvPages& own = Pages(layer, slot);
+    // Pages that the window has passed stay away.
+    if (same.empty() || own.FullPage(block) == nullptr) continue;
+    own.Replace(block, same[place]);
+  }
+}
+
+int KvCache::Restore(int slot, absl::Span<const int32_t> tokens,
+                     absl::string_view salt) {
+  const PrefixCache::Match match = prefixes_.Find(tokens, salt);
   size_t global = 0, sliding = 0;  // layers of each kind so far
   for (int layer = 0; layer < config_.layer_count(); ++layer) {
     if (!config_.HasKv(layer)) continue;
@@ -93,7 +112,7 @@ int KvCache::Restore(int slot, absl::Span<const int32_t> tokens) {
     Pages(layer, slot).Adopt(std::move(pages));
   }
   const auto blocks = static_cast<int64_t>(match.blocks.size());
-  shared_[slot] = {blocks, match.last};
+  shared_[slot] = {blocks, match.last, std::string(salt)};
   lengths_[slot] = static_cast<int>(blocks * cpu::kPageTokens);
   return lengths_[slot];
 }
@@ -106,7 +125,10 @@ void KvCache::Share(int slot, absl::Span<const int32_t> tokens) {
     const auto begin = static_cast<size_t>(shared.blocks * cpu::kPageTokens);
     shared.last =
         prefixes_.Add(shared.last, tokens.subspan(begin, cpu::kPageTokens),
-                      BlockOf(slot, shared.blocks));
+                      BlockOf(slot, shared.blocks), shared.salt);
+    if (const KvBlock* kept = prefixes_.Pages(shared.last)) {
+      UseBlock(slot, shared.blocks, *kept);
+    }
     ++shared.blocks;
   }
 }
@@ -129,7 +151,8 @@ void KvCache::Truncate(int slot, int length) {
 void KvCache::Copy(int from, int to) {
   if (from == to) return;
   lengths_[to] = lengths_[from];
-  shared_[to] = shared_[from];
+  // Its pages are its own, so nothing can be shared behind the other's.
+  shared_[to] = {shared_[from].blocks, -1, shared_[from].salt};
   for (int layer = 0; layer < config_.layer_count(); ++layer) {
     if (!config_.HasKv(layer)) continue;
     const int64_t i = Index(layer, to), j = Index(layer, from);
@@ -200,10 +223,13 @@ void KvCache::Advance(absl::Span<const KvRows> rows) {
   }
 }
 
-int64_t KvCache::bytes() const {
+int64_t KvCache::slot_bytes(int slot) const {
   int64_t sum = 0;
-  for (const cpu::KvInt8& cache : int8_) sum += cache.bytes();
-  for (const cpu::KvF32& cache : f32_) sum += cache.bytes();
+  for (int layer = 0; layer < config_.layer_count(); ++layer) {
+    const auto i = static_cast<size_t>(Index(layer, slot));
+    sum += numerics_.kv_cache == Precision::kInt8 ? int8_[i].bytes()
+                                                  : f32_[i].bytes();
+  }
   return sum;
 }
 
@@ -225,21 +251,21 @@ int64_t KvCache::bytes_read(int64_t position) const {
   return bytes;
 }
 
-int64_t KvCache::bytes_max(int max_step_tokens) const {
+int64_t KvCache::sequence_bytes_max(int64_t tokens, int max_step_tokens) const {
   int64_t bytes = 0;
   for (int64_t layer = 0; layer < config_.layer_count(); ++layer) {
     if (!config_.HasKv(layer)) continue;
     const int64_t window = Window(layer);
     // A window that begins inside a page keeps that page whole.
     const int64_t held =
-        window == 0 ? max_context_
-                    : std::min<int64_t>(max_context_, window + max_step_tokens +
-                                                          max_rollback_ +
-                                                          cpu::kPageTokens);
+        window == 0
+            ? tokens
+            : std::min<int64_t>(tokens, window + max_step_tokens +
+                                            max_rollback_ + cpu::kPageTokens);
     bytes += (held + cpu::kPageTokens - 1) / cpu::kPageTokens *
              cpu::kPageTokens * TokenBytes(layer);
   }
-  return bytes * slots();
+  return bytes;
 }
 
 }  // namespace onegrid::inference

@@ -3,8 +3,10 @@
 #define SERVICES_INFERENCE_KV_CACHE_H_
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/attention.h"
@@ -32,6 +34,9 @@ class KvCache {
   // most `max_rollback`. prefix_bytes: of what Share keeps for later sequences.
   KvCache(const model::GemmaConfig& config, const Numerics& numerics, int slots,
           int max_context, int max_rollback, int64_t prefix_bytes = 0);
+  // The pages know where they are counted.
+  KvCache(const KvCache&) = delete;
+  KvCache& operator=(const KvCache&) = delete;
 
   int slots() const { return static_cast<int>(lengths_.size()); }
   // Tokens the slot's sequence holds.
@@ -39,14 +44,22 @@ class KvCache {
   // Empties the slot and gives its memory back.
   void Reset(int slot);
 
-  // Makes the empty slot's sequence begin as a shared one does, in whole pages,
-  // with as many of `tokens` as there are. Returns how many.
-  int Restore(int slot, absl::Span<const int32_t> tokens);
+  // Makes the empty slot's sequence begin as a shared one of the same salt
+  // does, in whole pages, with as many of `tokens` as there are. Returns how
+  // many.
+  int Restore(int slot, absl::Span<const int32_t> tokens,
+              absl::string_view salt = "");
   // Keeps the slot's full pages for Restore. tokens: the sequence's, at least
-  // those of its full pages. Costs little where no page was filled since.
+  // those of its full pages. A page that is kept already takes the place of the
+  // slot's own. Costs little where no page was filled since.
   void Share(int slot, absl::Span<const int32_t> tokens);
-  // Bytes of what Share keeps, pages that sequences use, too, included.
+  // Gives up at least `bytes` of what Share keeps and no sequence uses, if
+  // there are as many.
+  void GiveUpPrefixes(int64_t bytes) { prefixes_.GiveUp(bytes); }
+  // Bytes of what Share keeps, pages that sequences use, too, included; and
+  // without those. The latter is O(pages).
   int64_t prefix_bytes() const { return prefixes_.bytes(); }
+  int64_t idle_prefix_bytes() const { return prefixes_.idle_bytes(); }
 
   // Takes back the tokens from `length` on; at most max_rollback since the
   // slot's sequence was longest.
@@ -69,9 +82,18 @@ class KvCache {
   // every layer by now, become part of their sequences.
   void Advance(absl::Span<const KvRows> rows);
 
-  // Bytes held now, and the most that full sequences in all slots can take.
-  int64_t bytes() const;
-  int64_t bytes_max(int max_step_tokens) const;
+  // Bytes of all pages held now, those that several sequences or Share use
+  // counted once; those of the slot's sequence; and those that each
+  // kPageTokens tokens appended to a sequence take first.
+  int64_t bytes() const { return bytes_held_; }
+  int64_t slot_bytes(int slot) const;
+  int64_t block_bytes() const { return block_bytes_; }
+  // The most that a sequence of `tokens` tokens can take while it grows by at
+  // most max_step_tokens in a step, and full sequences in all slots.
+  int64_t sequence_bytes_max(int64_t tokens, int max_step_tokens) const;
+  int64_t bytes_max(int max_step_tokens) const {
+    return slots() * sequence_bytes_max(max_context_, max_step_tokens);
+  }
   // Bytes of the keys and values that a query at `position` attends to.
   int64_t bytes_read(int64_t position) const;
 
@@ -83,7 +105,7 @@ class KvCache {
   // Calls use(cache) for the slot's cache in each layer that has one.
   template <typename Use>
   void ForEachLayer(int slot, Use use);
-  cpu::KvLayout Layout(int64_t layer) const;
+  cpu::KvLayout Layout(int64_t layer);
   int64_t Index(int layer, int slot) const {
     return int64_t{layer} * slots() + slot;
   }
@@ -92,6 +114,8 @@ class KvCache {
   cpu::KvPages& Pages(int layer, int slot);
   // The pages of a block that the slot's sequence has.
   KvBlock BlockOf(int slot, int64_t block);
+  // Makes the slot's sequence use these pages where it has a block's.
+  void UseBlock(int slot, int64_t block, const KvBlock& pages);
   // Bytes of one token in one layer.
   int64_t TokenBytes(int64_t layer) const;
 
@@ -100,11 +124,14 @@ class KvCache {
   const int max_context_;
   const int max_rollback_;
   std::vector<int> lengths_;
+  int64_t bytes_held_ = 0;  // outlives the pages
+  int64_t block_bytes_ = 0;
   PrefixCache prefixes_;
   // How much of a slot's sequence is among the prefixes.
   struct Shared {
     int64_t blocks = 0;
     PrefixCache::BlockId last = PrefixCache::kRoot;
+    std::string salt;
   };
   std::vector<Shared> shared_;  // [slots]
   // [layers, slots]; the one that is not in use is empty. Layers without keys

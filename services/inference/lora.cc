@@ -116,4 +116,9 @@ absl::StatusOr<LoraAdapter> LoraAdapter::Create(
   return result;
 }
 
+std::string SharingSalt(const LoraAdapter* adapter, absl::string_view salt) {
+  // A digest has no line break.
+  return absl::StrCat(adapter == nullptr ? "" : adapter->sha256(), "\n", salt);
+}
+
 }  // namespace onegrid::inference

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/packed_linear.h"
 #include "services/model/adapter.h"
@@ -61,6 +62,10 @@ class LoraAdapter {
   int64_t max_rank_ = 0;
   int64_t bytes_ = 0;
 };
+
+// Of TaskPlace::cache_salt: equal only for the same adapter, or none, and the
+// same salt of the caller.
+std::string SharingSalt(const LoraAdapter* adapter, absl::string_view salt);
 
 }  // namespace onegrid::inference
 

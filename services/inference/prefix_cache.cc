@@ -1,6 +1,8 @@
 #include "services/inference/prefix_cache.h"
 
 #include <algorithm>
+#include <iterator>
+#include <utility>
 
 #include "kernels/base/check.h"
 
@@ -19,18 +21,25 @@ int64_t PrefixCache::BytesOf(const std::vector<cpu::KvPage>& pages) {
   return bytes;
 }
 
+bool PrefixCache::InUse(const std::vector<cpu::KvPage>& pages) {
+  return std::any_of(pages.begin(), pages.end(), [](const cpu::KvPage& page) {
+    return page.use_count() > 1;
+  });
+}
+
 std::vector<PrefixCache::BlockId> PrefixCache::Walk(
-    absl::Span<const int32_t> tokens) const {
+    absl::Span<const int32_t> tokens, absl::string_view salt) const {
   std::vector<BlockId> path;
-  Key key = {kRoot, {}};
+  Key key = {kRoot, std::string(salt), {}};
   for (size_t begin = 0; begin + kPageTokens <= tokens.size();
        begin += kPageTokens) {
     const absl::Span<const int32_t> part = tokens.subspan(begin, kPageTokens);
-    key.second.assign(part.begin(), part.end());
+    std::get<2>(key).assign(part.begin(), part.end());
     const auto found = ids_.find(key);
     if (found == ids_.end()) break;
     path.push_back(found->second);
-    key.first = found->second;
+    std::get<0>(key) = found->second;
+    std::get<1>(key).clear();
   }
   return path;
 }
@@ -42,8 +51,9 @@ int64_t PrefixCache::WindowBegin(int64_t blocks) const {
   return std::max<int64_t>(0, position - window_ + 1) / kPageTokens;
 }
 
-PrefixCache::Match PrefixCache::Find(absl::Span<const int32_t> tokens) {
-  const std::vector<BlockId> path = Walk(tokens);
+PrefixCache::Match PrefixCache::Find(absl::Span<const int32_t> tokens,
+                                     absl::string_view salt) {
+  const std::vector<BlockId> path = Walk(tokens, salt);
   const auto has_sliding = [&](int64_t block) {
     return !entries_.at(path[static_cast<size_t>(block)])
                 ->pages.sliding.empty();
@@ -88,16 +98,17 @@ void PrefixCache::SetSliding(BlockId id, std::vector<cpu::KvPage> pages) {
 
 PrefixCache::BlockId PrefixCache::Add(BlockId parent,
                                       absl::Span<const int32_t> tokens,
-                                      KvBlock block) {
+                                      KvBlock block, absl::string_view salt) {
   KERNELS_CHECK(Holds(parent) && tokens.size() == kPageTokens);
-  Key key = {parent, {tokens.begin(), tokens.end()}};
-  const auto [found, added] = ids_.try_emplace(std::move(key), next_id_);
+  const Key key = {parent,
+                   parent == kRoot ? std::string(salt) : std::string(),
+                   {tokens.begin(), tokens.end()}};
+  const auto [found, added] = ids_.try_emplace(key, next_id_);
   const BlockId id = found->second;
   if (added) {
     ++next_id_;
     auto entry = std::make_unique<Entry>();
-    entry->parent = parent;
-    entry->tokens.assign(tokens.begin(), tokens.end());
+    entry->key = key;
     entry->pages.global = std::move(block.global);
     bytes_ += BytesOf(entry->pages.global);
     uses_.push_front({id, false});
@@ -115,7 +126,7 @@ void PrefixCache::Touch(BlockId id) {
   while (id != kRoot) {
     Entry& entry = *entries_.at(id);
     uses_.splice(uses_.begin(), uses_, entry.global_use);
-    id = entry.parent;
+    id = ParentOf(entry);
   }
 }
 
@@ -126,20 +137,58 @@ void PrefixCache::ForgetSliding(Entry& entry) {
   uses_.erase(entry.sliding_use);
 }
 
+void PrefixCache::Forget(Part part) {
+  Entry& entry = *entries_.at(part.id);
+  ForgetSliding(entry);
+  if (part.sliding) return;
+  // Blocks are used with all before them, so the oldest has none behind it.
+  KERNELS_CHECK(entry.children == 0);
+  bytes_ -= BytesOf(entry.pages.global);
+  uses_.erase(entry.global_use);
+  if (ParentOf(entry) != kRoot) --entries_.at(ParentOf(entry))->children;
+  ids_.erase(entry.key);
+  entries_.erase(part.id);
+}
+
+const KvBlock* PrefixCache::Pages(BlockId id) const {
+  const auto found = entries_.find(id);
+  return found == entries_.end() ? nullptr : &found->second->pages;
+}
+
 void PrefixCache::Shrink() {
-  while (bytes_ > max_bytes_) {
-    const Part part = uses_.back();
-    Entry& entry = *entries_.at(part.id);
-    ForgetSliding(entry);
-    if (part.sliding) continue;
-    // Blocks are used with all before them, so the oldest has none behind it.
-    KERNELS_CHECK(entry.children == 0);
-    bytes_ -= BytesOf(entry.pages.global);
-    uses_.pop_back();
-    if (entry.parent != kRoot) --entries_.at(entry.parent)->children;
-    ids_.erase(Key{entry.parent, std::move(entry.tokens)});
-    entries_.erase(part.id);
+  while (bytes_ > max_bytes_) Forget(uses_.back());
+}
+
+void PrefixCache::GiveUp(int64_t bytes) {
+  const int64_t wanted = bytes_ - bytes;
+  // A sequence that uses a block uses all before it, so what follows a block
+  // that nobody uses has been given up when its turn comes.
+  auto use = uses_.end();
+  while (bytes_ > wanted && use != uses_.begin()) {
+    const auto candidate = std::prev(use);
+    const Entry& entry = *entries_.at(candidate->id);
+    const KvBlock& pages = entry.pages;
+    if (candidate->sliding ? InUse(pages.sliding)
+                           : InUse(pages.global) || entry.children > 0) {
+      use = candidate;
+      continue;
+    }
+    // The sliding part of a block may go with it, and `use` be that part.
+    if (!candidate->sliding && !pages.sliding.empty() &&
+        use == entry.sliding_use) {
+      ++use;
+    }
+    Forget(*candidate);
   }
+}
+
+int64_t PrefixCache::idle_bytes() const {
+  int64_t bytes = 0;
+  for (const auto& [id, entry] : entries_) {
+    if (!InUse(entry->pages.global)) bytes += BytesOf(entry->pages.global);
+    if (!InUse(entry->pages.sliding)) bytes += BytesOf(entry->pages.sliding);
+  }
+  return bytes;
 }
 
 }  // namespace onegrid::inference

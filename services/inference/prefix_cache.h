@@ -6,10 +6,12 @@
 #include <cstdint>
 #include <list>
 #include <memory>
-#include <utility>
+#include <string>
+#include <tuple>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "kernels/cpu/kv_cache.h"
 
@@ -24,9 +26,10 @@ struct KvBlock {
 };
 
 // A tree of blocks: a block is known by its own tokens and those of all blocks
-// before it, compared one by one, never by a digest alone. Past its limit of
-// bytes it gives up what was not used for longest: pages of sliding layers by
-// themselves, a block only after all that follow it.
+// before it, compared one by one, never by a digest alone; sequences of
+// different salts have no blocks in common. Past its limit of bytes it gives up
+// what was not used for longest: pages of sliding layers by themselves, a block
+// only after all that follow it.
 // Thread-compatible.
 class PrefixCache {
  public:
@@ -44,16 +47,26 @@ class PrefixCache {
   };
   // The most blocks at the start of `tokens` that a sequence can go on behind.
   // They count as used.
-  Match Find(absl::Span<const int32_t> tokens);
+  Match Find(absl::Span<const int32_t> tokens, absl::string_view salt = "");
 
   // Holds the block of `tokens` (kPageTokens) that follows `parent`, of which
-  // Holds is true, or what it lacked of it. Returns its id, which this Add or
-  // any later one may forget.
-  BlockId Add(BlockId parent, absl::Span<const int32_t> tokens, KvBlock block);
+  // Holds is true, or what it lacked of it. The salt matters behind kRoot only.
+  // Returns its id, which this Add or any later call may forget.
+  BlockId Add(BlockId parent, absl::Span<const int32_t> tokens, KvBlock block,
+              absl::string_view salt = "");
   bool Holds(BlockId id) const { return id == kRoot || entries_.contains(id); }
+  // What is held of a block, which a sequence that adds others behind it has to
+  // use, too; null if it was given up.
+  const KvBlock* Pages(BlockId id) const;
+
+  // Gives up at least `bytes` of the pages that no sequence uses, if there are
+  // as many, those that were not used for longest first.
+  void GiveUp(int64_t bytes);
 
   int64_t max_bytes() const { return max_bytes_; }
   int64_t bytes() const { return bytes_; }
+  // Bytes of the pages that no sequence uses. O(pages).
+  int64_t idle_bytes() const;
 
  private:
   // What is given up at once.
@@ -62,25 +75,31 @@ class PrefixCache {
     bool sliding;
   };
   using Uses = std::list<Part>;  // the last used first
+  // The parent, the salt if that is kRoot, the block's tokens.
+  using Key = std::tuple<BlockId, std::string, std::vector<int32_t>>;
   struct Entry {
-    BlockId parent;
-    std::vector<int32_t> tokens;
+    Key key;
     KvBlock pages;
     int children = 0;
     Uses::iterator global_use;
     Uses::iterator sliding_use;  // if pages.sliding is not empty
   };
-  using Key = std::pair<BlockId, std::vector<int32_t>>;
 
   static int64_t BytesOf(const std::vector<cpu::KvPage>& pages);
+  // Whether sequences hold some of the pages, too.
+  static bool InUse(const std::vector<cpu::KvPage>& pages);
+  static BlockId ParentOf(const Entry& entry) { return std::get<0>(entry.key); }
   // Ids of the blocks that `tokens` begin with.
-  std::vector<BlockId> Walk(absl::Span<const int32_t> tokens) const;
+  std::vector<BlockId> Walk(absl::Span<const int32_t> tokens,
+                            absl::string_view salt) const;
   // First block of which a query behind `blocks` blocks sees sliding pages.
   int64_t WindowBegin(int64_t blocks) const;
   void SetSliding(BlockId id, std::vector<cpu::KvPage> pages);
   // Counts the block and those before it as used, it the least.
   void Touch(BlockId id);
   void ForgetSliding(Entry& entry);
+  // Gives up the pages of sliding layers, or the block.
+  void Forget(Part part);
   void Shrink();
 
   const int64_t max_bytes_;

@@ -141,6 +141,54 @@ TEST(PrefixCacheTest, ABlockMayBeForgottenAtOnce) {
   EXPECT_EQ(none.bytes(), 0);
 }
 
+TEST(PrefixCacheTest, OtherSaltsHaveOtherBlocks) {
+  PrefixCache cache(1 << 20, kWindow);
+  const auto add = [&](const char* salt) {
+    const auto first =
+        cache.Add(PrefixCache::kRoot, Tokens({1}), Block(), salt);
+    cache.Add(first, Tokens({2}), Block(), salt);
+  };
+  add("a");
+  EXPECT_EQ(cache.Find(Tokens({1, 2}), "a").blocks.size(), 2);
+  EXPECT_EQ(cache.Find(Tokens({1, 2}), "b").blocks.size(), 0);
+  EXPECT_EQ(cache.Find(Tokens({1, 2})).blocks.size(), 0);
+  add("b");
+  EXPECT_EQ(cache.bytes(), 4 * kBlockBytes);
+  EXPECT_NE(cache.Find(Tokens({1, 2}), "a").last,
+            cache.Find(Tokens({1, 2}), "b").last);
+  // The salt goes with its last block.
+  cache.GiveUp(cache.bytes());
+  EXPECT_EQ(cache.bytes(), 0);
+  EXPECT_EQ(cache.Find(Tokens({1, 2}), "a").blocks.size(), 0);
+}
+
+TEST(PrefixCacheTest, GivesUpWhatNoSequenceUsesAndWasNotUsedForLongest) {
+  PrefixCache cache(1 << 20, kWindow);
+  AddAll(cache, {1, 2});
+  AddAll(cache, {3, 4});
+  AddAll(cache, {5, 6});
+  EXPECT_EQ(cache.idle_bytes(), 6 * kBlockBytes);
+  {
+    // A sequence begins with 1 and 2, and sees the window of the latter only.
+    const PrefixCache::Match used = cache.Find(Tokens({1, 2}));
+    EXPECT_EQ(cache.idle_bytes(), 4 * kBlockBytes + 2 * kPageBytes);
+    EXPECT_EQ(Found(cache, {3, 4}), 2);
+    // Windows inside, then the last one of what was used before both.
+    cache.GiveUp(8 * kPageBytes);
+    EXPECT_EQ(Found(cache, {5, 6}), 0);
+    EXPECT_EQ(Found(cache, {3, 4}), 2);
+    // More than there is.
+    cache.GiveUp(1 << 20);
+    EXPECT_EQ(cache.bytes(), 2 * kBlockBytes - 2 * kPageBytes);
+    EXPECT_EQ(cache.idle_bytes(), 0);
+    EXPECT_EQ(Found(cache, {1, 2}), 2);
+  }
+  cache.GiveUp(1);
+  EXPECT_LT(cache.bytes(), 2 * kBlockBytes - 2 * kPageBytes);
+  cache.GiveUp(1 << 20);
+  EXPECT_EQ(cache.bytes(), 0);
+}
+
 TEST(PrefixCacheTest, RandomUseKeepsTheBooks) {
   constexpr int64_t kMax = 20 * kBlockBytes;
   PrefixCache cache(kMax, 3 * kPageTokens);
@@ -154,6 +202,7 @@ TEST(PrefixCacheTest, RandomUseKeepsTheBooks) {
     for (int i = 1 + next(8); i > 0; --i) blocks.push_back(next(3));
     const PrefixCache::Match match = cache.Find(Tokens(blocks));
     PrefixCache::BlockId last = match.last;
+    if (round % 5 == 0) cache.GiveUp(next(3) * kBlockBytes);
     for (size_t i = match.blocks.size(); i < blocks.size(); ++i) {
       if (!cache.Holds(last)) break;
       last = cache.Add(last, Tokens({blocks[i]}), Block());

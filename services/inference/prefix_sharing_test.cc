@@ -125,8 +125,8 @@ TEST_P(PrefixSharingTest, TheSecondRequestRunsOnlyWhatIsNew) {
     // Whole pages, and never the last token: its logits are wanted.
     EXPECT_EQ(again.cached, (length - 1) / 64 * 64) << length;
   }
-  EXPECT_GT(warm->scheduler().prefixes().restored, 0);
-  EXPECT_EQ(cold->scheduler().prefixes().restored, 0);
+  EXPECT_GT(warm->scheduler().load().prefix_tokens_restored, 0);
+  EXPECT_EQ(cold->scheduler().load().prefix_tokens_restored, 0);
 }
 
 TEST_P(PrefixSharingTest, AnswersAreKeptForTheNextTurn) {
@@ -190,6 +190,8 @@ class GuessingTask : public Task {
   int first_output() const override {
     return static_cast<int>(tokens_.size()) - 1;
   }
+  int most_tokens() const override { return kTinyContext; }
+  const TaskPlace& place() const override { return place_; }
   absl::Status Interrupted() const override { return absl::OkStatus(); }
   void OnStart(int restored) override { restored_ = restored; }
   std::vector<int32_t> Draft(int most) const override {
@@ -213,6 +215,7 @@ class GuessingTask : public Task {
   }
 
  private:
+  const TaskPlace place_;
   std::vector<int32_t> tokens_;
   int restored_ = -1;
   bool taken_ = false;
@@ -233,7 +236,7 @@ TEST_P(PrefixSharingTest, GuessesBehindTheEndAreNotKept) {
   const auto engine = Engine::Create(*weights, options, pool);
   ASSERT_TRUE(engine.ok()) << engine.status();
   SchedulerOptions how;
-  how.drafting = Drafting::kAlways;
+  how.step.drafting = Drafting::kAlways;
   Scheduler scheduler(**engine, pool, how);
   // 60 tokens, one of its own and guesses beyond the first page.
   const std::vector<int32_t> prompt = Prompt(60, 1);

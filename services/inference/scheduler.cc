@@ -1,21 +1,58 @@
 #include "services/inference/scheduler.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
+#include "kernels/cpu/kv_cache.h"
 #include "services/common/error_info.h"
 
 namespace onegrid::inference {
+namespace {
+
+// What a token of output weighs against one of a prompt in a caller's account.
+constexpr double kOutputWeight = 2;
+
+absl::Status QueueFull(int max_queue) {
+  return common::MakeError(
+      absl::StatusCode::kResourceExhausted, "QUEUE_FULL",
+      absl::StrCat("the queue holds its limit of ", max_queue, " requests"),
+      {{"max_queue", absl::StrCat(max_queue)}});
+}
+
+absl::Status Draining(const char* message) {
+  return common::MakeError(absl::StatusCode::kUnavailable, "SERVER_DRAINING",
+                           message);
+}
+
+absl::Status TooLong(const Engine& engine, const KvRoom& room, int tokens) {
+  const int64_t bytes = engine.sequence_bytes_max(tokens);
+  return common::MakeError(
+      absl::StatusCode::kInvalidArgument, "KV_BUDGET_EXCEEDED",
+      absl::StrCat("prompt and output may take ", tokens, " tokens and ", bytes,
+                   " bytes of keys and values; the server has ", room.limit(),
+                   " bytes, which is ", room.most_tokens(), " tokens"),
+      {{"tokens", absl::StrCat(tokens)},
+       {"kv_bytes", absl::StrCat(bytes)},
+       {"kv_bytes_limit", absl::StrCat(room.limit())},
+       {"max_tokens", absl::StrCat(room.most_tokens())}});
+}
+
+bool Before(const Running& a, const Running& b) {
+  if (a.entry.rank != b.entry.rank) return a.entry.rank > b.entry.rank;
+  return a.entry.started < b.entry.started;
+}
+
+}  // namespace
 
 Scheduler::Scheduler(Engine& engine, kernels::ThreadPool& pool,
                      const SchedulerOptions& options)
     : engine_(engine),
-      pool_(pool),
       options_(options),
-      max_draft_(std::min(options.max_draft, engine.options().max_rollback)) {
+      room_(engine, options.kv_limit),
+      step_(engine, pool, options.step),
+      queue_(options.max_queue) {
   for (int slot = engine.options().max_sequences - 1; slot >= 0; --slot) {
     free_slots_.push_back(slot);
   }
@@ -31,44 +68,41 @@ Scheduler::~Scheduler() {
 }
 
 absl::Status Scheduler::Submit(std::shared_ptr<Task> task) {
+  if (!room_.FitsAlone(task->most_tokens())) {
+    return TooLong(engine_, room_, task->most_tokens());
+  }
   absl::MutexLock lock(&mu_);
-  if (stopping_) {
-    return common::MakeError(absl::StatusCode::kUnavailable, "SERVER_DRAINING",
-                             "the server is stopping");
+  if (stopping_) return Draining("the server is stopping");
+  std::optional<std::shared_ptr<Task>> displaced;
+  if (!queue_.Push(std::move(task), &displaced)) {
+    return QueueFull(options_.max_queue);
   }
-  if (static_cast<int>(queue_.size()) >= options_.max_queue) {
-    return common::MakeError(absl::StatusCode::kResourceExhausted, "QUEUE_FULL",
-                             absl::StrCat("the queue holds its limit of ",
-                                          options_.max_queue, " requests"),
-                             {{"max_queue", absl::StrCat(options_.max_queue)}});
-  }
-  queue_.push_back(std::move(task));
+  // Its calls are all made by the scheduler's thread.
+  if (displaced.has_value()) displaced_.push_back(*std::move(displaced));
   return absl::OkStatus();
 }
 
 Scheduler::Load Scheduler::load() const {
   absl::MutexLock lock(&mu_);
-  return {running_count_, static_cast<int>(queue_.size())};
+  Load load = load_;
+  load.queued = queue_.size();
+  return load;
 }
 
-Scheduler::DraftCount Scheduler::drafts() const {
-  absl::MutexLock lock(&mu_);
-  return drafts_;
-}
-
-Scheduler::PrefixCount Scheduler::prefixes() const {
-  absl::MutexLock lock(&mu_);
-  return prefixes_;
+void Scheduler::Publish() {
+  load_.kv_bytes = engine_.kv_cache().bytes();
+  load_.prefix_bytes = engine_.kv_cache().prefix_bytes();
+  load_.drafts = step_.drafts();
 }
 
 void Scheduler::Loop() {
   while (WaitForWork()) {
+    EndDisplaced();
     DropInterrupted();
     StartQueued();
-    const std::vector<Chunk> chunks = PlanStep();
-    if (chunks.empty()) continue;
-    const absl::Time start = absl::Now();
-    const absl::Status status = engine_.Forward(chunks);
+    if (running_.empty()) continue;
+    MakeRoom();
+    const absl::Status status = step_.Run(running_, room_);
     if (!status.ok()) {
       // What the tasks hold was validated on arrival, so this concerns the
       // engine as a whole: nothing that runs can go on.
@@ -76,20 +110,15 @@ void Scheduler::Loop() {
       running_.clear();
       continue;
     }
-    DeliverLogits();
-    if (!step_has_prompt_) {
-      step_cost_.Add(static_cast<int>(outputs_.size()),
-                     absl::ToDoubleSeconds(absl::Now() - start));
-    }
     FinishStep();
   }
-  const absl::Status stopped = common::MakeError(
-      absl::StatusCode::kUnavailable, "SERVER_DRAINING", "the server stopped");
+  const absl::Status stopped = Draining("the server stopped");
   for (auto& running : running_) End(*running, stopped);
-  std::deque<std::shared_ptr<Task>> waiting;
+  EndDisplaced();
+  std::vector<std::shared_ptr<Task>> waiting;
   {
     absl::MutexLock lock(&mu_);
-    waiting.swap(queue_);
+    waiting = queue_.tasks();
   }
   for (const auto& task : waiting) task->OnEnd(stopped);
 }
@@ -99,242 +128,222 @@ bool Scheduler::WaitForWork() {
   if (running_.empty()) {
     mu_.Await(absl::Condition(
         +[](Scheduler* s) ABSL_EXCLUSIVE_LOCKS_REQUIRED(s->mu_) {
-          return s->stopping_ || !s->queue_.empty();
+          return s->stopping_ || s->queue_.size() > 0 || !s->displaced_.empty();
         },
         this));
   }
   return !stopping_;
 }
 
+void Scheduler::EndDisplaced() {
+  std::vector<std::shared_ptr<Task>> displaced;
+  {
+    absl::MutexLock lock(&mu_);
+    displaced.swap(displaced_);
+  }
+  for (const auto& task : displaced) task->OnEnd(QueueFull(options_.max_queue));
+}
+
 void Scheduler::DropInterrupted() {
   for (auto& running : running_) {
-    const absl::Status status = running->task->Interrupted();
+    const absl::Status status = running->task().Interrupted();
     if (status.ok()) continue;
     End(*running, status);
     running.reset();
   }
   running_.erase(std::remove(running_.begin(), running_.end(), nullptr),
                  running_.end());
-  // Only this thread takes tasks off the queue, so those of the copy stay.
   std::vector<std::shared_ptr<Task>> waiting;
   {
     absl::MutexLock lock(&mu_);
-    waiting.assign(queue_.begin(), queue_.end());
+    waiting = queue_.tasks();
   }
   for (const std::shared_ptr<Task>& task : waiting) {
     const absl::Status status = task->Interrupted();
     if (status.ok()) continue;
+    bool removed = false;
     {
       absl::MutexLock lock(&mu_);
-      queue_.erase(std::find(queue_.begin(), queue_.end(), task));
+      removed = queue_.Remove(task.get());
     }
-    task->OnEnd(status);
+    // Else another task has its place by now, see EndDisplaced.
+    if (removed) task->OnEnd(status);
   }
 }
 
 void Scheduler::StartQueued() {
-  while (!free_slots_.empty()) {
-    std::shared_ptr<Task> task;
+  while (true) {
+    std::optional<Waiting> next;
     {
       absl::MutexLock lock(&mu_);
-      if (queue_.empty()) return;
-      task = std::move(queue_.front());
-      queue_.pop_front();
-      ++running_count_;
+      next = queue_.Next();
     }
-    auto running = std::make_unique<Running>();
-    running->task = std::move(task);
-    Begin(*running);
-    running_.push_back(std::move(running));
+    if (!next.has_value() || IsBeingFilled(*next)) return;
+    std::unique_ptr<Running> running = Place(*next);
+    if (running == nullptr) return;
+    const bool first = next->fresh();
+    {
+      absl::MutexLock lock(&mu_);
+      if (!queue_.Take(next->task.get())) {
+        // It was displaced, or it is another's turn by now.
+        engine_.Reset(running->slot);
+        free_slots_.push_back(running->slot);
+        continue;
+      }
+      ++load_.running;
+      const auto tokens = static_cast<int64_t>(running->charged);
+      if (first) {
+        load_.prefix_tokens_asked += tokens;
+        load_.prefix_tokens_restored += running->fed;
+        queue_.Charge(next->task->place().caller,
+                      static_cast<double>(tokens - running->fed));
+      }
+      Publish();
+    }
+    if (first) running->entry.started = starts_++;
+    const int restored = running->fed;
+    running_.insert(std::upper_bound(running_.begin(), running_.end(), running,
+                                     [](const auto& a, const auto& b) {
+                                       return Before(*a, *b);
+                                     }),
+                    std::move(running));
+    if (first) next->task->OnStart(restored);
   }
 }
 
-void Scheduler::Begin(Running& running) {
-  running.slot = free_slots_.back();
+std::unique_ptr<Running> Scheduler::Place(const Waiting& next) {
+  while (free_slots_.empty()) {
+    if (!PreemptBelow(next.rank)) return nullptr;
+  }
+  auto running = std::make_unique<Running>();
+  running->entry = next;
+  running->slot = free_slots_.back();
   free_slots_.pop_back();
-  const absl::Span<const int32_t> tokens = running.task->tokens();
+  const absl::Span<const int32_t> tokens = next.task->tokens();
+  running->charged = tokens.size();
   // The tokens whose logits are wanted have to run.
   const auto without_output =
-      static_cast<size_t>(std::max(0, running.task->first_output()));
-  if (running.task->adapter() == nullptr) {
-    running.fed =
-        engine_.Restore(running.slot, tokens.subspan(0, without_output));
-  }
-  {
-    absl::MutexLock lock(&mu_);
-    prefixes_.asked += static_cast<int64_t>(tokens.size());
-    prefixes_.restored += running.fed;
-  }
-  running.task->OnStart(running.fed);
-}
-
-void Scheduler::AddChunk(Running& running, int count,
-                         std::vector<Chunk>* chunks) {
-  const absl::Span<const int32_t> tokens = running.task->tokens();
-  const int begin = running.fed;
-  const int end = begin + count;
-  const int first_output = std::clamp(running.task->first_output(), begin, end);
-  chunks->push_back(
-      {running.slot, tokens.subspan(begin, count), first_output - begin,
-       running.task->adapter()});
-  for (int i = first_output; i < end; ++i) outputs_.push_back({&running, i});
-  running.fed = end;
-}
-
-int Scheduler::AddGenerating(Running& running, int rows, int room,
-                             std::vector<Chunk>* chunks) {
-  AddChunk(running, 1, chunks);
-  if (options_.drafting == Drafting::kOff || room <= 1) return 1;
-  const int most = std::min(max_draft_, room - 1);
-  std::vector<int32_t> draft = running.task->Draft(most);
-  const auto available = static_cast<int>(draft.size());
-  const int count = options_.drafting == Drafting::kAlways
-                        ? available
-                        : running.record.Choose(available, rows, step_cost_);
-  if (count == 0) return 1;
-  draft.resize(static_cast<size_t>(count));
-  const int last = running.fed - 1;
-  running.drafted_chunk = {running.task->tokens()[static_cast<size_t>(last)]};
-  running.drafted_chunk.insert(running.drafted_chunk.end(), draft.begin(),
-                               draft.end());
-  chunks->back().tokens = running.drafted_chunk;
-  for (int i = 1; i <= count; ++i) outputs_.push_back({&running, last + i});
-  running.fed += count;
-  running.draft = std::move(draft);
-  running.rejected = false;
-  return 1 + count;
-}
-
-std::vector<Chunk> Scheduler::PlanStep() {
-  outputs_.clear();
-  step_has_prompt_ = false;
-  std::vector<Chunk> chunks;
-  int budget = engine_.options().max_step_tokens;
-  const auto pending = [](const Running& running) {
-    return static_cast<int>(running.task->tokens().size()) - running.fed;
-  };
-  const auto generating = [&](const Running& running) {
-    return running.fed > 0 && pending(running) == 1;
-  };
-  // Every sequence has a token before any has a guess.
-  int waiting = static_cast<int>(
-      std::count_if(running_.begin(), running_.end(),
-                    [&](const auto& running) { return generating(*running); }));
-  int rows = waiting;
-  for (auto& running : running_) {
-    if (!generating(*running) || budget == 0) continue;
-    --waiting;
-    const int added = AddGenerating(*running, rows, budget - waiting, &chunks);
-    budget -= added;
-    rows += added - 1;
-  }
-  int outputs_left = options_.max_step_outputs;
-  for (auto& running : running_) {
-    // With guesses it was fed more than it has.
-    int count = std::min(std::max(0, pending(*running)), budget);
-    // Rows before first_output cost no logits.
-    const int free_rows =
-        std::max(0, running->task->first_output() - running->fed);
-    count = std::min(count, free_rows + outputs_left);
-    if (count == 0) continue;
-    outputs_left -= std::max(0, count - free_rows);
-    budget -= count;
-    step_has_prompt_ = true;
-    AddChunk(*running, count, &chunks);
-  }
-  return chunks;
-}
-
-void Scheduler::DeliverRow(const Output& output, absl::Span<float> logits) {
-  Running& running = *output.running;
-  if (running.rejected) return;
-  running.task->OnLogits(output.index, logits);
-  if (running.draft.empty()) return;
-  const absl::Span<const int32_t> tokens = running.task->tokens();
-  const size_t next = static_cast<size_t>(output.index) + 1;
-  const size_t place = running.draft.size() -
-                       static_cast<size_t>(running.fed - 1 - output.index);
-  running.rejected =
-      next >= tokens.size() ||
-      (place < running.draft.size() && tokens[next] != running.draft[place]);
-}
-
-void Scheduler::DeliverLogits() {
-  const int rows = static_cast<int>(outputs_.size());
-  for (int first = 0; first < rows; first += Engine::kMaxLogitRows) {
-    const int count = std::min(Engine::kMaxLogitRows, rows - first);
-    const absl::Span<float> logits = engine_.Logits(first, count);
-    const size_t vocab = logits.size() / count;
-    // Rows of a sequence with guesses run in order, all others as they come.
-    std::vector<int> begins;
-    for (int i = 0; i < count; ++i) {
-      const Running* running = outputs_[first + i].running;
-      const bool follows = i > 0 && !running->draft.empty() &&
-                           outputs_[first + i - 1].running == running;
-      if (!follows) begins.push_back(i);
+      static_cast<size_t>(std::max(0, next.task->first_output()));
+  running->fed = engine_.Restore(
+      running->slot, tokens.first(std::min(tokens.size(), without_output)),
+      next.task->place().cache_salt);
+  // Alone it fits, or Submit would have refused it.
+  while (!running_.empty() && !Fits(*running)) {
+    if (!PreemptBelow(next.rank)) {
+      engine_.Reset(running->slot);
+      free_slots_.push_back(running->slot);
+      return nullptr;
     }
-    const auto parts = static_cast<int64_t>(begins.size());
-    begins.push_back(count);
-    pool_.ParallelFor(parts, 1, [&](int64_t begin, int64_t end, int) {
-      for (int i = begins[begin]; i < begins[end]; ++i) {
-        DeliverRow(outputs_[first + i], logits.subspan(i * vocab, vocab));
-      }
-    });
   }
+  return running;
 }
 
-void Scheduler::SettleDraft(Running& running) {
-  if (running.draft.empty()) return;
-  const auto tried = static_cast<int>(running.draft.size());
-  const auto tokens = static_cast<int>(running.task->tokens().size());
-  // What the step began with, then one token for each guess that was right and
-  // one of the model's own, which runs in the next step.
-  const int accepted = std::min(tried, tokens - (running.fed - tried) - 1);
-  running.record.Add(tried, accepted);
-  {
-    absl::MutexLock lock(&mu_);
-    drafts_.tried += tried;
-    drafts_.accepted += accepted;
+bool Scheduler::Fits(const Running& next) const {
+  std::vector<KvRoom::Growth> growths;
+  const auto add = [&growths](const Running& running) {
+    // A page more, so that it is not put back at once.
+    const auto tokens =
+        static_cast<int64_t>(running.task().tokens().size()) + cpu::kPageTokens;
+    growths.push_back(
+        {running.slot,
+         std::min<int64_t>(tokens, running.task().most_tokens())});
+  };
+  add(next);
+  for (const auto& running : running_) add(*running);
+  return room_.Fits(growths);
+}
+
+bool Scheduler::IsBeingFilled(const Waiting& next) const {
+  if (engine_.options().prefix_bytes == 0) return false;
+  const Task& task = *next.task;
+  const absl::Span<const int32_t> tokens = task.tokens().first(
+      std::min(task.tokens().size(),
+               static_cast<size_t>(std::max(0, task.first_output()))));
+  return std::any_of(
+      running_.begin(), running_.end(), [&](const auto& running) {
+        // One of lower rank may itself wait for what this one would do.
+        if (!running->has_room || running->generating() ||
+            running->entry.rank < next.rank ||
+            running->task().place().cache_salt != task.place().cache_salt) {
+          return false;
+        }
+        const absl::Span<const int32_t> filled = running->task().tokens();
+        const auto common = std::mismatch(tokens.begin(), tokens.end(),
+                                          filled.begin(), filled.end())
+                                .first -
+                            tokens.begin();
+        return common / cpu::kPageTokens > running->fed / cpu::kPageTokens;
+      });
+}
+
+bool Scheduler::PreemptBelow(int rank) {
+  if (running_.empty() || running_.back()->entry.rank >= rank) return false;
+  PreemptLast();
+  return true;
+}
+
+void Scheduler::PreemptLast() {
+  const std::unique_ptr<Running> last = std::move(running_.back());
+  running_.pop_back();
+  engine_.Reset(last->slot);
+  free_slots_.push_back(last->slot);
+  last->task().OnPreempted();
+  absl::MutexLock lock(&mu_);
+  --load_.running;
+  ++load_.preemptions;
+  queue_.PutBack(last->entry);
+  Publish();
+}
+
+void Scheduler::MakeRoom() {
+  room_.BeginStep();
+  // Prompts get what the tasks that generate leave of a step.
+  int prompt_tokens = engine_.options().max_step_tokens;
+  for (const auto& running : running_) {
+    if (running->generating()) --prompt_tokens;
   }
-  if (tokens - 1 < running.fed) {
-    engine_.Truncate(running.slot, tokens - 1);
-    running.fed = tokens - 1;
+  for (size_t i = 0; i < running_.size(); ++i) {
+    Running& running = *running_[i];
+    running.has_room = false;
+    if (!running.generating()) {
+      if (prompt_tokens <= 0) continue;
+      prompt_tokens -= running.pending();
+    }
+    while (true) {
+      running.has_room = room_.Take(running.slot, 1) == 1;
+      if (running.has_room || i + 1 == running_.size()) break;
+      PreemptLast();
+    }
   }
-  running.draft.clear();
-  running.rejected = false;
 }
 
 void Scheduler::FinishStep() {
-  std::vector<Running*> stepped;
-  for (const Output& output : outputs_) {
-    if (stepped.empty() || stepped.back() != output.running) {
-      stepped.push_back(output.running);
-    }
-  }
-  for (Running* running : stepped) {
-    if (!running->task->OnStepDone()) {
-      SettleDraft(*running);
+  for (Running* running : step_.stepped()) {
+    if (!running->task().OnStepDone()) {
+      step_.Settle(*running);
       continue;
     }
     // Guesses of the last step may be wrong.
-    if (!running->draft.empty()) {
-      engine_.Truncate(running->slot,
-                       running->fed - static_cast<int>(running->draft.size()));
-    }
-    Share(*running);
+    step_.TakeBackGuesses(*running);
+    engine_.Share(running->slot, running->task().tokens());
     End(*running, absl::OkStatus());
     running_.erase(std::find_if(
         running_.begin(), running_.end(),
         [&](const auto& candidate) { return candidate.get() == running; }));
   }
   for (const auto& running : running_) {
-    Share(*running);
+    engine_.Share(running->slot, running->task().tokens());
   }
+  absl::MutexLock lock(&mu_);
+  for (const auto& running : running_) ChargeOutput(*running);
+  Publish();
 }
 
-void Scheduler::Share(const Running& running) {
-  if (running.task->adapter() != nullptr) return;
-  engine_.Share(running.slot, running.task->tokens());
+void Scheduler::ChargeOutput(Running& running) {
+  const size_t tokens = running.task().tokens().size();
+  queue_.Charge(running.task().place().caller,
+                kOutputWeight * static_cast<double>(tokens - running.charged));
+  running.charged = tokens;
 }
 
 void Scheduler::End(Running& running, const absl::Status& status) {
@@ -342,9 +351,11 @@ void Scheduler::End(Running& running, const absl::Status& status) {
   free_slots_.push_back(running.slot);
   {
     absl::MutexLock lock(&mu_);
-    --running_count_;
+    --load_.running;
+    ChargeOutput(running);
+    Publish();
   }
-  running.task->OnEnd(status);
+  running.task().OnEnd(status);
 }
 
 }  // namespace onegrid::inference

@@ -1,10 +1,9 @@
 // Continuous batching: one thread that runs all tasks' tokens through the
-// engine, step by step.
+// engine, step by step, within a limit of bytes of keys and values.
 #ifndef SERVICES_INFERENCE_SCHEDULER_H_
 #define SERVICES_INFERENCE_SCHEDULER_H_
 
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -12,128 +11,117 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
-#include "services/inference/draft_policy.h"
+#include "kernels/base/thread_pool.h"
 #include "services/inference/engine.h"
+#include "services/inference/fair_queue.h"
+#include "services/inference/kv_room.h"
+#include "services/inference/step_runner.h"
 #include "services/inference/task.h"
 
 namespace onegrid::inference {
 
-// Whether tokens that tasks guess are run ahead. Results do not depend on it.
-enum class Drafting {
-  kOff,
-  kAuto,    // where measured steps and guesses say that it pays
-  kAlways,  // as many as there are, for tests and measurements
-};
-
 struct SchedulerOptions {
-  int max_queue = 64;  // tasks waiting for a slot
-  // Rows of logits one step computes for tasks that want many (scoring);
-  // bounds how long a step lasts.
-  int max_step_outputs = 64;
-  Drafting drafting = Drafting::kAuto;
-  // Most guesses of one sequence in a step, and no more than the engine's
-  // max_rollback.
-  int max_draft = 8;
+  int max_queue = 64;    // tasks waiting for their first slot
+  int64_t kv_limit = 0;  // see KvRoom
+  StepOptions step;
 };
 
-// A step holds one token of every sequence that is generating, each with
-// guesses of the next ones where that pays, then prompt tokens, oldest task
-// first, up to the engine's max_step_tokens. Tasks get a
-// slot in order of arrival. Interrupted tasks leave before the next step.
+// Tasks wait in a FairQueue, which says whose turn it is, and run in slots.
+//
+// Running tasks are ordered by rank, those of one rank by when they were first
+// started. A task that lacks memory for its next token gets it from, in this
+// order: kept prefixes that no sequence uses, those not used for longest first;
+// the last of the tasks behind it, which is preempted: its memory is given
+// back, it waits at the head of its line, and its tokens run again later, with
+// the same results. The last task itself waits in its slot. So the first one
+// always goes on, and as a preempted task keeps its place among those started,
+// each becomes the first one in time.
+//
+// A waiting task starts when there is a slot and memory for what it and all
+// that run have to say for a page more; a task of higher rank takes both from
+// the last running ones of lower rank.
+//
+// A task waits for pages of its prompt that a running one is about to fill.
+//
+// Interrupted tasks leave before the next step, out of slots and queue.
 // Thread-safe.
 class Scheduler {
  public:
   // `engine` and `pool` must outlive the scheduler and be used by nothing else.
   Scheduler(Engine& engine, kernels::ThreadPool& pool,
             const SchedulerOptions& options);
-  // Ends what is left with Cancelled.
+  // Ends what is left with Unavailable (SERVER_DRAINING).
   ~Scheduler();
 
   Scheduler(const Scheduler&) = delete;
   Scheduler& operator=(const Scheduler&) = delete;
 
-  // Queues a task; its OnEnd will be called exactly once. ResourceExhausted
-  // (QUEUE_FULL): max_queue tasks wait already. Unavailable (SERVER_DRAINING):
-  // the scheduler is stopping. On error the task is not touched.
+  // Queues a task; its OnEnd will be called exactly once, with
+  // ResourceExhausted (QUEUE_FULL) if a later task takes its place in a full
+  // queue. On error the task is not touched:
+  // InvalidArgument (KV_BUDGET_EXCEEDED): its most_tokens need more memory than
+  // the limit. ResourceExhausted (QUEUE_FULL): see FairQueue. Unavailable
+  // (SERVER_DRAINING): the scheduler is stopping.
   absl::Status Submit(std::shared_ptr<Task> task);
 
+  // Counts are since the start.
   struct Load {
-    int running;
-    int queued;
+    int running = 0;
+    int queued = 0;
+    // Bytes of keys and values: all, pages that several use counted once, and
+    // those of kept prefixes.
+    int64_t kv_bytes = 0;
+    int64_t prefix_bytes = 0;
+    int64_t preemptions = 0;
+    // Tokens of the tasks that were started, and those of them whose keys and
+    // values were kept from earlier ones. Restarts do not count.
+    int64_t prefix_tokens_asked = 0;
+    int64_t prefix_tokens_restored = 0;
+    DraftCount drafts;
   };
+  // As of the last start, step or end of a task.
   Load load() const;
-
-  // Guesses that ran, and those of them that were right, since the start.
-  struct DraftCount {
-    int64_t tried = 0;
-    int64_t accepted = 0;
-  };
-  DraftCount drafts() const;
-
-  // Tokens of the tasks that were started, and those of them whose keys and
-  // values were kept from earlier ones, since the start.
-  struct PrefixCount {
-    int64_t asked = 0;
-    int64_t restored = 0;
-  };
-  PrefixCount prefixes() const;
+  int64_t kv_limit() const { return room_.limit(); }
 
  private:
-  struct Running {
-    std::shared_ptr<Task> task;
-    int slot;
-    int fed = 0;  // tokens given to the engine
-    DraftRecord record;
-    // Of this step: guesses run after the task's tokens, and whether one was
-    // wrong, which makes the rest of no use.
-    std::vector<int32_t> draft;
-    bool rejected = false;
-    std::vector<int32_t> drafted_chunk;  // the last token and the guesses
-  };
-  // Rows of one task in the output of a step.
-  struct Output {
-    Running* running;
-    int index;  // of the token in the sequence
-  };
-
   void Loop();
   bool WaitForWork();
   void DropInterrupted();
+  // Ends tasks whose place in the queue was taken.
+  void EndDisplaced();
   void StartQueued();
-  // Chooses this step's tokens; outputs_ and fed follow.
-  std::vector<Chunk> PlanStep();
-  void AddChunk(Running& running, int count, std::vector<Chunk>* chunks);
-  // A generating task's token, with guesses if there is room and it pays.
-  // Returns the tokens added.
-  int AddGenerating(Running& running, int rows, int room,
-                    std::vector<Chunk>* chunks);
-  void DeliverLogits();
-  void DeliverRow(const Output& output, absl::Span<float> logits);
+  // Finds a slot with memory for the task and begins there with what is kept of
+  // its tokens. Null if there is none.
+  std::unique_ptr<Running> Place(const Waiting& next);
+  // Whether there is memory for the task and all that run.
+  bool Fits(const Running& next) const;
+  // Whether a running task is about to fill pages that the task needs.
+  bool IsBeingFilled(const Waiting& next) const;
+  // Preempts the last running task if it is of a lower rank. Or not: false.
+  bool PreemptBelow(int rank);
+  void PreemptLast();
+  // Takes room for a token of each running task.
+  void MakeRoom();
   void FinishStep();
-  // Counts a task's guesses and takes the wrong ones back.
-  void SettleDraft(Running& running);
-  void Share(const Running& running);
   void End(Running& running, const absl::Status& status);
-  // Gives a started task its slot and what is kept of its tokens.
-  void Begin(Running& running);
+  void ChargeOutput(Running& running) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Makes the engine's figures those of `load`.
+  void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   Engine& engine_;
-  kernels::ThreadPool& pool_;
   const SchedulerOptions options_;
-  const int max_draft_;
 
   // The scheduler thread's own.
-  std::vector<std::unique_ptr<Running>> running_;
+  KvRoom room_;
+  StepRunner step_;
+  RunningTasks running_;
   std::vector<int> free_slots_;
-  std::vector<Output> outputs_;
-  StepCost step_cost_;
-  bool step_has_prompt_ = false;
+  int64_t starts_ = 0;
 
   mutable absl::Mutex mu_;
-  std::deque<std::shared_ptr<Task>> queue_ ABSL_GUARDED_BY(mu_);
-  int running_count_ ABSL_GUARDED_BY(mu_) = 0;
-  DraftCount drafts_ ABSL_GUARDED_BY(mu_);
-  PrefixCount prefixes_ ABSL_GUARDED_BY(mu_);
+  FairQueue queue_ ABSL_GUARDED_BY(mu_);
+  std::vector<std::shared_ptr<Task>> displaced_ ABSL_GUARDED_BY(mu_);
+  Load load_ ABSL_GUARDED_BY(mu_);  // but for `queued`
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
 
   std::thread thread_;  // last: starts when all else is ready

@@ -10,6 +10,7 @@ namespace onegrid::inference {
 ScoreTask::ScoreTask(ScoreOptions options, CallContext context)
     : options_(std::move(options)),
       context_(std::move(context)),
+      place_{.cache_salt = SharingSalt(options_.adapter.get(), "")},
       positions_(static_cast<int>(options_.tokens.size()) -
                  options_.first_scored) {
   const size_t positions = positions_;
@@ -28,7 +29,7 @@ absl::StatusOr<Scores> ScoreTask::Wait() {
 }
 
 void ScoreTask::OnLogits(int index, absl::Span<float> logits) {
-  const size_t position = index - first_output();
+  const size_t position = index - (options_.first_scored - 1);
   const double log_sum = LogSumExp(logits);
   const auto logprob = [&](int32_t token) {
     return static_cast<float>(logits[token] - log_sum);

@@ -48,8 +48,14 @@ class ScoreTask : public Task {
     return absl::MakeConstSpan(options_.tokens)
         .first(options_.tokens.size() - 1);
   }
-  int first_output() const override { return options_.first_scored - 1; }
   const LoraAdapter* adapter() const override { return options_.adapter.get(); }
+  int most_tokens() const override {
+    return static_cast<int>(options_.tokens.size()) - 1;
+  }
+  const TaskPlace& place() const override { return place_; }
+  int first_output() const override {
+    return options_.first_scored - 1 + positions_done_.load();
+  }
   absl::Status Interrupted() const override { return CheckCall(context_); }
   void OnStart(int) override {}
   void OnLogits(int index, absl::Span<float> logits) override;
@@ -59,6 +65,7 @@ class ScoreTask : public Task {
  private:
   const ScoreOptions options_;
   const CallContext context_;
+  const TaskPlace place_;
   const int positions_;
   Scores scores_;  // rows of different positions are written concurrently
   std::atomic<int> positions_done_{0};

@@ -110,7 +110,7 @@ std::string KernelPath(const Numerics& numerics, const GemmaWeights& weights) {
 
 v1::ServerInfo MakeInfo(const ServedModelOptions& options,
                         const Numerics& numerics, const GemmaWeights& weights,
-                        const Engine& engine) {
+                        const Engine& engine, int64_t kv_limit) {
   v1::ServerInfo info;
   info.set_architecture(model::ArchitectureName(weights.config.family));
   info.set_weight_format(WeightFormat(weights));
@@ -135,11 +135,31 @@ v1::ServerInfo MakeInfo(const ServedModelOptions& options,
   info.set_thread_reason(options.threads.reason);
   info.set_max_sequences(engine.options().max_sequences);
   info.set_max_context(engine.options().max_context);
-  info.set_kv_bytes(engine.kv_bytes_max());
+  info.set_kv_bytes(kv_limit);
   info.set_prefix_cache_bytes(engine.options().prefix_bytes);
   info.set_vocab_size(static_cast<int32_t>(engine.config().vocab_size));
   info.set_version(common::kVersion);
   return info;
+}
+
+// Refuses a budget that holds no sequence, and tells of one that does not hold
+// every sequence there may be.
+absl::Status CheckBudget(const ServedModelOptions& options,
+                         const Engine& engine) {
+  const int64_t budget = options.kv_budget_bytes;
+  const int64_t least = engine.sequence_bytes_max(1);
+  const int64_t most = engine.sequence_bytes_max(engine.options().max_context);
+  if (budget == 0 || budget >= most) return absl::OkStatus();
+  if (budget < least) {
+    return InvalidFlag(
+        "kv_budget", absl::StrCat(budget),
+        absl::StrCat("0 or at least ", least, " bytes, which a token takes"));
+  }
+  common::LogWarning("kv_budget_below_context",
+                     {{"kv_budget", budget},
+                      {"max_context", engine.options().max_context},
+                      {"kv_bytes_of_context", most}});
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::string> CheckDigest(const model::GgufFile& file,
@@ -243,7 +263,9 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
   }
   SchedulerOptions scheduler;
   scheduler.max_queue = options.max_queue;
-  ASSIGN_OR_RETURN(scheduler.drafting, ParseDrafting(options.prompt_lookup));
+  scheduler.kv_limit = options.kv_budget_bytes;
+  ASSIGN_OR_RETURN(scheduler.step.drafting,
+                   ParseDrafting(options.prompt_lookup));
   const absl::Time start = absl::Now();
   std::vector<std::string> degraded;
   ASSIGN_OR_RETURN(const Numerics numerics, ChooseNumerics(options, &degraded));
@@ -279,21 +301,23 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
   engine.max_step_tokens = options.max_step_tokens;
   engine.prefix_bytes = options.prefix_cache_bytes;
   engine.max_rollback =
-      scheduler.drafting == Drafting::kOff ? 0 : scheduler.max_draft;
+      scheduler.step.drafting == Drafting::kOff ? 0 : scheduler.step.max_draft;
   ASSIGN_OR_RETURN(served->engine_,
                    Engine::Create(*served->weights_, engine, served->pool_));
 
   served->adapters_ = std::make_unique<AdapterRegistry>(
       options.adapter_registry, served->weights_->config, served->pool_);
   RETURN_IF_ERROR(LoadAdapters(options.adapters, *served->adapters_));
+  RETURN_IF_ERROR(CheckBudget(options, *served->engine_));
+  served->scheduler_ =
+      std::make_unique<Scheduler>(*served->engine_, served->pool_, scheduler);
 
   v1::ServerInfo info =
-      MakeInfo(options, numerics, *served->weights_, *served->engine_);
+      MakeInfo(options, numerics, *served->weights_, *served->engine_,
+               served->scheduler_->kv_limit());
   info.MergeFrom(chat);
   info.set_artifact_sha256(sha256);
   for (std::string& line : degraded) info.add_degraded(std::move(line));
-  served->scheduler_ =
-      std::make_unique<Scheduler>(*served->engine_, served->pool_, scheduler);
   common::LogInfo(
       "model_loaded",
       {{"name", served->name_},
@@ -307,7 +331,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
        {"speculation", info.speculation()},
        {"chat_format", info.chat_format()},
        {"weight_bytes", served->weights_->bytes()},
-       {"kv_bytes_max", info.kv_bytes()},
+       {"kv_bytes_limit", info.kv_bytes()},
        {"prefix_cache_bytes", info.prefix_cache_bytes()},
        {"load_ms", absl::ToInt64Milliseconds(absl::Now() - start)}});
   served->service_ = std::make_unique<GenerationService>(

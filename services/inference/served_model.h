@@ -44,6 +44,9 @@ struct ServedModelOptions {
   std::vector<std::string> adapters;
   AdapterRegistryOptions adapter_registry;
   int64_t prefix_cache_bytes = int64_t{256} << 20;  // 0: none is kept
+  // Of all keys and values; 0: as much as max_sequences of max_context and the
+  // kept prefixes can take
+  int64_t kv_budget_bytes = 0;
 };
 
 // Reads the three precision options. InvalidArgument (INVALID_FLAG): an unknown
@@ -76,7 +79,8 @@ absl::Status LoadAdapters(const std::vector<std::string>& adapters,
 // once Load has returned.
 class ServedModel {
  public:
-  // DataLoss (DIGEST_MISMATCH): the file is not the artifact named. Errors of
+  // DataLoss (DIGEST_MISMATCH): the file is not the artifact named.
+  // InvalidArgument (INVALID_FLAG): kv_budget_bytes hold no sequence. Errors of
   // ChooseNumerics, model::GgufFile, model::Tokenizer, LoadGemmaWeights and
   // Engine::Create.
   static absl::StatusOr<std::unique_ptr<ServedModel>> Load(

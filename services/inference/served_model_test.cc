@@ -29,6 +29,25 @@ std::string TempPath(const std::string& name) {
   return absl::StrCat(testing::TempDir(), "/served_model_", name, ".gguf");
 }
 
+TEST(ServedModelTest, TheBudgetOfKeysAndValuesIsWhatThereMayBe) {
+  const std::string path = TempPath("budget");
+  ASSERT_TRUE(WriteTinyModel(path).ok());
+  ServedModelOptions options = Options(path);
+  options.prefix_cache_bytes = 1000;
+  auto served = ServedModel::Load(options);
+  ASSERT_TRUE(served.ok()) << served.status();
+  const int64_t all = (*served)->service().info().kv_bytes();
+  EXPECT_GT(all, 1000);
+  options.kv_budget_bytes = all / 3;
+  served = ServedModel::Load(options);
+  ASSERT_TRUE(served.ok()) << served.status();
+  EXPECT_EQ((*served)->service().info().kv_bytes(), all / 3);
+  options.kv_budget_bytes = 1000;
+  const absl::Status status = ServedModel::Load(options).status();
+  EXPECT_EQ(common::ErrorReason(status), "INVALID_FLAG");
+  EXPECT_THAT(std::string(status.message()), HasSubstr("--kv_budget"));
+}
+
 TEST(ServedModelTest, OnlyTheNamedArtifactIsServed) {
   const std::string path = TempPath("digest");
   ASSERT_TRUE(WriteTinyModel(path).ok());

@@ -3,6 +3,7 @@
 #define SERVICES_INFERENCE_TASK_H_
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -11,6 +12,12 @@
 namespace onegrid::inference {
 
 class LoraAdapter;
+// Where a task stands among others.
+struct TaskPlace {
+  int priority = 0;        // higher ones first
+  std::string caller;      // those of one priority get their turns in fairness
+  std::string cache_salt;  // keys and values are shared between equal ones
+};
 
 // All calls come from the scheduler's thread, except OnLogits, which may be
 // called for different rows at once from several.
@@ -21,8 +28,14 @@ class Task {
   // Every token of the sequence so far. Only grows.
   virtual absl::Span<const int32_t> tokens() const = 0;
 
-  // Index into tokens() of the first one whose logits are wanted; all after it
-  // are wanted too.
+  // The most that there can be. Constant.
+  virtual int most_tokens() const = 0;
+
+  // Constant; thread-safe.
+  virtual const TaskPlace& place() const = 0;
+
+  // Index into tokens() of the first one whose logits are wanted and have not
+  // come yet; all after it are wanted too.
   virtual int first_output() const = 0;
 
   // What the sequence runs with, always the same; null: the model as it is.
@@ -32,9 +45,14 @@ class Task {
   // Cancelled or DeadlineExceeded once nobody wants the result any more.
   virtual absl::Status Interrupted() const = 0;
 
-  // The task left the queue. Its first `restored` tokens need not run, their
-  // keys and values were kept; those after them run in the next step.
+  // The task left the queue for the first time. Its first `restored` tokens
+  // need not run, their keys and values were kept; those after them run in the
+  // next step.
   virtual void OnStart(int restored) = 0;
+
+  // The task went back into the queue, as its memory was given to others. Its
+  // tokens will run again, without those logits that it had.
+  virtual void OnPreempted() {}
 
   // Guesses of the tokens that follow tokens(), at most `most`, which the
   // scheduler may run in the same step to save some. What the task makes of its
