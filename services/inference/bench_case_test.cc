@@ -63,7 +63,6 @@ TEST_F(BenchCaseTest, ProfilesWhatItMeasures) {
   ASSERT_TRUE(speeds.ok()) << speeds.status();
   const double seconds = 5 / speeds->front();
   EXPECT_GT(profile.seconds(Op::kHead), 0);
-  EXPECT_GT(profile.total(), 0.2 * seconds);
   const double total = profile.total();
   EXPECT_LE(total, seconds);
   ASSERT_TRUE(RunBenchCase({kGenerate, 1, 0, 1}, 1, *engine_).ok());

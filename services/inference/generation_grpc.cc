@@ -66,7 +66,7 @@ grpc::Status GenerationGrpc::GetServerInfo(grpc::ServerContext*,
 grpc::Status GenerationGrpc::GetLoad(grpc::ServerContext*,
                                      const v1::GetLoadRequest*,
                                      v1::Load* response) {
-  *response = service_.GetLoad();
+  *response = model_.Get()->service().GetLoad();
   return grpc::Status::OK;
 }
 
