@@ -104,6 +104,12 @@ def summary(runs):
     }
 
 
+def strict(row):
+    """The row as JSON can hold it: what is not a number is null."""
+    return {key: None if isinstance(value, float) and math.isnan(value) else value
+            for key, value in row.items()}
+
+
 def reasons(records):
     """{what went wrong: how often}, of all that was not answered."""
     counts = {}

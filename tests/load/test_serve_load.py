@@ -95,6 +95,12 @@ def test_runs_are_counted_together():
     assert figures["reasons"] == {"error: ": 1}
 
 
+def test_figures_of_nothing_are_null_in_json():
+    figures = load_report.strict(load_report.summary([Run([Record(due=0)], 4)]))
+    assert figures["ttft_p99_ms"] is None and figures["completed_per_s"] == 0
+    json.loads(json.dumps(figures), parse_constant=pytest.fail)
+
+
 def test_the_peak_is_that_of_the_time_asked_for():
     samples = [(0, 900), (10, 100), (20, 130), (30, 110)]
     assert load_report.peak(samples, 10, 20) == 130
