@@ -193,6 +193,14 @@ TEST_F(OpenInferenceGrpcTest, InferAnswersWithAllThatWasAsked) {
   EXPECT_EQ(Statistics().inference_count(), 2u);
 }
 
+TEST_F(OpenInferenceGrpcTest, TheInputComesFirstIfItIsNotExcluded) {
+  oip::ModelInferRequest request = Request("1", 5);
+  const std::string text = TextOf(Call(*stub_, &Stub::ModelInfer, request));
+  (*request.mutable_parameters())["exclude_input_in_output"].set_bool_param(
+      false);
+  EXPECT_EQ(TextOf(Call(*stub_, &Stub::ModelInfer, request)), "hello" + text);
+}
+
 TEST_F(OpenInferenceGrpcTest, ErrorsCarryErrorInfoAndAreCounted) {
   oip::ModelInferRequest request = Request("1", 5, /*stream=*/true);
   grpc::ClientContext context;

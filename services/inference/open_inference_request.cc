@@ -1,10 +1,9 @@
 #include "services/inference/open_inference_request.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <limits>
-#include <set>
+#include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -13,126 +12,14 @@
 namespace onegrid::inference {
 namespace {
 
-constexpr int32_t kMaxInt32 = std::numeric_limits<int32_t>::max();
-
-// A value of one element: where it stands, for errors, and what it is.
-struct Option {
-  absl::string_view name;
-  std::string what;
-  TensorElement value;
-};
-
-absl::StatusOr<int64_t> Integer(const Option& option, int64_t least,
-                                int64_t most) {
-  const std::string expected =
-      absl::StrCat("an integer of ", least, "..", most);
-  if (const auto* value = std::get_if<int64_t>(&option.value)) {
-    if (*value >= least && *value <= most) return *value;
-    return WrongTensor(option.what, expected, absl::StrCat(*value));
-  }
-  if (const auto* value = std::get_if<uint64_t>(&option.value)) {
-    if (*value <= static_cast<uint64_t>(most)) {
-      return static_cast<int64_t>(*value);
-    }
-    return WrongTensor(option.what, expected, absl::StrCat(*value));
-  }
-  return WrongTensor(option.what, expected, "another type");
-}
-
-absl::StatusOr<uint64_t> Seed(const Option& option) {
-  if (const auto* value = std::get_if<uint64_t>(&option.value)) return *value;
-  ASSIGN_OR_RETURN(const int64_t value,
-                   Integer(option, 0, std::numeric_limits<int64_t>::max()));
-  return static_cast<uint64_t>(value);
-}
-
-// 0 stands for the default in v1::Sampling: where it is not a value,
-// `zero_is_value` is false.
-absl::StatusOr<float> Real(const Option& option, bool zero_is_value) {
-  double value = 0;
-  if (const auto* real = std::get_if<double>(&option.value)) {
-    value = *real;
-  } else if (const auto* integer = std::get_if<int64_t>(&option.value)) {
-    value = static_cast<double>(*integer);
-  } else if (const auto* integer = std::get_if<uint64_t>(&option.value)) {
-    value = static_cast<double>(*integer);
-  } else {
-    return WrongTensor(option.what, "a number", "another type");
-  }
-  if (!(std::abs(value) <= std::numeric_limits<float>::max())) {
-    return WrongTensor(option.what, "a finite number", absl::StrCat(value));
-  }
-  const float found = static_cast<float>(value);
-  if (found == 0 && !zero_is_value) {
-    return WrongTensor(option.what, "more than 0", absl::StrCat(value));
-  }
-  return found;
-}
-
-absl::StatusOr<bool> Boolean(const Option& option) {
-  if (const auto* value = std::get_if<bool>(&option.value)) return *value;
-  return WrongTensor(option.what, "true or false", "another type");
-}
-
-absl::StatusOr<std::string> Text(const Option& option) {
-  if (const auto* value = std::get_if<absl::string_view>(&option.value)) {
-    return std::string(*value);
-  }
-  return WrongTensor(option.what, "a text", "another type");
-}
-
-absl::Status SetSampling(const Option& option, v1::Sampling* sampling) {
-  if (option.name == "temperature") {
-    ASSIGN_OR_RETURN(const float value, Real(option, /*zero_is_value=*/true));
-    sampling->set_temperature(value);
-  } else if (option.name == "top_p") {
-    ASSIGN_OR_RETURN(const float value, Real(option, /*zero_is_value=*/false));
-    sampling->set_top_p(value);
-  } else if (option.name == "min_p") {
-    ASSIGN_OR_RETURN(const float value, Real(option, /*zero_is_value=*/true));
-    sampling->set_min_p(value);
-  } else if (option.name == "repetition_penalty") {
-    ASSIGN_OR_RETURN(const float value, Real(option, /*zero_is_value=*/false));
-    sampling->set_repetition_penalty(value);
-  } else if (option.name == "top_k") {
-    // -1 keeps all tokens, as 0 does.
-    ASSIGN_OR_RETURN(const int64_t value, Integer(option, -1, kMaxInt32));
-    sampling->set_top_k(static_cast<int32_t>(std::max<int64_t>(value, 0)));
-  } else {
-    ASSIGN_OR_RETURN(const uint64_t value, Seed(option));
-    sampling->set_seed(value);
-  }
-  return absl::OkStatus();
-}
-
-// Takes an input or parameter of one element.
-absl::Status SetOption(const Option& option, InferCall* call) {
-  v1::Stopping& stopping = *call->request.mutable_stopping();
-  if (option.name == "text_input") {
-    ASSIGN_OR_RETURN(*call->request.mutable_text(), Text(option));
-  } else if (option.name == "max_tokens") {
-    ASSIGN_OR_RETURN(const int64_t value, Integer(option, 1, kMaxInt32));
-    stopping.set_max_tokens(static_cast<int32_t>(value));
-  } else if (option.name == "stop") {
-    ASSIGN_OR_RETURN(*stopping.add_stop(), Text(option));
-  } else if (option.name == "ignore_eos") {
-    ASSIGN_OR_RETURN(const bool value, Boolean(option));
-    stopping.set_ignore_eos(value);
-  } else if (option.name == "stream") {
-    ASSIGN_OR_RETURN(call->stream, Boolean(option));
-  } else {
-    return SetSampling(option, call->request.mutable_sampling());
-  }
-  return absl::OkStatus();
-}
-
 absl::Status SetInputIds(const std::string& what, const InputTensor& tensor,
                          InferCall* call) {
   auto* ids = call->request.mutable_token_ids()->mutable_ids();
   ids->Reserve(static_cast<int>(tensor.elements.size()));
   for (const TensorElement& element : tensor.elements) {
     ASSIGN_OR_RETURN(const int64_t id,
-                     Integer({"input_ids", what, element}, 0, kMaxInt32));
+                     IntegerOf({"input_ids", what, element}, 0,
+                               std::numeric_limits<int32_t>::max()));
     ids->Add(static_cast<int32_t>(id));
   }
   return absl::OkStatus();
@@ -159,7 +46,8 @@ absl::Status CheckLayout(const std::string& what, const ModelInputInfo& info,
 }
 
 absl::Status ReadInput(const oip::ModelInferRequest::InferInputTensor& input,
-                       const std::string* raw, InferCall* call) {
+                       const std::string* raw, GivenNames* given,
+                       InferCall* call) {
   const std::string what = absl::StrCat("input ", Quoted(input.name()));
   const ModelInputInfo* info = FindInput(input.name());
   if (info == nullptr) {
@@ -173,13 +61,13 @@ absl::Status ReadInput(const oip::ModelInferRequest::InferInputTensor& input,
   }
   if (info->name == "input_ids") return SetInputIds(what, tensor, call);
   for (const TensorElement& element : tensor.elements) {
-    RETURN_IF_ERROR(SetOption({info->name, what, element}, call));
+    RETURN_IF_ERROR(SetOption({info->name, what, element}, given, call));
   }
   return absl::OkStatus();
 }
 
 absl::Status ReadInputs(const oip::ModelInferRequest& request,
-                        std::set<absl::string_view>* given, InferCall* call) {
+                        GivenNames* given, InferCall* call) {
   call->raw = request.raw_input_contents_size() > 0;
   if (call->raw && request.raw_input_contents_size() != request.inputs_size()) {
     return WrongTensor(
@@ -193,8 +81,9 @@ absl::Status ReadInputs(const oip::ModelInferRequest& request,
       return WrongTensor(absl::StrCat("input ", Quoted(input.name())),
                          "it once", "it twice");
     }
-    RETURN_IF_ERROR(ReadInput(
-        input, call->raw ? &request.raw_input_contents(i) : nullptr, call));
+    RETURN_IF_ERROR(
+        ReadInput(input, call->raw ? &request.raw_input_contents(i) : nullptr,
+                  given, call));
   }
   return absl::OkStatus();
 }
@@ -219,20 +108,25 @@ absl::StatusOr<TensorElement> ParameterValue(
 }
 
 absl::Status ReadParameters(const oip::ModelInferRequest& request,
-                            std::set<absl::string_view>* given,
-                            InferCall* call) {
+                            GivenNames* given, InferCall* call) {
+  // In an order that does not change from one run to the next.
+  std::map<absl::string_view, const oip::InferParameter*> parameters;
   for (const auto& [name, parameter] : request.parameters()) {
+    parameters[name] = &parameter;
+  }
+  for (const auto& [name, parameter] : parameters) {
     const std::string what = absl::StrCat("parameter ", Quoted(name));
     ASSIGN_OR_RETURN(const TensorElement value,
-                     ParameterValue(what, parameter));
-    const Option option = {name, what, value};
+                     ParameterValue(what, *parameter));
+    const InferOption option = {name, what, value};
     if (name == "triton_enable_empty_final_response") {
-      ASSIGN_OR_RETURN(call->empty_final_response, Boolean(option));
+      ASSIGN_OR_RETURN(call->empty_final_response, BooleanOf(option));
       continue;
     }
     if (name == "timeout") {  // in microseconds; 0 is none
-      ASSIGN_OR_RETURN(const int64_t timeout_us,
-                       Integer(option, 0, std::numeric_limits<int64_t>::max()));
+      ASSIGN_OR_RETURN(
+          const int64_t timeout_us,
+          IntegerOf(option, 0, std::numeric_limits<int64_t>::max()));
       if (timeout_us > 0) call->timeout = absl::Microseconds(timeout_us);
       continue;
     }
@@ -243,7 +137,7 @@ absl::Status ReadParameters(const oip::ModelInferRequest& request,
     if (!given->insert(info->name).second) {
       return WrongTensor(what, "it once", "an input of that name as well");
     }
-    RETURN_IF_ERROR(SetOption({info->name, what, value}, call));
+    RETURN_IF_ERROR(SetOption({info->name, what, value}, given, call));
   }
   return absl::OkStatus();
 }
@@ -297,6 +191,10 @@ absl::Span<const ModelInputInfo> ModelInputs() {
       {"stop", {Datatype::kBytes}, true},
       {"ignore_eos", {Datatype::kBool}, false},
       {"stream", {Datatype::kBool}, false},
+      // Those of vLLM's backend: a JSON object of the options above, numbers as
+      // texts too; and whether text_output is to begin with text_input (false).
+      {"sampling_parameters", {Datatype::kBytes}, false},
+      {"exclude_input_in_output", {Datatype::kBool}, false},
   };
   return inputs;
 }
@@ -338,7 +236,7 @@ absl::StatusOr<InferCall> ReadInferRequest(
       CheckModel(request.model_name(), request.model_version(), model_name));
   InferCall call;
   call.id = request.id();
-  std::set<absl::string_view> given;
+  GivenNames given;
   RETURN_IF_ERROR(ReadInputs(request, &given, &call));
   RETURN_IF_ERROR(ReadParameters(request, &given, &call));
   RETURN_IF_ERROR(ReadOutputs(request, &call));
@@ -346,6 +244,10 @@ absl::StatusOr<InferCall> ReadInferRequest(
   if (prompts != 1) {
     return WrongTensor("inputs", "text_input or input_ids",
                        prompts == 0 ? "neither" : "both");
+  }
+  if (call.echo && (call.stream || !call.request.has_text())) {
+    return WrongTensor("\"exclude_input_in_output\"",
+                       "true for a stream and for input_ids", "false");
   }
   return call;
 }

@@ -3,16 +3,14 @@
 #ifndef SERVICES_INFERENCE_OPEN_INFERENCE_REQUEST_H_
 #define SERVICES_INFERENCE_OPEN_INFERENCE_REQUEST_H_
 
-#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "absl/time/time.h"
 #include "absl/types/span.h"
-#include "proto/onegrid/v1/generation.pb.h"
 #include "proto/open_inference/grpc_predict_v2.pb.h"
+#include "services/inference/open_inference_options.h"
 #include "services/inference/open_inference_tensor.h"
 
 namespace onegrid::inference {
@@ -29,15 +27,6 @@ struct ModelInputInfo {
 };
 absl::Span<const ModelInputInfo> ModelInputs();
 
-enum class ModelOutput {
-  kTextOutput,
-  kOutputIds,
-  kOutputLogProbs,
-  // In the last response only, if there are several.
-  kFinishReason,
-  kNumInputTokens,
-  kNumOutputTokens,
-};
 struct ModelOutputInfo {
   ModelOutput output;
   absl::string_view name;
@@ -45,21 +34,6 @@ struct ModelOutputInfo {
   bool list;
 };
 absl::Span<const ModelOutputInfo> ModelOutputs();
-
-// A request that was read.
-struct InferCall {
-  std::string id;
-  v1::GenerateRequest request;
-  // A response for each piece of text.
-  bool stream = false;
-  // A last response without outputs that says nothing but that it is the last.
-  bool empty_final_response = false;
-  // How long the caller waits, besides its deadline.
-  absl::Duration timeout = absl::InfiniteDuration();
-  std::vector<ModelOutput> outputs;  // in the order of the request
-  bool raw = false;                  // outputs as bytes, as the inputs were
-  bool batched = false;              // shapes begin with a dimension of 1
-};
 
 // NotFound (MODEL_NOT_FOUND) unless this is the model; an empty version is its
 // only one.

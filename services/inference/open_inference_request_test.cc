@@ -254,6 +254,8 @@ TEST(OpenInferenceRequestTest, ValuesThatCannotBeMeantAreRefused) {
   };
   Parameter("max_tokens", &request).set_int64_param(0);
   expect("max_tokens", "1..2147483647", "0");
+  Parameter("max_tokens", &request).set_uint64_param(0);
+  expect("max_tokens", "1..2147483647", "0");
   Parameter("max_tokens", &request).set_int64_param(int64_t{1} << 31);
   expect("max_tokens", "1..2147483647", "2147483648");
   Parameter("max_tokens", &request).set_uint64_param(~uint64_t{0});
@@ -284,6 +286,56 @@ TEST(OpenInferenceRequestTest, ValuesThatCannotBeMeantAreRefused) {
   expect("stop", "a text", "another type");
   Parameter("timeout", &request).set_int64_param(-5);
   expect("timeout", "0..", "-5");
+}
+
+TEST(OpenInferenceRequestTest, SamplingParametersAreOptionsInJson) {
+  Request request = TextRequest();
+  Parameter("sampling_parameters", &request)
+      .set_string_param(
+          R"({"temperature": "0.5", "top_p": 0.25, "top_k": "40", "seed": 7,
+              "max_tokens": 9, "stop": ["a", "1"], "ignore_eos": true})");
+  const auto call = ReadInferRequest(request, kModel);
+  ASSERT_TRUE(call.ok()) << call.status();
+  EXPECT_EQ(call->request.sampling().temperature(), 0.5f);
+  EXPECT_EQ(call->request.sampling().top_p(), 0.25f);
+  EXPECT_EQ(call->request.sampling().top_k(), 40);
+  EXPECT_EQ(call->request.sampling().seed(), 7u);
+  EXPECT_EQ(call->request.stopping().max_tokens(), 9);
+  EXPECT_THAT(call->request.stopping().stop(), ElementsAre("a", "1"));
+  EXPECT_TRUE(call->request.stopping().ignore_eos());
+
+  const auto expect = [&request](const std::string& json,
+                                 const std::string& expected,
+                                 const std::string& found) {
+    Parameter("sampling_parameters", &request).set_string_param(json);
+    ExpectError(request, "sampling_parameters", expected, found);
+  };
+  expect("", "a JSON object", "no JSON");
+  expect("{", "a JSON object", "no JSON");
+  expect("[]", "a JSON object", "array");
+  expect(std::string(100000, '['), "a JSON object", "too deep");
+  expect(R"({"best_of": 2})", "a known option", "unknown");
+  expect(R"({"text_input": "a"})", "a known option", "unknown");
+  expect(R"({"sampling_parameters": "{}"})", "a known option", "unknown");
+  expect(R"({"top_p": "much"})", "a number", "another type");
+  expect(R"({"top_p": null})", "a value", "null");
+  expect(R"({"top_p": [0.5]})", "a value", "array");
+  expect(R"({"stop": [["a"]]})", "a value", "array");
+  expect(R"({"max_tokens": 0})", "1..", "0");
+  expect(R"({"temperature": "nan"})", "finite", "nan");
+  Parameter("max_tokens", &request).set_int64_param(5);
+  expect(R"({"max_tokens": 5})", "it once", "as well");
+}
+
+TEST(OpenInferenceRequestTest, TheInputIsPutFirstOnlyWhereThatIsAText) {
+  Request request = TextRequest();
+  EXPECT_FALSE(ReadInferRequest(request, kModel)->echo);
+  Parameter("exclude_input_in_output", &request).set_bool_param(true);
+  EXPECT_FALSE(ReadInferRequest(request, kModel)->echo);
+  Parameter("exclude_input_in_output", &request).set_bool_param(false);
+  EXPECT_TRUE(ReadInferRequest(request, kModel)->echo);
+  Parameter("stream", &request).set_bool_param(true);
+  ExpectError(request, "exclude_input_in_output", "true for a stream", "false");
 }
 
 TEST(OpenInferenceRequestTest, TokenIdsFitInt32) {

@@ -35,6 +35,7 @@ absl::Status OpenInferenceService::Generate(
     absl::FunctionRef<bool(const InferPart&)> write) {
   const absl::Time start = absl::Now();
   InferPart part;
+  if (call.echo) part.text = call.request.text();
   v1::Finished finished;
   const ModelSlot::Handle model = model_.Get();
   absl::Status status =

@@ -1,6 +1,7 @@
 """Triton's Python client, `tritonclient.grpc`, against the inference server."""
 
 import asyncio
+import json
 import queue
 
 import grpc
@@ -162,6 +163,18 @@ def infer_parameters(servers):
     as_parameters = client.infer(MODEL_NAME, sampled[:1], parameters={
         "max_tokens": TOKENS, "seed": 5, "temperature": 1, "top_k": 50})
     assert text_of(client.infer(MODEL_NAME, sampled)) == text_of(as_parameters)
+
+
+@check(CLIENT, "infer: the inputs of a client of Triton's vLLM backend")
+def infer_vllm(servers):
+    sampling = json.dumps({"temperature": "0", "top_p": "0.95", "max_tokens": TOKENS,
+                           "ignore_eos": True})
+    for exclude, before in ((True, ""), (False, PROMPT)):
+        result = client_of(servers).infer(MODEL_NAME, [
+            tensor("text_input", [PROMPT.encode()], "BYTES"), tensor("stream", [False], "BOOL"),
+            tensor("sampling_parameters", [sampling.encode()], "BYTES"),
+            tensor("exclude_input_in_output", [exclude], "BOOL")])
+        assert text_of(result) == before + expected_text(servers)
 
 
 @check(CLIENT, "infer: token ids in and out, stop strings")

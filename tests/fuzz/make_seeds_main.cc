@@ -226,7 +226,8 @@ Seeds ProtocolSeeds() {
     tensor->add_shape(1);
     raw.add_raw_input_contents(bytes);
   }
-  (*raw.mutable_parameters())["min_p"].set_double_param(0.25);
+  (*raw.mutable_parameters())["sampling_parameters"].set_string_param(
+      R"({"temperature": "0.5", "stop": ["a", "b"], "seed": 7})");
   raw.add_outputs()->set_name("finish_reason");
   return {{"open_inference_request/seed_typed", typed.SerializeAsString()},
           {"open_inference_request/seed_raw", raw.SerializeAsString()}};
