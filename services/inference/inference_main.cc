@@ -17,6 +17,7 @@
 #include "services/common/thread_count.h"
 #include "services/inference/generation_grpc.h"
 #include "services/inference/served_model.h"
+#include "services/inference/vocabulary_grpc.h"
 
 ABSL_FLAG(std::string, model, "", "GGUF file to serve.");
 ABSL_FLAG(std::string, artifact_sha256, "",
@@ -102,6 +103,8 @@ int Main(int argc, char** argv) {
   if (!model.ok()) return Fail(model.status());
 
   GenerationGrpc service((*model)->service());
+  VocabularyGrpc vocabulary((*model)->tokenizer(),
+                            (*model)->service().info().artifact_sha256());
   common::ServerOptions server;
   server.host = absl::GetFlag(FLAGS_host);
   server.port = absl::GetFlag(FLAGS_port);
@@ -109,6 +112,7 @@ int Main(int argc, char** argv) {
   server.drain_timeout = absl::Seconds(absl::GetFlag(FLAGS_drain_seconds));
   common::ServerRunner runner(server);
   runner.AddService(&service, v1::GenerationService::service_full_name());
+  runner.AddService(&vocabulary, v1::VocabularyService::service_full_name());
   const absl::Status status = runner.RunUntilSignal();
   return status.ok() ? 0 : Fail(status);
 }
