@@ -54,6 +54,7 @@ class GatewayTest : public testing::Test {
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(),
                              &port);
     builder.RegisterService(&fake);
+    builder.RegisterService(&fake.vocabulary());
     grpc_ = builder.BuildAndStart();
     backend_ = std::make_unique<Backend>(absl::StrCat("127.0.0.1:", port));
     options_.model_name = "m";
