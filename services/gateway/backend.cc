@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <map>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -136,8 +137,10 @@ Backend::Backend(const std::string& endpoint) {
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kReconnectMsMax / 10);
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kReconnectMsMax / 10);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kReconnectMsMax);
-  stub_ = v1::GenerationService::NewStub(grpc::CreateCustomChannel(
-      endpoint, grpc::InsecureChannelCredentials(), arguments));
+  const auto channel = grpc::CreateCustomChannel(
+      endpoint, grpc::InsecureChannelCredentials(), arguments);
+  stub_ = v1::GenerationService::NewStub(channel);
+  vocabulary_ = v1::VocabularyService::NewStub(channel);
 }
 
 absl::StatusOr<v1::ServerInfo> Backend::Info(absl::Duration timeout) {
@@ -173,6 +176,58 @@ absl::StatusOr<std::vector<int32_t>> Backend::Tokenize(
   if (!status.ok()) return FromBackend(status);
   return std::vector<int32_t>(response.token_ids().begin(),
                               response.token_ids().end());
+}
+
+absl::StatusOr<v1::ScoreTokensResponse> Backend::Score(
+    const v1::ScoreTokensRequest& request, absl::Time deadline,
+    const AbandonedFn& abandoned) {
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(deadline));
+  grpc::CompletionQueue queue;
+  const auto reader = stub_->AsyncScoreTokens(&context, request, &queue);
+  v1::ScoreTokensResponse response;
+  grpc::Status status;
+  reader->Finish(&response, &status, &status);
+  void* tag;
+  bool ok;
+  bool cancelled = false;
+  // The end comes always, at the latest with the deadline.
+  while (queue.AsyncNext(&tag, &ok, std::chrono::system_clock::now() + kPoll) ==
+         grpc::CompletionQueue::TIMEOUT) {
+    if (!cancelled && abandoned()) {
+      cancelled = true;
+      context.TryCancel();
+    }
+  }
+  if (!status.ok()) return FromBackend(status);
+  return response;
+}
+
+absl::StatusOr<std::shared_ptr<const TokenTexts>> Backend::Tokens(
+    absl::Time deadline) {
+  ASSIGN_OR_RETURN(const v1::ServerInfo info, Info(deadline - absl::Now()));
+  {
+    absl::MutexLock lock(&mu_);
+    if (tokens_ != nullptr &&
+        tokens_->artifact_sha256() == info.artifact_sha256()) {
+      return tokens_;
+    }
+  }
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(deadline));
+  v1::Vocabulary vocabulary;
+  const grpc::Status status =
+      vocabulary_->GetVocabulary(&context, {}, &vocabulary);
+  if (!status.ok()) return FromBackend(status);
+  if (vocabulary.artifact_sha256() != info.artifact_sha256()) {
+    return common::MakeError(
+        absl::StatusCode::kUnavailable, "BACKEND_CHANGED",
+        "the inference server serves another model than a moment ago");
+  }
+  auto tokens = std::make_shared<const TokenTexts>(std::move(vocabulary));
+  absl::MutexLock lock(&mu_);
+  tokens_ = tokens;
+  return tokens;
 }
 
 std::unique_ptr<GenerateCall> Backend::Generate(

@@ -8,13 +8,17 @@
 #include <string>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "grpcpp/client_context.h"
 #include "grpcpp/completion_queue.h"
 #include "proto/onegrid/v1/generation.grpc.pb.h"
+#include "proto/onegrid/v1/vocabulary.grpc.pb.h"
+#include "services/gateway/token_texts.h"
 
 namespace onegrid::gateway {
 
@@ -78,11 +82,24 @@ class Backend {
                                                 bool parse_control_tokens,
                                                 absl::Time deadline);
 
+  // Cancels within 50 ms once abandoned() is true. Errors of generation.proto.
+  absl::StatusOr<v1::ScoreTokensResponse> Score(
+      const v1::ScoreTokensRequest& request, absl::Time deadline,
+      const AbandonedFn& abandoned);
+
+  // The vocabulary of the artifact that Info names, asked for once and kept
+  // until it names another one. Unavailable: the backend changed in between,
+  // or nobody answers; DeadlineExceeded; Unimplemented: it has none to give.
+  absl::StatusOr<std::shared_ptr<const TokenTexts>> Tokens(absl::Time deadline);
+
   std::unique_ptr<GenerateCall> Generate(const v1::GenerateRequest& request,
                                          absl::Time deadline);
 
  private:
   std::unique_ptr<v1::GenerationService::Stub> stub_;
+  std::unique_ptr<v1::VocabularyService::Stub> vocabulary_;
+  absl::Mutex mu_;
+  std::shared_ptr<const TokenTexts> tokens_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace onegrid::gateway

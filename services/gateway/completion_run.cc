@@ -6,6 +6,7 @@
 #include <variant>
 
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "services/common/error_info.h"
 #include "services/gateway/openai_error.h"
 
@@ -51,11 +52,20 @@ absl::Status CompletionRun::BeginCalls() {
     tokens.mutable_ids()->Add(chat_.ids.begin(), chat_.ids.end());
     prompts.emplace_back(std::move(tokens));
   }
+  if (request_.logprobs || request_.echo) {
+    ASSIGN_OR_RETURN(texts_, backend_.Tokens(options_.deadline));
+  }
+  if (request_.echo) RETURN_IF_ERROR(EchoPrompts());
+  if (request_.stopping.max_tokens() == 0) return absl::OkStatus();
   v1::GenerateRequest call;
   *call.mutable_sampling() = request_.sampling;
   *call.mutable_stopping() = request_.stopping;
   call.set_logprobs(request_.logprobs);
   call.set_adapter(request_.adapter);
+  call.set_top_logprobs(request_.top_logprobs);
+  call.set_priority(request_.priority);
+  call.set_caller(request_.caller);
+  call.set_cache_salt(request_.cache_salt);
   const uint64_t seed = request_.seed.value_or(options_.seed);
   for (const auto& prompt : prompts) {
     if (const auto* text = std::get_if<std::string>(&prompt)) {
@@ -71,10 +81,50 @@ absl::Status CompletionRun::BeginCalls() {
   return absl::OkStatus();
 }
 
+absl::Status CompletionRun::EchoPrompts() {
+  for (const auto& prompt : request_.prompts) {
+    ASSIGN_OR_RETURN(PromptEcho echo,
+                     EchoPrompt(backend_, request_, prompt, *texts_,
+                                options_.deadline, Abandoned()));
+    // Else the backend counts them.
+    if (request_.stopping.max_tokens() == 0) {
+      usage_.prompt_tokens += echo.prompt_tokens;
+    }
+    echoes_.push_back(std::move(echo));
+  }
+  head_.fingerprint = texts_->artifact_sha256().substr(0, kFingerprintDigits);
+  return absl::OkStatus();
+}
+
+size_t CompletionRun::ChoiceCount() const {
+  return calls_.empty() ? echoes_.size() * static_cast<size_t>(request_.n)
+                        : calls_.size();
+}
+
+Choice CompletionRun::NewChoice() {
+  Choice choice;
+  choice.index = static_cast<int>(current_);
+  if (request_.logprobs) places_.emplace(*texts_);
+  if (echoes_.empty()) return choice;
+  const PromptEcho& echo = echoes_[current_ / static_cast<size_t>(request_.n)];
+  choice.text = echo.text;
+  choice.tokens = echo.tokens;
+  if (request_.logprobs) {
+    places_.emplace(*texts_, CharacterCount(echo.text));
+  }
+  return choice;
+}
+
+void CompletionRun::GoOn() {
+  ++current_;
+  opened_ = false;
+}
+
 absl::Status CompletionRun::Start() {
   status_ = BeginCalls();
   v1::GenerateResponse response;
-  if (status_.ok() && Read(&response) && !response.has_started()) {
+  if (status_.ok() && !calls_.empty() && Read(&response) &&
+      !response.has_started()) {
     status_ = BrokenProtocol("did not say that it started");
   }
   return status_;
@@ -138,15 +188,23 @@ void CompletionRun::Take(const v1::Delta& delta, Choice* choice) {
   } else {
     choice->text += delta.text();
   }
-  if (!request_.logprobs) return;
-  const int tokens = delta.token_ids_size();
-  for (int i = 0; i < tokens; ++i) {
-    choice->tokens.push_back(
-        {"", i < delta.logprobs_size() ? delta.logprobs(i) : 0});
+  if (request_.logprobs) TakeTokens(delta, choice);
+}
+
+void CompletionRun::TakeTokens(const v1::Delta& delta, Choice* choice) {
+  const auto width = static_cast<size_t>(request_.top_logprobs);
+  const auto ids = absl::MakeConstSpan(delta.top_ids());
+  const auto logprobs = absl::MakeConstSpan(delta.top_logprobs());
+  for (int i = 0; i < delta.token_ids_size(); ++i) {
+    // A backend that says less than it was asked for ends nothing.
+    const size_t begin = static_cast<size_t>(i) * width;
+    const bool has_top = begin + width <= std::min(ids.size(), logprobs.size());
+    const size_t count = has_top ? width : 0;
+    choice->tokens.push_back(places_->Next(
+        {delta.token_ids(i), i < delta.logprobs_size() ? delta.logprobs(i) : 0,
+         ids.subspan(has_top ? begin : 0, count),
+         logprobs.subspan(has_top ? begin : 0, count)}));
   }
-  // The text belongs to the token that completed it; text without a token is
-  // what was held back for a stop string that did not come.
-  if (!choice->tokens.empty()) choice->tokens.back().text += delta.text();
 }
 
 void CompletionRun::End(const v1::Finished& finished, Choice* choice) {
@@ -158,10 +216,10 @@ void CompletionRun::End(const v1::Finished& finished, Choice* choice) {
 
 absl::StatusOr<std::string> CompletionRun::Whole() {
   std::vector<Choice> choices;
-  for (; current_ < calls_.size(); ++current_) {
-    choices.emplace_back();
-    choices.back().index = static_cast<int>(current_);
+  for (; current_ < ChoiceCount(); GoOn()) {
+    choices.push_back(NewChoice());
     v1::GenerateResponse response;
+    if (calls_.empty()) response.mutable_finished()->set_reason(v1::MAX_TOKENS);
     while (!response.has_finished()) {
       if (!Read(&response)) return status_;
       Take(response.delta(), &choices.back());
@@ -176,22 +234,23 @@ std::string CompletionRun::Event(const Choice& choice, bool opens) const {
 }
 
 bool CompletionRun::NextOfChoice(std::string* part) {
+  if (!opened_) {
+    opened_ = true;
+    const Choice opening = NewChoice();
+    if (request_.chat || request_.echo) {
+      *part = Event(opening, /*opens=*/true);
+      return true;
+    }
+  }
   Choice choice;
   choice.index = static_cast<int>(current_);
-  choice.text_offset = characters_;
-  if (request_.chat && !opened_) {
-    opened_ = true;
-    *part = Event(choice, /*opens=*/true);
-    return true;
-  }
   v1::GenerateResponse response;
-  while (Read(&response)) {
+  if (calls_.empty()) response.mutable_finished()->set_reason(v1::MAX_TOKENS);
+  while (response.has_finished() || Read(&response)) {
     if (response.has_finished()) {
       End(response.finished(), &choice);
       *part = Event(choice, /*opens=*/false);
-      ++current_;
-      opened_ = false;
-      characters_ = 0;
+      GoOn();
       return true;
     }
     Take(response.delta(), &choice);
@@ -199,7 +258,6 @@ bool CompletionRun::NextOfChoice(std::string* part) {
         choice.calls.empty() && choice.tokens.empty()) {
       continue;
     }
-    characters_ += CharacterCount(choice.text);
     *part = Event(choice, /*opens=*/false);
     return true;
   }
@@ -208,7 +266,7 @@ bool CompletionRun::NextOfChoice(std::string* part) {
 
 bool CompletionRun::NextPart(std::string* part) {
   if (ended_) return false;
-  if (current_ < calls_.size()) {
+  if (current_ < ChoiceCount()) {
     if (NextOfChoice(part)) return true;
     ended_ = true;
     *part = SseEvent(ErrorJson(FromStatus(status_)));

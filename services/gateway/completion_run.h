@@ -19,6 +19,8 @@
 #include "services/gateway/chat_prompt.h"
 #include "services/gateway/openai_request.h"
 #include "services/gateway/openai_response.h"
+#include "services/gateway/prompt_echo.h"
+#include "services/gateway/token_texts.h"
 
 namespace onegrid::gateway {
 
@@ -65,12 +67,20 @@ class CompletionRun {
 
  private:
   absl::Status BeginCalls();
+  // With echo: what answers to each prompt begin with.
+  absl::Status EchoPrompts();
+  size_t ChoiceCount() const;
+  // Choice current_, with its prompt if that is repeated.
+  Choice NewChoice();
+  // Ends a choice and goes on to the next one.
+  void GoOn();
   AbandonedFn Abandoned() const;
   // The next message of call `current_`, counted. False: it ended without its
   // last message, and status_ says why.
   bool Read(v1::GenerateResponse* response);
   // Adds a message's text and tokens to `choice`.
   void Take(const v1::Delta& delta, Choice* choice);
+  void TakeTokens(const v1::Delta& delta, Choice* choice);
   // Adds what the last message leaves, and the reason.
   void End(const v1::Finished& finished, Choice* choice);
   void AddPart(AnswerPart part, Choice* choice);
@@ -84,14 +94,17 @@ class CompletionRun {
   ChatTokens chat_;  // of a chat
   Usage usage_;
   absl::Status status_;
+  std::shared_ptr<const TokenTexts> texts_;  // with logprobs or echo
+  std::vector<PromptEcho> echoes_;           // one a prompt
+  // One a choice; none if only prompts are repeated.
   std::vector<std::unique_ptr<GenerateCall>> calls_;
   size_t current_ = 0;
   // Of choice current_.
-  std::optional<ChatAnswer> answer_;  // of a chat
+  std::optional<ChatAnswer> answer_;   // of a chat
+  std::optional<TokenPlaces> places_;  // with logprobs
   int calls_said_ = 0;
   // Of the stream.
-  bool opened_ = false;     // the role of choice current_ was sent
-  int64_t characters_ = 0;  // of choice current_ sent so far
+  bool opened_ = false;  // what choice current_ begins with was sent
   bool usage_sent_ = false;
   bool ended_ = false;
 };

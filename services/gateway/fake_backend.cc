@@ -1,5 +1,6 @@
 #include "services/gateway/fake_backend.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <iterator>
 
@@ -22,12 +23,43 @@ constexpr const char* kControlTokens[] = {
     "<tool|>",          "<|tool_call>",  "<tool_call|>", "<|tool_response>",
     "<tool_response|>", "<|\"|>"};
 
+// Characters that are a token.
+constexpr const char* kCharacters[] = {"\u00e9", "\u20ac", "\U0001f600"};
+constexpr int32_t kOtherCharacter = 399;
+constexpr int32_t kFirstCharacter = 400;
+constexpr int32_t kVocabularySize = kFirstCharacter + std::size(kCharacters);
+
+int32_t IdOf(const std::string& character) {
+  if (character.size() == 1) {
+    return FakeBackend::kFirstByte + static_cast<unsigned char>(character[0]);
+  }
+  for (size_t i = 0; i < std::size(kCharacters); ++i) {
+    if (character == kCharacters[i]) {
+      return kFirstCharacter + static_cast<int32_t>(i);
+    }
+  }
+  return kOtherCharacter;
+}
+
+std::string TokenTextOf(int32_t id) {
+  if (id == FakeBackend::kBos) return "<bos>";
+  if (id >= kFirstCharacter) return kCharacters[id - kFirstCharacter];
+  const int32_t mark = id - FakeBackend::kFirstControl;
+  if (mark >= 0 && mark < static_cast<int32_t>(std::size(kControlTokens))) {
+    return kControlTokens[mark];
+  }
+  const int32_t byte = id - FakeBackend::kFirstByte;
+  if (byte >= 0 && byte < 256) return {static_cast<char>(byte)};
+  return "?";
+}
+
 std::string TextOf(const google::protobuf::RepeatedField<int32_t>& ids) {
   std::string text;
   for (const int32_t id : ids) {
     if (id == FakeBackend::kBos) text += "<bos>";
-    if (id >= FakeBackend::kFirstControl) {
-      std::string name = kControlTokens[id - FakeBackend::kFirstControl];
+    const size_t mark = static_cast<size_t>(id - FakeBackend::kFirstControl);
+    if (id >= FakeBackend::kFirstControl && mark < std::size(kControlTokens)) {
+      std::string name = kControlTokens[mark];
       name.front() = '[';
       name.back() = ']';
       text += name;
@@ -87,8 +119,8 @@ struct Piece {
 std::vector<Piece> PiecesOf(absl::string_view text, bool has_marks) {
   std::vector<Piece> pieces;
   while (!text.empty()) {
-    Piece piece = {Characters(std::string(text)).front(),
-                   FakeBackend::kFirstByte};
+    const std::string character = Characters(std::string(text)).front();
+    Piece piece = {character, IdOf(character)};
     for (size_t i = 0; has_marks && i < std::size(kControlTokens); ++i) {
       if (!absl::StartsWith(text, kControlTokens[i])) continue;
       piece = {kControlTokens[i],
@@ -100,17 +132,55 @@ std::vector<Piece> PiecesOf(absl::string_view text, bool has_marks) {
   return pieces;
 }
 
+// A token for each byte, with the text that it completes.
+std::vector<Piece> BytesOf(const std::string& text) {
+  std::vector<Piece> pieces;
+  for (const std::string& character : Characters(text)) {
+    for (const char byte : character) pieces.push_back({"", IdOf({byte})});
+    pieces.back().text = character;
+  }
+  return pieces;
+}
+
 // What to answer to a prompt.
 std::vector<Piece> AnswerTo(const std::string& prompt) {
-  for (const std::string order : {"say:", "spell:"}) {
+  for (const std::string order : {"say:", "spell:", "bytes:"}) {
     const size_t begin = prompt.find(order);
     if (begin == std::string::npos) continue;
-    const size_t end = prompt.find("[turn|]", begin);
-    return PiecesOf(
-        prompt.substr(begin + order.size(), end - begin - order.size()),
-        order == "say:");
+    const size_t end = std::min(prompt.find("[turn|]", begin),
+                                prompt.find("[end_of_turn]", begin));
+    const std::string text =
+        prompt.substr(begin + order.size(), end - begin - order.size());
+    return order == "bytes:" ? BytesOf(text) : PiecesOf(text, order == "say:");
   }
   return PiecesOf(prompt, false);
+}
+
+// `pieces` as a bias of 100 or -100 has them.
+std::vector<Piece> Biased(const v1::Sampling& sampling,
+                          const std::vector<Piece>& pieces) {
+  std::vector<Piece> kept;
+  for (Piece piece : pieces) {
+    for (const auto& [id, bias] : sampling.logit_bias()) {
+      if (bias == 100) piece = {TokenTextOf(id), id};
+    }
+    const auto bias = sampling.logit_bias().find(piece.id);
+    if (bias == sampling.logit_bias().end() || bias->second != -100) {
+      kept.push_back(piece);
+    }
+  }
+  return kept;
+}
+
+// The most likely tokens in the place of `id`, which is the first of them
+// unless `unlikely`.
+template <typename Message>
+void AddTop(int32_t id, int count, bool unlikely, Message* message) {
+  for (int i = 0; i < count; ++i) {
+    message->add_top_ids(id + i + (unlikely ? 1 : 0));
+    message->add_top_logprobs(unlikely ? -0.25f * static_cast<float>(i + 1)
+                                       : kLogprob - static_cast<float>(i));
+  }
 }
 
 // Cuts `text` before the first stop string that ends in it, if any does.
@@ -173,7 +243,7 @@ grpc::Status FakeBackend::Generate(
   std::string sent, text;
   v1::Finished finished;
   finished.set_reason(v1::END_OF_SEQUENCE);
-  for (const Piece& piece : AnswerTo(prompt)) {
+  for (const Piece& piece : Biased(request->sampling(), AnswerTo(prompt))) {
     if (sent.size() > 2 && absl::StrContains(prompt, "break off")) {
       return {grpc::StatusCode::INTERNAL, "secret detail"};
     }
@@ -185,6 +255,8 @@ grpc::Status FakeBackend::Generate(
     if (text.size() > sent.size()) delta.set_text(text.substr(sent.size()));
     delta.add_token_ids(piece.id);
     if (request->logprobs()) delta.add_logprobs(kLogprob);
+    AddTop(piece.id, request->top_logprobs(),
+           absl::StrContains(prompt, "unlikely"), &delta);
     writer->Write(response);
     sent = text;
     finished.set_completion_tokens(finished.completion_tokens() + 1);
@@ -198,6 +270,34 @@ grpc::Status FakeBackend::Generate(
   finished.set_prompt_tokens(prompt_tokens);
   *response.mutable_finished() = finished;
   writer->Write(response);
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeBackend::ScoreTokens(grpc::ServerContext* context,
+                                      const v1::ScoreTokensRequest* request,
+                                      v1::ScoreTokensResponse* response) {
+  const std::string prompt = TextOf(request->token_ids());
+  if (grpc::Status error = ErrorOf(prompt); !error.ok()) return error;
+  if (absl::StrContains(prompt, "silent")) {
+    return Linger(context, /*writes=*/false, nullptr);
+  }
+  for (int i = 1; i < request->token_ids_size(); ++i) {
+    response->add_logprobs(kLogprob);
+    AddTop(request->token_ids(i), request->top_n(),
+           absl::StrContains(prompt, "unlikely"), response);
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeVocabulary::GetVocabulary(grpc::ServerContext*,
+                                           const v1::GetVocabularyRequest*,
+                                           v1::Vocabulary* response) {
+  ++calls_;
+  response->set_artifact_sha256(kSha256);
+  for (int32_t id = 0; id < kVocabularySize; ++id) {
+    response->add_texts(TokenTextOf(id));
+  }
+  response->add_control_ids(FakeBackend::kBos);
   return grpc::Status::OK;
 }
 

@@ -18,5 +18,6 @@ int main(int argc, char** argv) {
   options.drain_timeout = absl::ZeroDuration();
   onegrid::common::ServerRunner server(options);
   server.AddService(&service);
+  server.AddService(&service.vocabulary());
   return server.RunUntilSignal().ok() ? 0 : 1;
 }

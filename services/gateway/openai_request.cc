@@ -8,6 +8,7 @@
 #include "services/common/json_depth.h"
 #include "services/gateway/json_fields.h"
 #include "services/gateway/openai_messages.h"
+#include "services/gateway/sampling_fields.h"
 #include "services/gateway/unsupported_fields.h"
 
 namespace onegrid::gateway {
@@ -19,6 +20,9 @@ constexpr int64_t kInt32Max = std::numeric_limits<int32_t>::max();
 // The API's default for completions; chat has none.
 constexpr int kCompletionMaxTokens = 16;
 constexpr size_t kMaxStops = 16;
+// As OpenAI has them.
+constexpr int kMaxChatTop = 20;
+constexpr int kMaxCompletionTop = 5;
 
 std::optional<ApiError> ParseJson(absl::string_view body, json* out) {
   if (common::NestsDeeperThan(body, kMaxJsonDepth)) {
@@ -77,34 +81,32 @@ void ReadPrompts(JsonFields& fields, CompletionRequest* request) {
   }
 }
 
-void ReadSampling(JsonFields& fields, CompletionRequest* request) {
-  float temperature = 1, top_p = 1, min_p = 0, repetition_penalty = 1;
-  int64_t top_k = 0;
-  fields.Read("temperature", 0, 10, /*above_min=*/false, &temperature);
-  fields.Read("top_p", 0, 1, /*above_min=*/true, &top_p);
-  fields.Read("min_p", 0, 1, /*above_min=*/false, &min_p);
-  fields.Read("repetition_penalty", 0.01, 10, /*above_min=*/false,
-              &repetition_penalty);
-  // -1 is how other servers spell "all".
-  fields.Read("top_k", -1, kInt32Max, &top_k);
-  request->sampling.set_temperature(temperature);
-  request->sampling.set_top_p(top_p);
-  request->sampling.set_min_p(min_p);
-  request->sampling.set_repetition_penalty(repetition_penalty);
-  request->sampling.set_top_k(static_cast<int32_t>(top_k < 0 ? 0 : top_k));
-  const json* seed = fields.Find("seed");
-  if (seed == nullptr) return;
-  if (!seed->is_number_integer()) {
-    return fields.Fail(InvalidField("seed", "seed is not an integer"));
+void ReadStopTokens(JsonFields& fields, v1::Stopping* stopping) {
+  constexpr char kName[] = "stop_token_ids";
+  const json* ids = fields.Find(kName);
+  if (ids == nullptr) return;
+  bool valid = ids->is_array() && ids->size() <= kMaxStopTokens;
+  for (size_t i = 0; valid && i < ids->size(); ++i) {
+    valid = IsTokenId((*ids)[i]);
+    if (valid) stopping->add_stop_token_ids((*ids)[i].get<int32_t>());
   }
-  request->seed = seed->is_number_unsigned()
-                      ? seed->get<uint64_t>()
-                      : static_cast<uint64_t>(seed->get<int64_t>());
+  if (valid) return;
+  fields.Fail(InvalidField(
+      kName, absl::StrCat("stop_token_ids is not a list of at most ",
+                          kMaxStopTokens, " token ids")));
+}
+
+// Of chat, and whether it is true or not, it is nothing that OpenAI has.
+void ReadEcho(JsonFields& fields, CompletionRequest* request) {
+  fields.Read("echo", &request->echo);
+  if (!request->chat || !request->echo) return;
+  fields.Fail(
+      UnsupportedField("echo", "echo is not supported for conversations"));
 }
 
 void ReadStopping(JsonFields& fields, CompletionRequest* request) {
   int64_t max_tokens = request->chat ? kInt32Max : kCompletionMaxTokens;
-  fields.Read("max_tokens", 1, kInt32Max, &max_tokens);
+  fields.Read("max_tokens", request->echo ? 0 : 1, kInt32Max, &max_tokens);
   fields.Read("max_completion_tokens", 1, kInt32Max, &max_tokens);
   request->stopping.set_max_tokens(static_cast<int32_t>(max_tokens));
   bool ignore_eos = false;
@@ -123,28 +125,48 @@ void ReadStopping(JsonFields& fields, CompletionRequest* request) {
     }
     request->stopping.add_stop(std::move(stop));
   }
+  ReadStopTokens(fields, &request->stopping);
 }
 
 void ReadLogprobs(JsonFields& fields, CompletionRequest* request) {
   int64_t top = 0;
-  const char* name = request->chat ? "top_logprobs" : "logprobs";
-  if (request->chat) fields.Read("logprobs", &request->logprobs);
-  fields.Read(name, 0, 20, &top);
-  if (!request->chat) request->logprobs = fields.Find("logprobs") != nullptr;
-  if (top == 0) return;
-  if (!request->logprobs) {
-    fields.Fail(InvalidField(name, "top_logprobs is set without logprobs"));
+  if (request->chat) {
+    fields.Read("logprobs", &request->logprobs);
+    fields.Read("top_logprobs", 0, kMaxChatTop, &top);
+  } else {
+    request->logprobs = fields.Find("logprobs") != nullptr;
+    fields.Read("logprobs", 0, kMaxCompletionTop, &top);
   }
-  const bool greedy = request->sampling.temperature() == 0 &&
-                      request->sampling.repetition_penalty() == 1;
-  if (top > 1 || !greedy) {
-    fields.Fail(UnsupportedField(
-        name, absl::StrCat(name,
-                           " above 0 is not supported, other than 1 with "
-                           "temperature 0: the log-probability of the "
-                           "chosen tokens is all there is")));
+  if (top > 0 && !request->logprobs) {
+    fields.Fail(
+        InvalidField("top_logprobs", "top_logprobs is set without logprobs"));
   }
   request->top_logprobs = static_cast<int>(top);
+}
+
+// At most kMaxCallerBytes.
+void ReadName(JsonFields& fields, const char* name, std::string* out) {
+  fields.Read(name, out);
+  if (out->size() <= kMaxCallerBytes) return;
+  fields.Fail(InvalidField(
+      name, absl::StrCat(name, " has ", out->size(),
+                         " bytes, expected at most ", kMaxCallerBytes)));
+}
+
+// Whose request it is and how it stands beside others.
+void ReadPlace(JsonFields& fields, CompletionRequest* request) {
+  int64_t priority = 0;
+  fields.Read("priority", -kMaxPriority, kMaxPriority, &priority);
+  request->priority = static_cast<int>(-priority);
+  ReadName(fields, "user", &request->caller);
+  ReadName(fields, "safety_identifier", &request->caller);
+  ReadName(fields, "cache_salt", &request->cache_salt);
+  if (!request->cache_salt.empty() && request->echo && request->logprobs) {
+    fields.Fail(UnsupportedField(
+        "cache_salt",
+        "cache_salt is not supported with echo and logprobs: prompts that are "
+        "scored share what is kept of them"));
+  }
 }
 
 void ReadStreaming(JsonFields& fields, CompletionRequest* request) {
@@ -200,9 +222,11 @@ std::variant<CompletionRequest, ApiError> Parse(absl::string_view body,
   int64_t n = 1;
   fields.Read("n", 1, kMaxChoices, &n);
   request.n = static_cast<int>(n);
-  ReadSampling(fields, &request);
+  ReadSampling(fields, &request.sampling, &request.seed);
+  ReadEcho(fields, &request);
   ReadStopping(fields, &request);
   ReadLogprobs(fields, &request);
+  ReadPlace(fields, &request);
   ReadStreaming(fields, &request);
   RefuseUnsupported(fields);
   if (chat) ReadTemplateArguments(fields, &request);

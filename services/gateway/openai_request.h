@@ -20,6 +20,11 @@ namespace onegrid::gateway {
 inline constexpr int kMaxChoices = 16;
 // Tools of a request, calls of an answer, results one after the other.
 inline constexpr size_t kMaxTools = 128;
+// As the backend has them.
+inline constexpr size_t kMaxLogitBias = 1024;
+inline constexpr int kMaxPriority = 100;
+inline constexpr size_t kMaxCallerBytes = 256;
+inline constexpr size_t kMaxStopTokens = 1024;
 // Values within values at most; nothing in the API goes deeper than six.
 inline constexpr int kMaxJsonDepth = 64;
 
@@ -42,14 +47,22 @@ struct CompletionRequest {
   bool stream = false;
   bool include_usage = false;
   bool logprobs = false;
-  // Most likely tokens wanted beside each chosen one: 0, or 1 where the chosen
-  // token is the most likely one.
+  // Most likely tokens wanted beside each one: 0..20 for chat, 0..5 else.
   int top_logprobs = 0;
+  // The answer begins with its prompt, which has log-probabilities, too, if
+  // they are asked for. max_tokens may be 0 then.
+  bool echo = false;
   // With the API's defaults: temperature 1, and max_tokens 16 for completions
   // and as many as fit for chat. The seed is apart, for it may be absent.
   v1::Sampling sampling;
   std::optional<uint64_t> seed;
   v1::Stopping stopping;
+  // Of GenerateRequest: `priority` has the other sign there, since in this API,
+  // as vLLM extends it, the lower value goes first. The caller is
+  // `safety_identifier`, or `user`.
+  int priority = 0;
+  std::string caller;
+  std::string cache_salt;
 };
 
 // Reads a body. Unknown fields are ignored and null is the same as absent.

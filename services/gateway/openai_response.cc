@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "services/model/utf8.h"
 
 namespace onegrid::gateway {
 namespace {
@@ -23,41 +25,53 @@ double Finite(double logprob) {
                                 : kLeastLogprob;
 }
 
-json Bytes(const std::string& text) {
+// Of a control token, which is no text, null.
+json Bytes(const TokenText& token) {
+  if (token.control) return nullptr;
   json bytes = json::array();
-  for (const unsigned char byte : text) bytes.push_back(byte);
+  for (const unsigned char byte : token.bytes) bytes.push_back(byte);
   return bytes;
 }
 
-json ChatToken(const GeneratedToken& token) {
-  return {{"token", token.text},
-          {"logprob", Finite(token.logprob)},
-          {"bytes", Bytes(token.text)}};
+json ChatToken(const TokenText& token, double logprob) {
+  return {{"token", TokenName(token)},
+          {"logprob", Finite(logprob)},
+          {"bytes", Bytes(token)}};
 }
 
-json ChatLogprobs(const ResponseHead& head, const Choice& choice) {
+json ChatLogprobs(const Choice& choice) {
   json content = json::array();
   for (const GeneratedToken& token : choice.tokens) {
-    json entry = ChatToken(token);
+    json entry = ChatToken(token.token, token.logprob.value_or(0));
     entry["top_logprobs"] = json::array();
-    if (head.top_logprobs > 0) {
-      entry["top_logprobs"].push_back(ChatToken(token));
+    for (const TokenAlternative& other : token.top) {
+      entry["top_logprobs"].push_back(ChatToken(other.token, other.logprob));
     }
     content.push_back(std::move(entry));
   }
   return {{"content", std::move(content)}};
 }
 
+// The most likely tokens and the one that is there, which may be none of them.
+json CompletionTop(const GeneratedToken& token) {
+  if (!token.logprob.has_value()) return nullptr;
+  json top = json::object();
+  for (const TokenAlternative& other : token.top) {
+    top.emplace(TokenName(other.token), Finite(other.logprob));
+  }
+  top.emplace(TokenName(token.token), Finite(*token.logprob));
+  return top;
+}
+
 json CompletionLogprobs(const ResponseHead& head, const Choice& choice) {
   json tokens = json::array(), logprobs = json::array(), top = json::array(),
        offsets = json::array();
-  int64_t offset = choice.text_offset;
   for (const GeneratedToken& token : choice.tokens) {
-    tokens.push_back(token.text);
-    logprobs.push_back(Finite(token.logprob));
-    top.push_back({{token.text, Finite(token.logprob)}});
-    offsets.push_back(offset);
-    offset += CharacterCount(token.text);
+    tokens.push_back(TokenName(token.token));
+    logprobs.push_back(nullptr);
+    if (token.logprob.has_value()) logprobs.back() = Finite(*token.logprob);
+    top.push_back(CompletionTop(token));
+    offsets.push_back(token.text_offset);
   }
   json object = {{"tokens", std::move(tokens)},
                  {"token_logprobs", std::move(logprobs)},
@@ -102,8 +116,8 @@ json ChoiceCommon(const ResponseHead& head, const Choice& choice) {
     object["finish_reason"] = choice.finish_reason;
   }
   if (head.logprobs) {
-    object["logprobs"] = head.chat ? ChatLogprobs(head, choice)
-                                   : CompletionLogprobs(head, choice);
+    object["logprobs"] =
+        head.chat ? ChatLogprobs(choice) : CompletionLogprobs(head, choice);
   }
   return object;
 }
@@ -189,6 +203,15 @@ std::string UsageChunkJson(const ResponseHead& head, const Usage& usage) {
 
 std::string SseEvent(absl::string_view json) {
   return absl::StrCat("data: ", json, "\n\n");
+}
+
+std::string TokenName(const TokenText& token) {
+  if (model::IsValidUtf8(token.bytes)) return token.bytes;
+  std::string name = "bytes:";
+  for (const unsigned char byte : token.bytes) {
+    absl::StrAppend(&name, "\\x", absl::Hex(byte, absl::kZeroPad2));
+  }
+  return name;
 }
 
 int64_t CharacterCount(absl::string_view utf8) {

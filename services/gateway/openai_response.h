@@ -3,6 +3,7 @@
 #define SERVICES_GATEWAY_OPENAI_RESPONSE_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,11 +25,24 @@ struct ResponseHead {
   int top_logprobs = 0;
 };
 
-// A generated token: the text it completes, which is empty within a character
-// and where a stop string may have begun, and its log-probability.
-struct GeneratedToken {
-  std::string text;
+// The bytes that a token adds to a text, which may be a part of a character; of
+// a control token, which adds none, its name.
+struct TokenText {
+  std::string bytes;
+  bool control = false;
+};
+
+struct TokenAlternative {
+  TokenText token;
   double logprob = 0;
+};
+
+// A token of an answer, or of a prompt that is repeated in one.
+struct GeneratedToken {
+  TokenText token;
+  std::optional<double> logprob;
+  std::vector<TokenAlternative> top = {};  // most likely first
+  int64_t text_offset = 0;                 // characters of the answer before it
 };
 
 struct ChoiceCall {
@@ -43,8 +57,6 @@ struct Choice {
   std::string text;
   std::vector<GeneratedToken> tokens;
   std::string finish_reason;
-  // Characters of this answer before `text`.
-  int64_t text_offset = 0;
   // Of a chat: what the model thought, its calls of tools, and how many of this
   // answer came before them.
   std::string reasoning = {};
@@ -77,6 +89,10 @@ std::string UsageChunkJson(const ResponseHead& head, const Usage& usage);
 
 // "data: {json}\n\n". `json` has no line breaks.
 std::string SseEvent(absl::string_view json);
+
+// The name of a token in JSON: its bytes if they are UTF-8, else "bytes:\\xe2"
+// and so on, as OpenAI writes them.
+std::string TokenName(const TokenText& token);
 
 // Number of characters of UTF-8 text.
 int64_t CharacterCount(absl::string_view utf8);

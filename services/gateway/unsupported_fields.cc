@@ -27,12 +27,8 @@ bool IsNeutral(const json& value) {
 
 // Each changes the answer whenever it is not neutral. The last row is of
 // other servers of this API.
-constexpr const char* kRefused[] = {"echo",
-                                    "suffix",
-                                    "logit_bias",
+constexpr const char* kRefused[] = {"suffix",
                                     "audio",
-                                    "presence_penalty",
-                                    "frequency_penalty",
                                     "guided_json",
                                     "guided_regex",
                                     "guided_choice",

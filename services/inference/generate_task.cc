@@ -18,7 +18,7 @@ GenerateTask::GenerateTask(GenerateOptions options, CallContext context,
       sampler_(options_.sampler),
       text_(options_.stop_strings),
       created_(absl::Now()) {
-  for (int32_t token : tokens_) sampler_.Observe(token);
+  for (int32_t token : tokens_) sampler_.ObservePrompt(token);
   finished_.prompt_tokens = static_cast<int>(tokens_.size());
 }
 
@@ -63,16 +63,25 @@ void GenerateTask::OnLogits(int, absl::Span<float> logits) {
   for (const int32_t token : tokenizer_.vocabulary().suppressed) {
     logits[token] = -std::numeric_limits<float>::infinity();
   }
-  // The penalty changes the row, so what the log-probability needs of it is
-  // taken first.
-  const double log_sum = options_.logprobs ? LogSumExp(logits) : 0;
+  // The sampler changes the row, so what log-probabilities need of it is taken
+  // first.
+  const bool wanted = options_.logprobs || options_.top_logprobs > 0;
+  const double log_sum = wanted ? LogSumExp(logits) : 0;
+  GenerationDelta delta;
+  delta.top_ids = TopN(logits, options_.top_logprobs);
+  for (const int32_t token : delta.top_ids) {
+    delta.top_logprobs.push_back(static_cast<float>(logits[token] - log_sum));
+  }
   std::vector<float> original;
-  if (options_.logprobs && options_.sampler.repetition_penalty != 1) {
+  if (options_.logprobs && sampler_.changes_logits()) {
     original.assign(logits.begin(), logits.end());
   }
   const int32_t token = sampler_.Sample(logits);
-  const float logit = original.empty() ? logits[token] : original[token];
-  Take(token, static_cast<float>(logit - log_sum));
+  if (options_.logprobs) {
+    const float logit = original.empty() ? logits[token] : original[token];
+    delta.logprobs.push_back(static_cast<float>(logit - log_sum));
+  }
+  Take(token, std::move(delta));
 }
 
 bool GenerateTask::IsEndToken(int32_t token) {
@@ -88,20 +97,18 @@ bool GenerateTask::IsEndToken(int32_t token) {
   return false;
 }
 
-void GenerateTask::Take(int32_t token, float logprob) {
+void GenerateTask::Take(int32_t token, GenerationDelta delta) {
   if (finished_.completion_tokens == 0) first_token_ = absl::Now();
   if (IsEndToken(token)) {
     ended_ = true;
     return;
   }
   tokens_.push_back(token);
-  sampler_.Observe(token);
+  sampler_.ObserveOutput(token);
   ++finished_.completion_tokens;
 
-  GenerationDelta delta;
   delta.text = text_.Append(tokenizer_.Piece(token));
   delta.tokens.push_back(token);
-  if (options_.logprobs) delta.logprobs.push_back(logprob);
   Push(std::move(delta));
 
   ended_ = true;

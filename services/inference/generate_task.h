@@ -33,9 +33,12 @@ struct GenerateOptions {
   std::set<int32_t> stop_tokens;
   bool ignore_eos = false;
   bool logprobs = false;
+  int top_logprobs = 0;  // 0..kMaxTopLogprobs, at most the vocabulary
   std::shared_ptr<const LoraAdapter> adapter;  // null: the model as it is
   TaskPlace place;
 };
+
+inline constexpr int kMaxTopLogprobs = 20;
 
 enum class EndReason {
   kEndOfSequence,
@@ -57,6 +60,10 @@ struct GenerationDelta {
   // Natural log-probabilities under the model's own distribution, before
   // penalty, temperature and filters. Empty unless asked for.
   std::vector<float> logprobs;
+  // Of the same distribution, the most likely tokens in the place of each
+  // token, GenerateOptions::top_logprobs of them, most likely first.
+  std::vector<int32_t> top_ids = {};
+  std::vector<float> top_logprobs = {};
 };
 
 struct GenerationFinished {
@@ -103,8 +110,8 @@ class GenerateTask : public Task {
 
  private:
   void Push(GenerationEvent event);
-  // Adds a chosen token to the output, or ends it.
-  void Take(int32_t token, float logprob);
+  // Adds a chosen token to the output with what `delta` says of it, or ends it.
+  void Take(int32_t token, GenerationDelta delta);
   // Whether `token` ends the output instead of joining it.
   bool IsEndToken(int32_t token);
 

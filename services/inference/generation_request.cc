@@ -1,5 +1,6 @@
 #include "services/inference/generation_request.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <string>
 #include <utility>
@@ -37,7 +38,8 @@ absl::StatusOr<std::vector<int32_t>> PromptTokens(
   return InvalidRequest("prompt is not set");
 }
 
-absl::StatusOr<SamplerOptions> ToSamplerOptions(const v1::Sampling& sampling) {
+absl::StatusOr<SamplerOptions> ToSamplerOptions(const v1::Sampling& sampling,
+                                                int64_t vocab_size) {
   SamplerOptions options;
   options.temperature = sampling.temperature();
   options.top_k = sampling.top_k();
@@ -45,8 +47,12 @@ absl::StatusOr<SamplerOptions> ToSamplerOptions(const v1::Sampling& sampling) {
   options.min_p = sampling.min_p();
   options.repetition_penalty =
       sampling.repetition_penalty() == 0 ? 1 : sampling.repetition_penalty();
+  options.presence_penalty = sampling.presence_penalty();
+  options.frequency_penalty = sampling.frequency_penalty();
+  options.logit_bias.assign(sampling.logit_bias().begin(),
+                            sampling.logit_bias().end());
   options.seed = sampling.seed();
-  const absl::Status status = ValidateSampler(options);
+  const absl::Status status = ValidateSampler(options, vocab_size);
   if (!status.ok()) return InvalidRequest(status.message());
   return options;
 }
@@ -133,11 +139,19 @@ absl::StatusOr<GenerateOptions> ToGenerateOptions(
   if (static_cast<int64_t>(options.prompt.size()) >= max_context) {
     return ContextTooLong(options.prompt.size(), max_context);
   }
-  ASSIGN_OR_RETURN(options.sampler, ToSamplerOptions(request.sampling()));
+  ASSIGN_OR_RETURN(options.sampler, ToSamplerOptions(request.sampling(),
+                                                     tokenizer.vocab_size()));
   RETURN_IF_ERROR(ReadStopping(request.stopping(), tokenizer, &options));
   ASSIGN_OR_RETURN(options.place, ReadPlace(request));
   options.max_context = max_context;
   options.logprobs = request.logprobs();
+  const int top_max = static_cast<int>(
+      std::min<int64_t>(kMaxTopLogprobs, tokenizer.vocab_size()));
+  if (request.top_logprobs() < 0 || request.top_logprobs() > top_max) {
+    return InvalidRequest(absl::StrCat(
+        "top_logprobs is ", request.top_logprobs(), ", expected 0..", top_max));
+  }
+  options.top_logprobs = request.top_logprobs();
   return options;
 }
 

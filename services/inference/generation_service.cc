@@ -46,6 +46,9 @@ v1::GenerateResponse ToProto(const GenerationDelta& delta) {
   proto.set_text(delta.text);
   proto.mutable_token_ids()->Add(delta.tokens.begin(), delta.tokens.end());
   proto.mutable_logprobs()->Add(delta.logprobs.begin(), delta.logprobs.end());
+  proto.mutable_top_ids()->Add(delta.top_ids.begin(), delta.top_ids.end());
+  proto.mutable_top_logprobs()->Add(delta.top_logprobs.begin(),
+                                    delta.top_logprobs.end());
   return response;
 }
 

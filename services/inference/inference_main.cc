@@ -20,6 +20,7 @@
 #include "services/inference/open_inference_grpc.h"
 #include "services/inference/open_inference_service.h"
 #include "services/inference/served_model.h"
+#include "services/inference/vocabulary_grpc.h"
 
 ABSL_FLAG(std::string, model, "", "GGUF file to serve.");
 ABSL_FLAG(std::string, model_name, "",
@@ -132,6 +133,7 @@ int Main(int argc, char** argv) {
   GenerationGrpc service(**model);
   OpenInferenceService open_inference(**model, (*model)->Get()->name());
   OpenInferenceGrpc open_inference_grpc(open_inference);
+  VocabularyGrpc vocabulary(**model);
   common::ServerOptions server;
   server.host = absl::GetFlag(FLAGS_host);
   server.port = absl::GetFlag(FLAGS_port);
@@ -140,6 +142,7 @@ int Main(int argc, char** argv) {
   server.on_drain = [&] { open_inference_grpc.Drain(); };
   common::ServerRunner runner(server);
   runner.AddService(&service, v1::GenerationService::service_full_name());
+  runner.AddService(&vocabulary, v1::VocabularyService::service_full_name());
   runner.AddService(&open_inference_grpc,
                     oip::GRPCInferenceService::service_full_name());
   runner.AddHealthName((*model)->Get()->name());

@@ -6,11 +6,13 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 
 namespace onegrid::inference {
 namespace {
 
-absl::Status OutOfRange(const char* field, double value, const char* range) {
+absl::Status OutOfRange(absl::string_view field, double value,
+                        absl::string_view range) {
   return absl::InvalidArgumentError(
       absl::StrCat("sampling.", field, " is ", value, ", expected ", range));
 }
@@ -36,9 +38,30 @@ float LowerBoundOfTop(absl::Span<const float> logits, int n, float max_logit) {
   return -std::numeric_limits<float>::infinity();
 }
 
+absl::Status ValidateBias(const SamplerOptions& options, int64_t vocab_size) {
+  if (options.logit_bias.size() > kMaxLogitBias) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("sampling.logit_bias has ", options.logit_bias.size(),
+                     " entries, expected at most ", kMaxLogitBias));
+  }
+  for (const auto& [token, bias] : options.logit_bias) {
+    if (token < 0 || token >= vocab_size) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("sampling.logit_bias has token id ", token,
+                       ", expected 0..", vocab_size - 1));
+    }
+    if (!(bias >= -100 && bias <= 100)) {
+      return OutOfRange(absl::StrCat("logit_bias of ", token), bias,
+                        "-100..100");
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
-absl::Status ValidateSampler(const SamplerOptions& options) {
+absl::Status ValidateSampler(const SamplerOptions& options,
+                             int64_t vocab_size) {
   if (!(options.temperature >= 0 && options.temperature <= 10)) {
     return OutOfRange("temperature", options.temperature, "0..10");
   }
@@ -53,13 +76,19 @@ absl::Status ValidateSampler(const SamplerOptions& options) {
     return OutOfRange("repetition_penalty", options.repetition_penalty,
                       "0 < p <= 10");
   }
-  return absl::OkStatus();
+  if (!(options.presence_penalty >= -2 && options.presence_penalty <= 2)) {
+    return OutOfRange("presence_penalty", options.presence_penalty, "-2..2");
+  }
+  if (!(options.frequency_penalty >= -2 && options.frequency_penalty <= 2)) {
+    return OutOfRange("frequency_penalty", options.frequency_penalty, "-2..2");
+  }
+  return ValidateBias(options, vocab_size);
 }
 
 Sampler::Sampler(const SamplerOptions& options)
     : options_(options), random_(options.seed) {}
 
-void Sampler::Observe(int32_t token) {
+void Sampler::ObservePrompt(int32_t token) {
   if (options_.repetition_penalty == 1) return;
   const size_t index = static_cast<size_t>(token);
   if (index >= seen_.size()) seen_.resize(index + 1, false);
@@ -68,11 +97,28 @@ void Sampler::Observe(int32_t token) {
   seen_tokens_.push_back(token);
 }
 
-void Sampler::ApplyPenalty(absl::Span<float> logits) const {
+void Sampler::ObserveOutput(int32_t token) {
+  ObservePrompt(token);
+  if (options_.presence_penalty == 0 && options_.frequency_penalty == 0) return;
+  ++output_counts_[token];
+}
+
+bool Sampler::changes_logits() const {
+  return !options_.logit_bias.empty() || !seen_tokens_.empty() ||
+         !output_counts_.empty();
+}
+
+void Sampler::ApplyBiasAndPenalties(absl::Span<float> logits) const {
+  for (const auto& [token, bias] : options_.logit_bias) logits[token] += bias;
   const float penalty = options_.repetition_penalty;
   for (int32_t token : seen_tokens_) {
     float& logit = logits[token];
     logit = logit > 0 ? logit / penalty : logit * penalty;
+  }
+  // In any order: each entry is of another token.
+  for (const auto& [token, count] : output_counts_) {
+    logits[token] -= options_.frequency_penalty * static_cast<float>(count);
+    logits[token] -= options_.presence_penalty;
   }
 }
 
@@ -80,7 +126,7 @@ void Sampler::ApplyPenalty(absl::Span<float> logits) const {
 double Sampler::Uniform() { return (random_() >> 11) * 0x1.0p-53; }
 
 int32_t Sampler::Sample(absl::Span<float> logits) {
-  ApplyPenalty(logits);
+  ApplyBiasAndPenalties(logits);
   const int32_t best = ArgMax(logits);
   if (options_.temperature == 0 || options_.top_k == 1) return best;
   const bool filtered =
@@ -116,14 +162,19 @@ int32_t Sampler::DrawFromFiltered(absl::Span<const float> logits,
   };
   const int vocab = static_cast<int>(logits.size());
   const int k = options_.top_k > 0 ? std::min(options_.top_k, vocab) : vocab;
-  // top_p's mass is a share of what top_k kept.
+  // top_p's mass is a share of what min_p and top_k kept. The best token's
+  // weight is 1.
   double total = 0;
+  const auto add = [&](int32_t token) {
+    const double w = weight(token);
+    if (w >= options_.min_p) total += w;
+  };
   std::vector<int32_t> kept;
   if (k < vocab) {
     kept = TopN(logits, k);
-    for (int32_t token : kept) total += weight(token);
+    for (int32_t token : kept) add(token);
   } else {
-    for (int32_t token = 0; token < vocab; ++token) total += weight(token);
+    for (int32_t token = 0; token < vocab; ++token) add(token);
     kept = TopN(logits, std::min(vocab, 1024));
   }
   double mass = 0;
@@ -132,7 +183,8 @@ int32_t Sampler::DrawFromFiltered(absl::Span<const float> logits,
     for (; count < kept.size(); ++count) {
       const double w = weight(kept[count]);
       const bool enough = count > 0 && mass >= options_.top_p * total;
-      if (enough || w < options_.min_p) break;  // w is 1 for the best token
+      // Of weight 0 are tokens that may not be drawn, however sums are rounded.
+      if (enough || w < options_.min_p || w == 0) break;
       mass += w;
     }
     const int have = static_cast<int>(kept.size());

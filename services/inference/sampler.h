@@ -4,8 +4,10 @@
 
 #include <cstdint>
 #include <random>
+#include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 
@@ -17,37 +19,63 @@ struct SamplerOptions {
   float top_p = 1;               // 0 < p <= 1
   float min_p = 0;               // 0..1, relative to the most likely token
   float repetition_penalty = 1;  // > 0, <= 10; 1 is off
+  float presence_penalty = 0;    // -2..2
+  float frequency_penalty = 0;   // -2..2
+  // Tokens of the vocabulary, each once, and what is added: -100..100. At most
+  // kMaxLogitBias.
+  std::vector<std::pair<int32_t, float>> logit_bias;
   uint64_t seed = 0;
 };
 
-// InvalidArgument naming the field that is out of range or not a number.
-absl::Status ValidateSampler(const SamplerOptions& options);
+inline constexpr int kMaxLogitBias = 1024;
 
-// Order: repetition penalty, temperature, top-k, top-p, min-p, then one draw;
-// the order of Hugging Face transformers. Ties go to the lower token id.
-// Same options and same logits give the same tokens on every machine.
-// Thread-compatible.
+// InvalidArgument naming the field that is out of range or not a number, what
+// was expected and what was found.
+absl::Status ValidateSampler(const SamplerOptions& options, int64_t vocab_size);
+
+// In the order that vLLM documents (vllm/v1/sample/sampler.py, 0.22):
+//   1. bias           logit += logit_bias
+//   2. repetition     of tokens of prompt and output: logit / p if above 0,
+//                     else logit * p
+//   3. frequency      of tokens of the output: logit -= p * times there
+//   4. presence       of tokens of the output: logit -= p
+//   5. greedy         temperature 0 takes the most likely token; else
+//   6. temperature    logit / temperature
+//   7. min-p          keeps p >= min_p * that of the most likely token
+//   8. top-k, top-p   top-p's mass is a share of what was kept so far
+//   9. one draw       from what is kept
+// Ties go to the lower token id. A logit of minus infinity stays so. Same
+// options and same logits give the same tokens on every machine, whatever else
+// runs. Costs nothing for what is off, and for 1 to 4 nothing that grows with
+// the vocabulary. Thread-compatible.
 class Sampler {
  public:
   explicit Sampler(const SamplerOptions& options);
 
-  // Marks a token as seen, for the repetition penalty.
-  void Observe(int32_t token);
+  // Marks a token of the prompt, or of the output, as seen.
+  void ObservePrompt(int32_t token);
+  void ObserveOutput(int32_t token);
 
-  // logits: [vocabulary], changed in place by the penalty. Every value must
-  // be finite.
+  // Whether Sample changes logits.
+  bool changes_logits() const;
+
+  // logits: [vocabulary], changed in place by bias and penalties. Every value
+  // must be finite or minus infinity, and one finite.
   int32_t Sample(absl::Span<float> logits);
 
  private:
-  void ApplyPenalty(absl::Span<float> logits) const;
+  void ApplyBiasAndPenalties(absl::Span<float> logits) const;
   int32_t DrawFromAll(absl::Span<const float> logits, float max_logit);
   int32_t DrawFromFiltered(absl::Span<const float> logits, float max_logit);
   double Uniform();
 
   SamplerOptions options_;
   std::mt19937_64 random_;
+  // For the repetition penalty, without doubles.
   std::vector<bool> seen_;  // grown to the largest token seen
   std::vector<int32_t> seen_tokens_;
+  // How often each token is in the output, for the two other penalties.
+  absl::flat_hash_map<int32_t, int> output_counts_;
 };
 
 // Index of the largest value, the first of equals. logits must not be empty.

@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <random>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -37,26 +40,54 @@ std::vector<double> Frequencies(Sampler& sampler,
 }
 
 TEST(SamplerTest, RefusesValuesOutOfRangeByName) {
+  const auto refuse = [](const SamplerOptions& options, const char* part) {
+    const absl::Status status = ValidateSampler(options, 100);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << part;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(part));
+  };
+  EXPECT_TRUE(ValidateSampler({}, 100).ok());
   SamplerOptions options;
-  EXPECT_TRUE(ValidateSampler(options).ok());
-  options.temperature = -1;
-  EXPECT_THAT(std::string(ValidateSampler(options).message()),
-              HasSubstr("temperature"));
-  options = {};
-  options.temperature = std::nanf("");
-  EXPECT_FALSE(ValidateSampler(options).ok());
-  options = {};
-  options.top_p = 0;
-  EXPECT_FALSE(ValidateSampler(options).ok());
-  options = {};
-  options.min_p = 1.5;
-  EXPECT_FALSE(ValidateSampler(options).ok());
-  options = {};
-  options.repetition_penalty = 0;
-  EXPECT_FALSE(ValidateSampler(options).ok());
-  options = {};
   options.top_k = -1;
-  EXPECT_FALSE(ValidateSampler(options).ok());
+  refuse(options, "top_k is -1");
+  const struct {
+    float SamplerOptions::* field;
+    const char* name;
+    std::vector<float> wrong;
+  } cases[] = {
+      {&SamplerOptions::temperature, "temperature", {-1, 10.5}},
+      {&SamplerOptions::top_p, "top_p", {0, 1.5}},
+      {&SamplerOptions::min_p, "min_p", {-0.1f, 1.5}},
+      {&SamplerOptions::repetition_penalty, "repetition_penalty", {0, 11}},
+      {&SamplerOptions::presence_penalty, "presence_penalty", {-2.1f, 2.1f}},
+      {&SamplerOptions::frequency_penalty, "frequency_penalty", {-2.1f, 2.1f}},
+  };
+  const float infinity = std::numeric_limits<float>::infinity();
+  for (const auto& c : cases) {
+    std::vector<float> wrong = c.wrong;
+    wrong.insert(wrong.end(), {std::nanf(""), infinity, -infinity});
+    for (const float value : wrong) {
+      options = {};
+      options.*c.field = value;
+      refuse(options, c.name);
+    }
+  }
+}
+
+TEST(SamplerTest, RefusesABiasThatIsOutOfRangeByName) {
+  const auto message = [](std::vector<std::pair<int32_t, float>> bias) {
+    SamplerOptions options;
+    options.logit_bias = std::move(bias);
+    return std::string(ValidateSampler(options, 100).message());
+  };
+  EXPECT_EQ(message({{0, 100}, {99, -100}}), "");
+  EXPECT_EQ(message({{100, 1}}),
+            "sampling.logit_bias has token id 100, expected 0..99");
+  EXPECT_THAT(message({{-1, 1}}), HasSubstr("token id -1"));
+  EXPECT_EQ(message({{5, 100.5}}),
+            "sampling.logit_bias of 5 is 100.5, expected -100..100");
+  EXPECT_THAT(message({{5, std::nanf("")}}), HasSubstr("is nan"));
+  EXPECT_EQ(message(std::vector<std::pair<int32_t, float>>(1025)),
+            "sampling.logit_bias has 1025 entries, expected at most 1024");
 }
 
 TEST(SamplerTest, ArgMaxAndTopNAgreeWithASort) {
@@ -154,13 +185,48 @@ TEST(SamplerTest, RepetitionPenaltyPushesSeenTokensDown) {
   options.repetition_penalty = 2;
   Sampler sampler(options);
   EXPECT_EQ(SampleCopy(sampler, {3, 2, -1}), 0);
-  sampler.Observe(0);
-  sampler.Observe(0);
+  sampler.ObserveOutput(0);
+  sampler.ObserveOutput(0);
   EXPECT_EQ(SampleCopy(sampler, {3, 2, -1}), 1);
-  sampler.Observe(1);
+  sampler.ObserveOutput(1);
   EXPECT_EQ(SampleCopy(sampler, {3, 2, 1.6f}), 2);
-  sampler.Observe(2);
+  sampler.ObserveOutput(2);
   EXPECT_EQ(SampleCopy(sampler, {-3, -2, -5}), 1);
+}
+
+TEST(SamplerTest, PresenceCountsOnceAndFrequencyEachTimeInTheOutput) {
+  SamplerOptions options;
+  options.presence_penalty = 1;
+  Sampler presence(options);
+  presence.ObservePrompt(0);
+  EXPECT_EQ(SampleCopy(presence, {3, 2.5f, 0}), 0);
+  presence.ObserveOutput(0);
+  EXPECT_EQ(SampleCopy(presence, {3, 2.5f, 0}), 1);
+  presence.ObserveOutput(0);
+  EXPECT_EQ(SampleCopy(presence, {3, 1.5f, 0}), 0);
+
+  options = {};
+  options.frequency_penalty = 1;
+  Sampler frequency(options);
+  frequency.ObservePrompt(0);
+  frequency.ObserveOutput(0);
+  EXPECT_EQ(SampleCopy(frequency, {3, 1.5f, 0}), 0);
+  frequency.ObserveOutput(0);
+  EXPECT_EQ(SampleCopy(frequency, {3, 1.5f, 0}), 1);
+}
+
+TEST(SamplerTest, ABiasForcesForbidsAndLiftsNoMask) {
+  SamplerOptions options;
+  options.logit_bias = {{2, 100.0f}};
+  Sampler forced(options);
+  EXPECT_TRUE(forced.changes_logits());
+  EXPECT_EQ(SampleCopy(forced, {3, 2, -50}), 2);
+  const float infinity = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(SampleCopy(forced, {3, 2, -infinity}), 0);
+  options.logit_bias = {{0, -100.0f}};
+  Sampler forbidden(options);
+  EXPECT_EQ(SampleCopy(forbidden, {3, 2, -50}), 1);
+  EXPECT_FALSE(Sampler({}).changes_logits());
 }
 
 TEST(SamplerTest, SameSeedSameTokensOtherSeedOtherTokens) {

@@ -89,6 +89,7 @@ class ServedModel {
   GenerationService& service() { return *service_; }
   const std::string& name() const { return name_; }
   const Scheduler& scheduler() const { return *scheduler_; }
+  const model::Tokenizer& tokenizer() const { return *tokenizer_; }
 
  private:
   explicit ServedModel(int threads) : pool_(threads) {}

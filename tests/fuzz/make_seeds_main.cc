@@ -174,6 +174,11 @@ rules:
        R"({"model": "m", "prompt": [[1, 2], "a"], "max_tokens": 8, "top_p": 0.9,
  "top_k": -1, "min_p": 0.1, "repetition_penalty": 1.1, "stop": "\n",
  "logprobs": 0, "ignore_eos": true, "suffix": null, "best_of": 1})"},
+      {"openai_request/seed_steered",
+       R"({"model": "m", "prompt": "a", "max_tokens": 0, "echo": true,
+ "presence_penalty": -2, "frequency_penalty": 1.5, "logit_bias": {"5": -100,
+ "7": 0.5}, "logprobs": 5, "stop_token_ids": [1, 2], "priority": -3,
+ "user": "u", "safety_identifier": "i", "cache_salt": null})"},
       {"pipeline_file/seed_sections", Marked({R"(name: run1
 base_model: {id: gemma, path: model.gguf}
 dataset: {id: d, train: t.jsonl, test: /abs/t.jsonl, format: text}

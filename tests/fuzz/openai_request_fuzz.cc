@@ -1,4 +1,5 @@
 // A body of POST /v1/chat/completions and of POST /v1/completions.
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <variant>
@@ -22,9 +23,15 @@ void Check(const Parsed& parsed) {
   }
   const auto& request = std::get<gateway::CompletionRequest>(parsed);
   Promise(request.n >= 1 && request.n <= gateway::kMaxChoices, "n");
-  Promise(request.stopping.max_tokens() >= 1, "max_tokens");
+  Promise(request.stopping.max_tokens() >= (request.echo ? 0 : 1),
+          "max_tokens");
   Promise(request.sampling.temperature() >= 0, "temperature");
   Promise(request.sampling.top_p() > 0, "top_p");
+  Promise(std::abs(request.sampling.presence_penalty()) <= 2, "a penalty");
+  Promise(request.sampling.logit_bias_size() <= 1024, "logit_bias");
+  for (const auto& [token, bias] : request.sampling.logit_bias()) {
+    Promise(token >= 0 && std::abs(bias) <= 100, "an entry of logit_bias");
+  }
   if (request.chat) {
     model::ChatPieces(request.turns, {model::ChatFormat::kGemma4EmptyThought,
                                       /*open_answer=*/true,

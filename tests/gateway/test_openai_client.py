@@ -139,9 +139,76 @@ def test_logprobs(client):
     (choice,) = ask(client, "a", logprobs=True, max_tokens=3).choices
     assert [(t.token, t.logprob) for t in choice.logprobs.content] == [
         ("<", -0.5), ("b", -0.5), ("o", -0.5)]
+    assert choice.logprobs.content[0].top_logprobs == []
+
+
+def test_top_logprobs_whole_and_streamed(client):
+    (choice,) = ask(client, "say:é€", logprobs=True, top_logprobs=2).choices
+    whole = choice.logprobs.content
+    assert bytes(sum((t.bytes for t in whole), [])).startswith("é€".encode())
+    assert [(o.token, o.logprob) for o in whole[0].top_logprobs] == [
+        ("é", -0.5), ("€", -1.5)]
+    streamed = []
+    for chunk in ask(client, "say:é€", logprobs=True, top_logprobs=2,
+                     stream=True):
+        if chunk.choices[0].logprobs:
+            streamed += chunk.choices[0].logprobs.content
+    assert [t.model_dump() for t in streamed] == [t.model_dump() for t in whole]
+    for wrong in (21, -1, 1.5, "1", float("1e308")):
+        with pytest.raises(openai.BadRequestError) as raised:
+            ask(client, "a", logprobs=True, top_logprobs=wrong)
+        assert raised.value.param == "top_logprobs"
+
+
+def id_of(character):
+    """As services/gateway/fake_backend.h numbers bytes."""
+    return str(10 + ord(character))
+
+
+def test_a_bias_forces_and_forbids(client):
+    def text(bias):
+        return client.completions.create(
+            model="gemma", prompt="abc", max_tokens=8,
+            logit_bias=bias).choices[0].text
+
+    assert text({}) == "<bos>abc"
+    assert text({id_of("b"): -100}) == "<os>ac"
+    assert text({id_of("z"): 100}) == "z" * 8
+    for wrong in ({"a": 1}, {"5": 101}, {"5": "1"}, {"-1": 1}, [5],
+                  {str(i): 1 for i in range(100_000)}):
+        with pytest.raises(openai.BadRequestError) as raised:
+            text(wrong)
+        assert raised.value.param == "logit_bias"
+
+
+def test_penalties(client):
+    ask(client, "a", max_tokens=2, presence_penalty=2, frequency_penalty=-2)
+    for name in ("presence_penalty", "frequency_penalty"):
+        for wrong in (2.1, -2.1, 1e308, "1"):
+            with pytest.raises(openai.BadRequestError) as raised:
+                ask(client, "a", **{name: wrong})
+            assert raised.value.param == name
+
+
+def test_echo(client):
+    def complete(**options):
+        return client.completions.create(
+            model="gemma", prompt="ab", echo=True, **options)
+
+    (choice,) = complete(max_tokens=0, logprobs=1).choices
+    assert (choice.text, choice.finish_reason) == ("ab", "length")
+    assert choice.logprobs.tokens == ["<bos>", "a", "b"]
+    assert choice.logprobs.token_logprobs == [None, -0.5, -0.5]
+    assert choice.logprobs.top_logprobs == [None, {"a": -0.5}, {"b": -0.5}]
+    assert choice.logprobs.text_offset == [0, 0, 1]
+    assert complete(max_tokens=2).choices[0].text == "ab<b"
+    streamed = list(complete(max_tokens=2, logprobs=0, stream=True))
+    assert "".join(c.choices[0].text for c in streamed) == "ab<b"
+    assert sum((c.choices[0].logprobs.tokens for c in streamed), []) == [
+        "<bos>", "a", "b", "<", "b"]
     with pytest.raises(openai.BadRequestError) as raised:
-        ask(client, "a", logprobs=True, top_logprobs=3)
-    assert raised.value.param == "top_logprobs"
+        ask(client, "a", extra_body={"echo": True})
+    assert raised.value.param == "echo"
 
 
 def test_completions(client):
@@ -160,8 +227,9 @@ def test_completions(client):
 
 
 def test_extensions_of_other_servers(client):
-    answer = ask(client, "a", max_tokens=2, extra_body={
-        "top_k": 5, "min_p": 0.1, "repetition_penalty": 1.1})
+    answer = ask(client, "a", max_tokens=2, user="somebody", extra_body={
+        "top_k": 5, "min_p": 0.1, "repetition_penalty": 1.1,
+        "stop_token_ids": [7], "priority": -1, "cache_salt": "s"})
     assert answer.choices[0].finish_reason == "length"
 
 
