@@ -54,7 +54,7 @@ absl::Status CompletionRun::BeginCalls() {
   v1::GenerateRequest call;
   *call.mutable_sampling() = request_.sampling;
   *call.mutable_stopping() = request_.stopping;
-  call.set_logprobs(request_.logprobs);
+  call.set_logprobs(request_.logprobs || options_.measure);
   const uint64_t seed = request_.seed.value_or(options_.seed);
   for (const auto& prompt : prompts) {
     if (const auto* text = std::get_if<std::string>(&prompt)) {
@@ -107,6 +107,9 @@ bool CompletionRun::Read(v1::GenerateResponse* response) {
   }
   const int tokens = response->delta().token_ids_size();
   usage_.completion_tokens += tokens;
+  for (const float logprob : response->delta().logprobs()) {
+    confidence_.Add(logprob);
+  }
   if (tokens > 0 && current_ == 0) options_.on_tokens();
   if (response->has_finished()) options_.on_finished(response->finished());
   return true;

@@ -15,6 +15,7 @@
 #include "services/gateway/http_server.h"
 #include "services/gateway/openai_error.h"
 #include "services/gateway/openai_request.h"
+#include "services/gateway/router.h"
 
 namespace onegrid::gateway {
 
@@ -31,6 +32,8 @@ struct GatewayOptions {
   absl::Duration load_timeout = absl::Seconds(1);
   // For ids, and for seeds where the client gives none.
   std::function<uint64_t()> random;
+  // Who answers what; nullptr: always the backend. Must outlive the gateway.
+  Router* router = nullptr;
 };
 
 // Thread-safe. Must outlive the responses it gave.
@@ -52,8 +55,12 @@ class Gateway {
   HttpResponse Metrics();
   HttpResponse Complete(const HttpRequest& request, bool chat,
                         const std::shared_ptr<Exchange>& exchange);
-  HttpResponse Generate(CompletionRequest parsed, const HttpRequest& request,
-                        const std::shared_ptr<Exchange>& exchange);
+  // By the backend. See AskLocal for `measure`.
+  LocalAnswer AnswerLocally(const HttpRequest& request, bool chat, bool measure,
+                            const std::shared_ptr<Exchange>& exchange);
+  LocalAnswer Generate(CompletionRequest parsed, bool measure,
+                       const HttpRequest& request,
+                       const std::shared_ptr<Exchange>& exchange);
   bool IsAuthorized(const HttpRequest& request) const;
   void Done(const Exchange& exchange, bool sent);
 
