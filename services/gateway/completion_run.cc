@@ -60,7 +60,7 @@ absl::Status CompletionRun::BeginCalls() {
   v1::GenerateRequest call;
   *call.mutable_sampling() = request_.sampling;
   *call.mutable_stopping() = request_.stopping;
-  call.set_logprobs(request_.logprobs);
+  call.set_logprobs(request_.logprobs || options_.measure);
   call.set_adapter(request_.adapter);
   call.set_top_logprobs(request_.top_logprobs);
   call.set_priority(request_.priority);
@@ -162,6 +162,9 @@ bool CompletionRun::Read(v1::GenerateResponse* response) {
   }
   const int tokens = response->delta().token_ids_size();
   usage_.completion_tokens += tokens;
+  for (const float logprob : response->delta().logprobs()) {
+    confidence_.Add(logprob);
+  }
   if (tokens > 0 && current_ == 0) options_.on_tokens();
   if (response->has_finished()) options_.on_finished(response->finished());
   return true;

@@ -17,6 +17,7 @@
 #include "services/gateway/backend.h"
 #include "services/gateway/chat_answer.h"
 #include "services/gateway/chat_prompt.h"
+#include "services/gateway/confidence.h"
 #include "services/gateway/openai_request.h"
 #include "services/gateway/openai_response.h"
 #include "services/gateway/prompt_echo.h"
@@ -36,6 +37,9 @@ class CompletionRun {
     // Used if the request has none.
     uint64_t seed = 0;
     absl::Time deadline;
+    // Ask for the log-probabilities of all tokens, so that confidence() is
+    // known; the answer has them only if the request wants them.
+    bool measure = false;
     // Either ends the run: with Cancelled, and with Unavailable
     // (SERVER_DRAINING).
     AbandonedFn client_gone;
@@ -64,6 +68,8 @@ class CompletionRun {
   const absl::Status& status() const { return status_; }
   // So far.
   const Usage& usage() const { return usage_; }
+  // Of the tokens so far, with Options::measure or the request's logprobs.
+  const Confidence& confidence() const { return confidence_; }
 
  private:
   absl::Status BeginCalls();
@@ -93,6 +99,7 @@ class CompletionRun {
   ResponseHead head_;
   ChatTokens chat_;  // of a chat
   Usage usage_;
+  Confidence confidence_;
   absl::Status status_;
   std::shared_ptr<const TokenTexts> texts_;  // with logprobs or echo
   std::vector<PromptEcho> echoes_;           // one a prompt

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <deque>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
@@ -15,6 +18,7 @@
 #include "services/common/error_info.h"
 #include "services/common/log.h"
 #include "services/gateway/completion_run.h"
+#include "services/gateway/error_response.h"
 
 namespace onegrid::gateway {
 namespace {
@@ -34,17 +38,6 @@ std::string Endpoint(absl::string_view path) {
   }
   if (absl::StartsWith(path, absl::StrCat(kModels, "/"))) return kModels;
   return "other";
-}
-
-HttpResponse ErrorResponse(const ApiError& error) {
-  HttpResponse response;
-  response.status = error.http_status;
-  response.body = ErrorJson(error);
-  if (error.retry_after_seconds > 0) {
-    response.headers.emplace_back("Retry-After",
-                                  absl::StrCat(error.retry_after_seconds));
-  }
-  return response;
 }
 
 HttpResponse Refused(int http_status, absl::string_view code,
@@ -75,6 +68,20 @@ void LogBackendFailure(const absl::Status& status) {
        {"message", reason.empty() ? status.message() : absl::string_view()}});
 }
 
+// All of a stream before any of it is sent.
+absl::Status Collect(CompletionRun& run, HttpResponse* response) {
+  auto parts = std::make_shared<std::deque<std::string>>();
+  std::string part;
+  while (run.NextPart(&part)) parts->push_back(part);
+  response->next_part = [parts](std::string* next) {
+    if (parts->empty()) return false;
+    *next = std::move(parts->front());
+    parts->pop_front();
+    return true;
+  };
+  return run.status();
+}
+
 // Takes as long whatever the first difference is.
 bool EqualInConstantTime(absl::string_view a, absl::string_view b) {
   if (a.size() != b.size()) return false;
@@ -94,6 +101,7 @@ struct Gateway::Exchange {
   int http_status = 0;
   bool generates = false;
   std::unique_ptr<CompletionRun> run;
+  RouteRecord route;
 };
 
 Gateway::Gateway(GatewayOptions options, Backend& backend)
@@ -159,8 +167,10 @@ HttpResponse Gateway::Models(absl::string_view id) {
                                               {"created", created_seconds_},
                                               {"owned_by", "onegrid"}});
   };
-  add(options_.model_name);
-  // The model has its name also while nobody answers.
+  std::vector<std::string> names = {options_.model_name};
+  if (options_.router != nullptr) names = options_.router->Models();
+  for (const std::string& name : names) add(name);
+  // These have their names also while nobody answers.
   const auto adapters = backend_.Adapters(options_.health_timeout);
   if (adapters.ok()) {
     for (const std::string& name : *adapters) {
@@ -209,6 +219,8 @@ HttpResponse Gateway::Metrics() {
   HttpResponse response;
   response.content_type = "text/plain; version=0.0.4; charset=utf-8";
   response.body = metrics_.Text(load.ok() ? &*load : nullptr);
+  if (options_.router != nullptr)
+    response.body += options_.router->MetricsText();
   return response;
 }
 
@@ -219,29 +231,63 @@ HttpResponse Gateway::Complete(const HttpRequest& request, bool chat,
     return Refused(415, "unsupported_encoding",
                    "compressed bodies are not supported");
   }
+  const AskLocal ask_local = [&](bool measure) {
+    return AnswerLocally(request, chat, measure, exchange);
+  };
+  std::optional<RouteFacts> facts;
+  if (options_.router != nullptr) facts = options_.router->Read(request, chat);
+  // What cannot be read, or names no model, is refused as ever; an adapter is
+  // nowhere else.
+  if (!facts.has_value() || !options_.router->Knows(facts->model)) {
+    LocalAnswer answer = ask_local(/*measure=*/false);
+    return answer.error.has_value() ? ErrorResponse(*answer.error)
+                                    : std::move(answer.response);
+  }
+  RoutedRequest routed;
+  routed.body = request.body;
+  routed.chat = chat;
+  routed.facts = *std::move(facts);
+  routed.deadline = exchange->start + options_.timeout;
+  routed.abandoned = [gone = request.client_gone, stopping = request.stopping] {
+    return gone() || stopping();
+  };
+  return options_.router->Answer(routed, ask_local, &exchange->route);
+}
+
+LocalAnswer Gateway::AnswerLocally(const HttpRequest& request, bool chat,
+                                   bool measure,
+                                   const std::shared_ptr<Exchange>& exchange) {
+  LocalAnswer refused;
   auto parsed = chat ? ParseChatRequest(request.body)
                      : ParseCompletionRequest(request.body);
-  if (const auto* error = std::get_if<ApiError>(&parsed)) {
-    return ErrorResponse(*error);
+  if (auto* error = std::get_if<ApiError>(&parsed)) {
+    refused.error = std::move(*error);
+    return refused;
   }
   auto& completion = std::get<CompletionRequest>(parsed);
+  if (options_.router != nullptr && options_.router->Knows(completion.model)) {
+    // A rule's name for a model.
+    completion.model = options_.model_name;
+  }
   auto adapter = AdapterOf(completion.model);
   if (absl::IsNotFound(adapter.status())) {
-    return ErrorResponse(NoSuchModel(completion.model));
+    refused.error = NoSuchModel(completion.model);
+    return refused;
   }
   if (!adapter.ok()) {
     LogBackendFailure(adapter.status());
-    return ErrorResponse(FromStatus(adapter.status()));
+    refused.error = FromStatus(adapter.status());
+    return refused;
   }
   completion.adapter = *std::move(adapter);
   exchange->generates = true;
   metrics_.GenerationBegan();
-  return Generate(std::move(completion), request, exchange);
+  return Generate(std::move(completion), measure, request, exchange);
 }
 
-HttpResponse Gateway::Generate(CompletionRequest parsed,
-                               const HttpRequest& request,
-                               const std::shared_ptr<Exchange>& exchange) {
+LocalAnswer Gateway::Generate(CompletionRequest parsed, bool measure,
+                              const HttpRequest& request,
+                              const std::shared_ptr<Exchange>& exchange) {
   const bool stream = parsed.stream;
   CompletionRun::Options options;
   options.id =
@@ -250,6 +296,7 @@ HttpResponse Gateway::Generate(CompletionRequest parsed,
   options.created_seconds = absl::ToUnixSeconds(exchange->start);
   options.seed = options_.random();
   options.deadline = exchange->start + options_.timeout;
+  options.measure = measure;
   options.client_gone = request.client_gone;
   options.stopping = request.stopping;
   options.on_tokens = [this, start = exchange->start,
@@ -268,7 +315,8 @@ HttpResponse Gateway::Generate(CompletionRequest parsed,
   exchange->run = std::make_unique<CompletionRun>(std::move(parsed), backend_,
                                                   std::move(options));
   CompletionRun* run = exchange->run.get();
-  HttpResponse response;
+  LocalAnswer answer;
+  HttpResponse& response = answer.response;
   absl::Status status = run->Start();
   if (status.ok() && stream) {
     response.content_type = "text/event-stream; charset=utf-8";
@@ -278,16 +326,17 @@ HttpResponse Gateway::Generate(CompletionRequest parsed,
     response.next_part = [run, exchange](std::string* part) {
       return run->NextPart(part);
     };
-    return response;
-  }
-  if (status.ok()) {
+    if (measure) status = Collect(*run, &response);
+  } else if (status.ok()) {
     auto whole = run->Whole();
     if (whole.ok()) response.body = *std::move(whole);
     status = whole.status();
   }
-  if (status.ok()) return response;
+  answer.confidence = run->confidence();
+  if (status.ok()) return answer;
   LogBackendFailure(status);
-  return ErrorResponse(FromStatus(status));
+  answer.error = FromStatus(status);
+  return answer;
 }
 
 bool Gateway::IsAuthorized(const HttpRequest& request) const {
@@ -311,20 +360,30 @@ void Gateway::Done(const Exchange& exchange, bool sent) {
       http_status = FromStatus(status).http_status;
     }
   }
+  if (const UpstreamCall* call = exchange.route.call.get()) {
+    usage = {};
+    usage.prompt_tokens = call->usage().prompt;
+    usage.completion_tokens = call->usage().completion;
+    if (!call->status().ok() && http_status == 200) {
+      http_status = FromStatus(call->status()).http_status;
+    }
+  }
   if (!sent && http_status == 200) http_status = kClientGone;
   const absl::Duration duration = absl::Now() - exchange.start;
   if (exchange.generates) {
     metrics_.GenerationEnded(http_status == 200, duration, usage);
   }
   metrics_.Answered(exchange.endpoint, http_status);
-  common::LogInfo("request",
-                  {{"method", exchange.method},
-                   {"path", exchange.path},
-                   {"status", http_status},
-                   {"duration_ms", absl::ToInt64Milliseconds(duration)},
-                   {"prompt_tokens", usage.prompt_tokens},
-                   {"cached_tokens", usage.cached_tokens},
-                   {"completion_tokens", usage.completion_tokens}});
+  common::LogInfo(
+      "request",
+      {{"method", exchange.method},
+       {"path", exchange.path},
+       {"status", http_status},
+       {"route", exchange.route.target.empty() ? "-" : exchange.route.Text()},
+       {"duration_ms", absl::ToInt64Milliseconds(duration)},
+       {"prompt_tokens", usage.prompt_tokens},
+       {"cached_tokens", usage.cached_tokens},
+       {"completion_tokens", usage.completion_tokens}});
 }
 
 }  // namespace onegrid::gateway

@@ -16,6 +16,7 @@
 #include "services/gateway/http_server.h"
 #include "services/gateway/openai_error.h"
 #include "services/gateway/openai_request.h"
+#include "services/gateway/router.h"
 
 namespace onegrid::gateway {
 
@@ -33,6 +34,8 @@ struct GatewayOptions {
   absl::Duration load_timeout = absl::Seconds(1);
   // For ids, and for seeds where the client gives none.
   std::function<uint64_t()> random;
+  // Who answers what; nullptr: always the backend. Must outlive the gateway.
+  Router* router = nullptr;
 };
 
 // Thread-safe. Must outlive the responses it gave.
@@ -54,10 +57,14 @@ class Gateway {
   HttpResponse Metrics();
   HttpResponse Complete(const HttpRequest& request, bool chat,
                         const std::shared_ptr<Exchange>& exchange);
-  HttpResponse Generate(CompletionRequest parsed, const HttpRequest& request,
-                        const std::shared_ptr<Exchange>& exchange);
-  // Whether clients may ask for `model`, and with which adapter.
-  // NotFound: no. Errors of Backend::Adapters.
+  // By the backend. See AskLocal for `measure`.
+  LocalAnswer AnswerLocally(const HttpRequest& request, bool chat, bool measure,
+                            const std::shared_ptr<Exchange>& exchange);
+  LocalAnswer Generate(CompletionRequest parsed, bool measure,
+                       const HttpRequest& request,
+                       const std::shared_ptr<Exchange>& exchange);
+  // The adapter that goes by the name `model`; empty: the model itself.
+  // NotFound: neither. Errors of Backend::Adapters.
   absl::StatusOr<std::string> AdapterOf(const std::string& model);
   bool IsAuthorized(const HttpRequest& request) const;
   void Done(const Exchange& exchange, bool sent);

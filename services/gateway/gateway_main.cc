@@ -1,7 +1,10 @@
 // Serves the OpenAI API over HTTP, from one inference server.
 #include <cstdio>
+#include <memory>
+#include <optional>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/flags/flag.h"
@@ -11,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
@@ -18,6 +22,8 @@
 #include "services/gateway/backend.h"
 #include "services/gateway/gateway.h"
 #include "services/gateway/http_server.h"
+#include "services/gateway/route_config.h"
+#include "services/gateway/router.h"
 
 ABSL_FLAG(std::string, backend, "",
           "host:port of the inference server that generates.");
@@ -39,8 +45,14 @@ ABSL_FLAG(std::string, api_key_file, "",
           "File with the key that clients of /v1 must send as \"Authorization: "
           "Bearer KEY\"; without it all are let in.");
 
+ABSL_FLAG(std::string, routes, "",
+          "File with the rules that send requests to upstreams; without it the "
+          "backend answers all. See services/gateway/README.md.");
+
 namespace onegrid::gateway {
 namespace {
+
+constexpr absl::Duration kMeasureTimeout = absl::Milliseconds(500);
 
 int Fail(const absl::Status& status) {
   std::fprintf(stderr, "gateway: %s\n", std::string(status.message()).c_str());
@@ -101,6 +113,35 @@ HttpServerOptions ServerOptionsFromFlags() {
   return options;
 }
 
+// What rules ask of the backend.
+RouteMeasures MeasuresOf(Backend& backend) {
+  RouteMeasures measures;
+  measures.count_tokens =
+      [&backend](const std::string& text) -> std::optional<int64_t> {
+    const auto tokens = backend.Tokenize(text, /*add_bos=*/false,
+                                         /*parse_control_tokens=*/false,
+                                         absl::Now() + kMeasureTimeout);
+    if (!tokens.ok()) return std::nullopt;
+    return static_cast<int64_t>(tokens->size());
+  };
+  measures.queued = [&backend]() -> std::optional<int64_t> {
+    const auto load = backend.Load(kMeasureTimeout);
+    if (!load.ok()) return std::nullopt;
+    return load->queued();
+  };
+  return measures;
+}
+
+// nullptr without routes.
+absl::StatusOr<std::unique_ptr<Router>> RouterFromFlags(Backend& backend) {
+  const std::string path = absl::GetFlag(FLAGS_routes);
+  if (path.empty()) return nullptr;
+  ASSIGN_OR_RETURN(RouteConfig config, ReadRouteConfig(path));
+  return std::make_unique<Router>(std::move(config),
+                                  absl::GetFlag(FLAGS_model_name),
+                                  MeasuresOf(backend), absl::Now);
+}
+
 uint64_t Random() {
   std::random_device device;
   return (static_cast<uint64_t>(device()) << 32) | device();
@@ -122,7 +163,10 @@ int Main(int argc, char** argv) {
   // Before any thread: writing to a client that has gone must not end this.
   common::InstallStopSignal();
   Backend backend(absl::GetFlag(FLAGS_backend));
+  const auto router = RouterFromFlags(backend);
+  if (!router.ok()) return Fail(router.status());
   GatewayOptions options;
+  options.router = router->get();
   options.model_name = absl::GetFlag(FLAGS_model_name);
   options.api_key = *api_key;
   options.timeout = absl::Seconds(absl::GetFlag(FLAGS_timeout_seconds));

@@ -38,6 +38,25 @@ std::string Header(MHD_Connection* connection, const char* name) {
   return value == nullptr ? "" : value;
 }
 
+// All values of a header that may come more than once.
+std::string AllValues(MHD_Connection* connection, absl::string_view name) {
+  std::pair<absl::string_view, std::string> found = {name, ""};
+  MHD_get_connection_values(
+      connection, MHD_HEADER_KIND,
+      [](void* argument, MHD_ValueKind, const char* key, const char* value) {
+        auto& [wanted, values] =
+            *static_cast<std::pair<absl::string_view, std::string>*>(argument);
+        if (absl::EqualsIgnoreCase(key, wanted)) {
+          // Also of an empty value something is seen.
+          absl::StrAppend(&values, values.empty() ? "" : ",",
+                          value == nullptr || *value == '\0' ? " " : value);
+        }
+        return MHD_YES;
+      },
+      &found);
+  return found.second;
+}
+
 int ConnectionFd(MHD_Connection* connection) {
   return MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)
       ->connect_fd;
@@ -142,6 +161,8 @@ MHD_Result HttpServer::State::Receive(MHD_Connection* connection,
     request.path = url;
     request.authorization = Header(connection, "Authorization");
     request.content_encoding = Header(connection, "Content-Encoding");
+    request.privacy = AllValues(connection, "x-onegrid-privacy");
+    request.task = AllValues(connection, "x-onegrid-task");
     const int fd = ConnectionFd(connection);
     request.client_gone = [fd] { return ClientGone(fd); };
     request.stopping = [this] { return stopping.load(); };

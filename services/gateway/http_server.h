@@ -19,6 +19,9 @@ struct HttpRequest {
   std::string path;  // decoded, without the query
   std::string authorization;
   std::string content_encoding;
+  // Values of x-onegrid-privacy and x-onegrid-task; several are joined by ",".
+  std::string privacy;
+  std::string task;
   std::string body;
   // The body was longer than allowed and is left out.
   bool body_too_large = false;

@@ -58,6 +58,7 @@ absl::StatusOr<PromptEcho> EchoPrompt(
     v1::ScoreTokensRequest call;
     call.mutable_token_ids()->Add(ids.begin(), ids.end());
     call.set_top_n(request.top_logprobs);
+    call.set_adapter(request.adapter);
     ASSIGN_OR_RETURN(scores, backend.Score(call, deadline, abandoned));
     if (!IsWhole(scores, ids.size() - 1, width)) {
       return common::MakeError(absl::StatusCode::kInternal, "BACKEND_ANSWER",

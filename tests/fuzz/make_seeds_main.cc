@@ -179,6 +179,24 @@ rules:
  "presence_penalty": -2, "frequency_penalty": 1.5, "logit_bias": {"5": -100,
  "7": 0.5}, "logprobs": 5, "stop_token_ids": [1, 2], "priority": -3,
  "user": "u", "safety_identifier": "i", "cache_salt": null})"},
+      {"routes/seed_rules", R"(default_privacy: public
+upstreams:
+  - {name: big, base_url: "https://a.example/v1/", model: m, budget:
+      {requests_per_minute: 6, tokens_per_day: 1000, cost_per_day: 2.5,
+       prompt_cost_per_million: 1, completion_cost_per_million: 4},
+     breaker: {failures: 3, open_ms: 1000}, request_timeout_ms: 900}
+rules:
+  - {name: code, when: {task: [a, b], prompt_characters_min: 1,
+     prompt_tokens_max: 9, has_tools: true}, send: big}
+  - {name: alias, when: {model: x, local_queued_min: 2}, send: local}
+  - {name: unsure, escalate: {to: big, mean_logprob_below: -1.5}}
+on_local_failure: big
+)"},
+      {"routes/seed_body",
+       R"({"mod\u0065l": "m", "prompt": ["a", [1]], "n": 2, "metadata":
+ {"task": "t", "privacy": "public"}, "messages": [{"role": "user",
+ "content": [{"type": "text", "text": "\"model\":"}]}], "tools": [{}],
+ "response_format": {"type": "json_object"}, "max_tokens": 1e2})"},
       {"pipeline_file/seed_sections", Marked({R"(name: run1
 base_model: {id: gemma, path: model.gguf}
 dataset: {id: d, train: t.jsonl, test: /abs/t.jsonl, format: text}

@@ -19,7 +19,7 @@ _SOURCES = (".cc", ".h")
 _TORCH = ("torch/", "ATen/", "c10/", "caffe2/")
 _WIRE = ("proto/", "grpc/", "grpcpp/", "google/protobuf/")
 _LIBRARIES = ("nlohmann/", "prometheus/", "sentencepiece", "sqlite3",
-              "yaml-cpp/", "openssl/", "CLI/", "microhttpd.h")
+              "yaml-cpp/", "openssl/", "CLI/", "microhttpd.h", "curl/")
 _WORKERS_AND_SERVERS = tuple(
     f"services/{name}/"
     for name in ("controller", "evaluator", "exporter", "finetuner",
