@@ -64,10 +64,11 @@ def wait_for(condition, what):
 
 
 class Servers:
-    """An inference server with a gateway in front of it, and a gateway in front of
-    a stand-in that answers as a Gemma 4 that calls tools would."""
+    """An inference server with a gateway in front of it; with stand_in also a
+    gateway in front of one that answers as a Gemma 4 that calls tools would."""
 
-    def __init__(self, bin_dir, model, folder):
+    def __init__(self, bin_dir, model, folder, stand_in=True):
+        self.stand_in = stand_in
         self.bin_dir = bin_dir
         self.model = model
         self.folder = folder
@@ -101,6 +102,9 @@ class Servers:
         _, self.endpoint = self.start_inference()
         _, self.gateway = self.start("gateway", "gateway", f"--backend={self.endpoint}",
                                      f"--model_name={MODEL_NAME}")
+        wait_for(self._healthy, "the gateway to reach its server")
+        if not self.stand_in:
+            return self
         _, stand_in = self.start("gateway", "fake_backend_server",
                                  "--chat_format=gemma4-empty-thought")
         _, self.tools_gateway = self.start("gateway", "gateway", f"--backend={stand_in}",
@@ -112,6 +116,17 @@ class Servers:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGKILL)
             process.wait()
+
+    def _healthy(self):
+        try:
+            with urllib.request.urlopen(f"http://{self.gateway}/health", timeout=10):
+                return True
+        except OSError:
+            return False
+
+    def ended(self):
+        """Exit statuses of those that no longer run."""
+        return [p.returncode for p in self._running if p.poll() is not None]
 
     def metric(self, name):
         """A gauge of the gateway."""

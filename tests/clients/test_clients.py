@@ -1,9 +1,9 @@
 """Clients of others against real servers: the checks of
 tests/evidence/foreign_clients, each a test.
 
-They run on Gemma 3 270M if it is in $ONEGRID_CACHE, else on a model of random
-weights, which knows no turns. Binaries come from $ONEGRID_BIN, by default
-bazel-bin.
+Those with conversations run on Gemma 3 270M, if it is in $ONEGRID_CACHE; the others
+on a model of random weights, which is faster and knows no turns. Binaries come from
+$ONEGRID_BIN, by default bazel-bin.
 """
 
 import os
@@ -25,21 +25,40 @@ CACHE = pathlib.Path(os.environ.get("ONEGRID_CACHE", pathlib.Path.home() / ".cac
 MODEL = CACHE / "models/gemma-3-270m-Q4_K_M.gguf"
 
 
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clients")
+def serving(folder, command):
+    """Servers of the model that a program writes to the path it is given."""
     model = folder / "model.gguf"
-    if MODEL.exists():
-        command = [BIN / "services/exporter/exporter", f"--import={MODEL}", f"--out={model}"]
-    else:
-        command = [BIN / "services/inference/write_tiny_model", model]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    with checks.Servers(str(BIN), str(model), str(folder)) as running:
-        yield running
+    subprocess.run(command(model), check=True, stdout=subprocess.DEVNULL)
+    return checks.Servers(str(BIN), str(model), str(folder))
 
 
-@pytest.mark.parametrize("case", checks.CHECKS, ids=lambda c: f"{c.client}: {c.words}")
-def test_client(case, servers):
-    if case.needs_turns and not MODEL.exists():
-        pytest.skip("the model of random weights knows no turns")
-    case.function(servers)
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("tiny"), lambda model: [
+            BIN / "services/inference/write_tiny_model", model]) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory):
+    if not MODEL.exists():
+        pytest.skip("Gemma 3 270M is not there")
+    with serving(tmp_path_factory.mktemp("gemma"), lambda model: [
+            BIN / "services/exporter/exporter", f"--import={MODEL}",
+            f"--out={model}"]) as servers:
+        yield servers
+
+
+def named(case):
+    return f"{case.client}: {case.words}"
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in checks.CHECKS if not c.needs_turns], ids=named)
+def test_client(case, tiny):
+    case.function(tiny)
+
+
+@pytest.mark.parametrize("case", [c for c in checks.CHECKS if c.needs_turns], ids=named)
+def test_client_in_conversation(case, gemma):
+    case.function(gemma)
