@@ -14,6 +14,10 @@ ANSWER_SECONDS, CALM_SECONDS = 60, 120
 # For requests to which no answer is due.
 PART_SECONDS = 0.3
 BLAMES = ("UNKNOWN", "UNAVAILABLE", "DATA_LOSS")
+# Under which the inference server has to know its model.
+MODEL_NAME = "m"
+INFER_METHODS = ["/inference.GRPCInferenceService/ModelInfer",
+                 "/inference.GRPCInferenceService/ModelStreamInfer"]
 OTHER_METHODS = ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch",
                  "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
                  "/onegrid.v1.GenerationService/Nothing", "/"]
@@ -26,13 +30,15 @@ class Fuzzer:
         import grpc
         import protocol_inputs
         from engine import messages
+        from tritonclient.grpc import service_pb2
 
         self.grpc, self.inputs, self.messages = grpc, protocol_inputs, messages
         self.servers, self.seed, self._log = servers, seed, log
         self.counts, self.reports = {}, []
-        service = messages.DESCRIPTOR.services_by_name["GenerationService"]
+        services = (messages.DESCRIPTOR.services_by_name["GenerationService"],
+                    service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"])
         self.methods = {f"/{service.full_name}/{method.name}": method.input_type._concrete_class
-                        for method in service.methods}
+                        for service in services for method in service.methods}
         self.channel = None
 
     def count(self, what):
@@ -51,14 +57,16 @@ class Fuzzer:
         if method.endswith("/Generate") and kind < 0.35:
             message.text, message.stopping.max_tokens = "Hello", 8
             message.sampling.temperature = source.choice(self.inputs.FLOATS)
+        elif method in INFER_METHODS and kind < 0.7:
+            self.inputs.fill_inference(source, message, MODEL_NAME)
         else:
             self.inputs.fill(source, message)
         data = message.SerializeToString()
         return (self.inputs.mutated(source, data), False) if kind > 0.7 else (data, True)
 
     async def call(self, source):
-        method = source.choice([*self.methods, *self.methods, "/onegrid.v1.GenerationService/"
-                                "Generate", *OTHER_METHODS])
+        method = source.choice([*self.methods, *self.methods, *INFER_METHODS,
+                                "/onegrid.v1.GenerationService/Generate", *OTHER_METHODS])
         data, well_formed = self.payload(source, method)
         call = self.channel.unary_stream(method)(
             data, timeout=source.choice([0.001, 0.01, 0.1, 1, 10]))

@@ -55,6 +55,41 @@ def scalar(source, field):
     return value - (1 << bits) if value >> (bits - 1) else value
 
 
+TENSORS = {"text_input": "BYTES", "input_ids": "INT64", "max_tokens": "INT32",
+           "temperature": "FP32", "top_p": "FP32", "top_k": "INT32", "seed": "UINT64",
+           "stop": "BYTES", "stream": "BOOL", "ignore_eos": "BOOL",
+           "sampling_parameters": "BYTES", "exclude_input_in_output": "BOOL"}
+TENSOR_BYTES = [b"\2\0\0\0ab", b"\2\0\0\0a", b"\xff\xff\xff\x7fa", b"\1", b"\2\0\0\0",
+                b"\2\0\0\0\0\0\0\0", b"\xff" * 8, b""]
+
+
+def fill_inference(source, message, model_name):
+    """Makes a ModelInferRequest that is nearly right."""
+    message.model_name, message.id = model_name, source.choice(TEXTS[:4])
+    raw = source.random() < 0.5
+    names = ["text_input", *source.sample(list(TENSORS), source.choice([0, 1, 2, 4]))]
+    for name in names[source.choice([0, 0, 0, 1]):]:
+        tensor = message.inputs.add(name=name, datatype=source.choice(
+            [TENSORS[name]] * 8 + list(TENSORS.values())))
+        tensor.shape.extend(source.choice([[1]] * 6 + [[1, 1], [], [0], [-1], [3], [1 << 62, 4]]))
+        if raw:
+            message.raw_input_contents.append(source.choice(TENSOR_BYTES))
+        else:
+            contents = tensor.contents
+            contents.bytes_contents.append(source.choice(TEXTS).encode())
+            if source.random() < 0.7 and tensor.datatype != "BYTES":
+                del contents.bytes_contents[:]
+            for field in ("bool_contents", "int_contents", "int64_contents", "uint64_contents",
+                          "fp32_contents"):
+                if source.random() < 0.4:
+                    getattr(contents, field).append(source.choice([0, 1]))
+    if source.random() < 0.5:
+        message.parameters["max_tokens"].int64_param = source.choice([1, 3, 8, -1, 1 << 40])
+    for name in ("text_output", "output_ids", "output_log_probs", "finish_reason", "nothing"):
+        if source.random() < 0.2:
+            message.outputs.add(name=name)
+
+
 def fill(source, message, depth=0):
     """Sets some fields of a protobuf message to values at the edges of what there is
     and beyond what makes sense."""

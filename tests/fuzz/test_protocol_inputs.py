@@ -28,6 +28,18 @@ def test_messages_are_filled_with_every_kind_of_field():
     assert filled == expected
 
 
+def test_requests_for_inference_are_messages():
+    from tritonclient.grpc import service_pb2
+
+    source, named = random.Random(8), set()
+    for _ in range(300):
+        message = service_pb2.ModelInferRequest()
+        inputs.fill_inference(source, message, "m")
+        assert service_pb2.ModelInferRequest.FromString(message.SerializeToString()) == message
+        named |= {tensor.name for tensor in message.inputs}
+    assert named == set(inputs.TENSORS)
+
+
 def test_bodies_are_json_more_often_than_not():
     source = random.Random(4)
     good = 0
