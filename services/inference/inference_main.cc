@@ -55,10 +55,10 @@ ABSL_FLAG(int, max_step_tokens, 256,
 ABSL_FLAG(std::string, prefix_cache, "256MB",
           "Keys and values kept for later requests that begin with the same "
           "tokens: at most this many bytes, e.g. 256MB or 2GB; 0 keeps none.");
-ABSL_FLAG(std::string, kv_budget, "0",
+ABSL_FLAG(std::string, kv_budget, "auto",
           "Most bytes of all keys and values, kept ones included, e.g. 2GB. "
           "Where they are short, kept ones are given up, then requests wait "
-          "and run again from their tokens. 0: as much as max_sequences "
+          "and run again from their tokens. auto: as much as max_sequences "
           "requests of max_context tokens and prefix_cache can take.");
 ABSL_FLAG(int, drain_seconds, 20,
           "On SIGTERM, how long calls in progress may go on.");
@@ -89,8 +89,10 @@ absl::StatusOr<ServedModelOptions> OptionsFromFlags() {
   options.max_step_tokens = absl::GetFlag(FLAGS_max_step_tokens);
   ASSIGN_OR_RETURN(options.prefix_cache_bytes,
                    common::ParseByteSize(absl::GetFlag(FLAGS_prefix_cache)));
-  ASSIGN_OR_RETURN(options.kv_budget_bytes,
-                   common::ParseByteSize(absl::GetFlag(FLAGS_kv_budget)));
+  const std::string budget = absl::GetFlag(FLAGS_kv_budget);
+  if (budget != "auto") {
+    ASSIGN_OR_RETURN(options.kv_budget_bytes, common::ParseByteSize(budget));
+  }
   return options;
 }
 
