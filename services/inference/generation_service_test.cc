@@ -33,6 +33,7 @@ struct Generated {
   v1::Finished finished;
   bool started = false;
   std::string adapter_sha256;
+  int cached = 0;
 };
 
 v1::GenerateRequest Request(const std::string& text, int max_tokens) {
@@ -53,6 +54,7 @@ Generated Generate(GenerationService& service,
           EXPECT_FALSE(result.started);
           result.started = true;
           result.adapter_sha256 = response.started().adapter_sha256();
+          result.cached = response.started().cached_tokens();
         } else if (response.has_delta()) {
           const v1::Delta& delta = response.delta();
           result.text += delta.text();
@@ -549,6 +551,19 @@ TEST_F(GenerationServiceTest, BadRequestsAreRefusedByName) {
   score.set_candidates_per_position(3);
   score.add_candidate_ids(1);
   EXPECT_FALSE(service().ScoreTokens(score, {}).ok());
+}
+
+TEST_F(GenerationServiceTest, PromptsAreSharedWithinASaltOnly) {
+  Start();
+  v1::GenerateRequest request = Request(std::string(60, 'x') + "abcdefghi", 12);
+  const auto cached = [&](const std::string& salt) {
+    request.set_cache_salt(salt);
+    return Generate(service(), request).cached;
+  };
+  EXPECT_EQ(cached("one"), 0);
+  EXPECT_EQ(cached("two"), 0);
+  EXPECT_EQ(cached(""), 0);
+  EXPECT_EQ(cached("one"), 64);
 }
 
 TEST_F(GenerationServiceTest, LoadTellsWhatIsHeld) {

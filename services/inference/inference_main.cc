@@ -73,10 +73,10 @@ ABSL_FLAG(std::string, adapter_dir, "",
           "Folder from which LoadAdapter may load more; without it adapters "
           "stay as they were at the start.");
 ABSL_FLAG(int, max_adapters, 16, "Adapters loaded at once.");
-ABSL_FLAG(std::string, kv_budget, "0",
+ABSL_FLAG(std::string, kv_budget, "auto",
           "Most bytes of all keys and values, kept ones included, e.g. 2GB. "
           "Where they are short, kept ones are given up, then requests wait "
-          "and run again from their tokens. 0: as much as max_sequences "
+          "and run again from their tokens. auto: as much as max_sequences "
           "requests of max_context tokens and prefix_cache can take.");
 ABSL_FLAG(int, drain_seconds, 20,
           "On SIGTERM, how long calls in progress may go on.");
@@ -111,8 +111,10 @@ absl::StatusOr<ServedModelOptions> OptionsFromFlags() {
   options.adapter_registry.max_adapters = absl::GetFlag(FLAGS_max_adapters);
   ASSIGN_OR_RETURN(options.prefix_cache_bytes,
                    common::ParseByteSize(absl::GetFlag(FLAGS_prefix_cache)));
-  ASSIGN_OR_RETURN(options.kv_budget_bytes,
-                   common::ParseByteSize(absl::GetFlag(FLAGS_kv_budget)));
+  const std::string budget = absl::GetFlag(FLAGS_kv_budget);
+  if (budget != "auto") {
+    ASSIGN_OR_RETURN(options.kv_budget_bytes, common::ParseByteSize(budget));
+  }
   return options;
 }
 

@@ -161,6 +161,8 @@ TEST_F(InferenceMainTest, WhatCannotBeServedEndsTheProcessWithAMessage) {
       {{model_flag, "--artifact_sha256=00"}, "SHA-256"},
       {{model_flag, "--activations=int3"}, "--activations"},
       {{model_flag, "--max_sequences=0"}, "max_sequences"},
+      {{model_flag, "--kv_budget=1KB"}, "--kv_budget"},
+      {{model_flag, "--kv_budget=some"}, "some"},
       {{model_flag, "--port=65536"}, "65536"},
       {{model_flag, "extra"}, "extra"},
   };

@@ -310,22 +310,23 @@ TEST_F(SchedulerTest, ShortMemoryIsGivenToTheFirstTask) {
 TEST_F(SchedulerTest, ManyTasksInLittleMemoryAllEnd) {
   Start(/*slots=*/4);
   const int64_t limit = 4 * Block();
+  constexpr int kTasks = 18;
   for (const int64_t prefix_bytes : {int64_t{0}, limit}) {
     Start(/*slots=*/4, limit, prefix_bytes);
     std::vector<std::shared_ptr<SayingTask>> tasks;
-    for (int i = 0; i < 30; ++i) {
-      const int outputs = 1 + i * 37 % 100;
+    for (int i = 0; i < kTasks; ++i) {
+      const int outputs = 1 + i * 37 % 60;
       tasks.push_back(std::make_shared<SayingTask>(
           Prompt(1 + i * 61 % 140, i % 4), outputs,
-          TaskPlace{i / 10 + i % 2, absl::StrCat(i % 3), ""}));
+          TaskPlace{i / 6 + i % 2, absl::StrCat(i % 3), ""}));
       tasks.back()->on_token = [&](int) {
         EXPECT_LE(engine_->kv_cache().bytes(), limit);
       };
       Submit(tasks.back());
     }
-    for (int i = 0; i < 30; ++i) {
+    for (int i = 0; i < kTasks; ++i) {
       EXPECT_TRUE(tasks[i]->Wait().ok());
-      EXPECT_EQ(tasks[i]->said(), 1 + i * 37 % 100);
+      EXPECT_EQ(tasks[i]->said(), 1 + i * 37 % 60);
     }
     ExpectBooksBalance();
     scheduler_.reset();
@@ -336,7 +337,7 @@ TEST_F(SchedulerTest, KeptPrefixesAreGivenUpBeforeTasks) {
   Start(/*slots=*/2);
   const int64_t limit = 6 * Block();
   Start(/*slots=*/2, limit, /*prefix_bytes=*/limit);
-  for (int i = 0; i < 12; ++i) {
+  for (int i = 0; i < 6; ++i) {
     EXPECT_TRUE(
         Submit(std::make_shared<SayingTask>(Prompt(130, i), 20))->Wait().ok());
     EXPECT_LE(scheduler_->load().kv_bytes, limit);

@@ -151,9 +151,9 @@ absl::Status CheckBudget(const ServedModelOptions& options,
   const int64_t most = engine.sequence_bytes_max(engine.options().max_context);
   if (budget == 0 || budget >= most) return absl::OkStatus();
   if (budget < least) {
-    return InvalidFlag(
-        "kv_budget", absl::StrCat(budget),
-        absl::StrCat("0 or at least ", least, " bytes, which a token takes"));
+    return InvalidFlag("kv_budget", absl::StrCat(budget),
+                       absl::StrCat("auto or at least ", least,
+                                    " bytes, which a token takes"));
   }
   common::LogWarning("kv_budget_below_context",
                      {{"kv_budget", budget},

@@ -159,29 +159,36 @@ class Programs:
         return gguf
 
     @contextlib.contextmanager
-    def serving(self, gguf, **options):
-        """host:port of an inference server for the model."""
+    def _running(self, service, **options):
+        """host:port of one of the services."""
         self.servers += 1
         port_file = os.path.join(self.work, f"port-{self.servers}")
         with contextlib.suppress(FileNotFoundError):
             os.remove(port_file)
-        with open(os.path.join(self.work, "inference.log"), "a", encoding="utf-8") as said:
+        with open(os.path.join(self.work, f"{service}.log"), "a", encoding="utf-8") as said:
             server = subprocess.Popen(
-                [self.path("inference"),
-                 *flags({"model": gguf, "port_file": port_file, **options})],
+                [self.path(service), *flags({"port_file": port_file, **options})],
                 stdout=said, stderr=said,
             )
         try:
             deadline = time.monotonic() + SERVE_SECONDS
             while not os.path.exists(port_file):
                 if server.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"the inference server for {gguf} did not start")
+                    raise RuntimeError(f"{service} with {options} did not start")
                 time.sleep(0.1)
             with open(port_file, encoding="utf-8") as file:
                 yield file.read().strip()
         finally:
             server.send_signal(signal.SIGTERM)
             server.wait()
+
+    def serving(self, gguf, **options):
+        """host:port of an inference server for the model."""
+        return self._running("inference", model=gguf, **options)
+
+    def gateway(self, backend, model_name):
+        """host:port of a gateway before an inference server."""
+        return self._running("gateway", backend=backend, model_name=model_name)
 
     def accuracy(self, gguf, split, count=0):
         """Metrics of the served model on a split, kept beside the file."""

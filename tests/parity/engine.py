@@ -33,13 +33,30 @@ def _load_messages():
 messages = _load_messages()
 
 
+def _method(kind, name, request, response):
+    return kind(
+        "/onegrid.v1.GenerationService/" + name,
+        request_serializer=request.SerializeToString,
+        response_deserializer=response.FromString,
+    )
+
+
+def connect(address):
+    """The Generate method of the server at host:port."""
+    return _method(
+        grpc.insecure_channel(address).unary_stream, "Generate",
+        messages.GenerateRequest, messages.GenerateResponse,
+    )
+
+
 class Engine:
     """`with Engine(binary, model, flags) as engine`: one server on loopback."""
 
-    def __init__(self, binary, model, flags=()):
+    def __init__(self, binary, model, flags=(), stderr=None):
         port_file = os.path.join(tempfile.mkdtemp(), "port")
         self._process = subprocess.Popen(
-            [binary, f"--model={model}", f"--port_file={port_file}", *flags]
+            [binary, f"--model={model}", f"--port_file={port_file}", *flags],
+            stderr=stderr,
         )
         deadline = time.time() + START_SECONDS
         while not os.path.exists(port_file):
@@ -47,29 +64,24 @@ class Engine:
                 raise RuntimeError("the inference server did not start")
             time.sleep(0.05)
         with open(port_file, encoding="utf-8") as file:
-            channel = grpc.insecure_channel(
-                file.read().strip(),
-                options=[("grpc.max_receive_message_length", -1)],
-            )
-
-        def method(kind, name, request, response):
-            return kind(
-                "/onegrid.v1.GenerationService/" + name,
-                request_serializer=request.SerializeToString,
-                response_deserializer=response.FromString,
-            )
-
-        self._tokenize = method(
+            self.address = file.read().strip()
+        channel = grpc.insecure_channel(
+            self.address, options=[("grpc.max_receive_message_length", -1)]
+        )
+        self._tokenize = _method(
             channel.unary_unary, "Tokenize",
             messages.TokenizeRequest, messages.TokenizeResponse,
         )
-        self._score = method(
+        self._score = _method(
             channel.unary_unary, "ScoreTokens",
             messages.ScoreTokensRequest, messages.ScoreTokensResponse,
         )
-        self._generate = method(
+        self._generate = _method(
             channel.unary_stream, "Generate",
             messages.GenerateRequest, messages.GenerateResponse,
+        )
+        self._get_load = _method(
+            channel.unary_unary, "GetLoad", messages.GetLoadRequest, messages.Load,
         )
 
         self._load_adapter = method(
@@ -91,6 +103,10 @@ class Engine:
     def __exit__(self, *_):
         self._process.send_signal(signal.SIGTERM)
         self._process.wait(60)
+
+    def load(self):
+        """What GetLoad says."""
+        return self._get_load(messages.GetLoadRequest())
 
     def tokenize(self, text, add_bos=True):
         request = messages.TokenizeRequest(text=text, add_bos=add_bos)
