@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <set>
 #include <string>
 #include <variant>
@@ -15,6 +16,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "services/inference/call_context.h"
+#include "services/inference/grammar/output_grammar.h"
 #include "services/inference/sampler.h"
 #include "services/inference/task.h"
 #include "services/inference/text_stream.h"
@@ -31,6 +33,8 @@ struct GenerateOptions {
   std::set<int32_t> stop_tokens;
   bool ignore_eos = false;
   bool logprobs = false;
+  // What the output has to be; null: anything.
+  std::shared_ptr<const grammar::OutputGrammar> structure;
 };
 
 enum class EndReason {
@@ -98,6 +102,10 @@ class GenerateTask : public Task {
   void Take(int32_t token, float logprob);
   // Whether `token` ends the output instead of joining it.
   bool IsEndToken(int32_t token);
+  // Whether an output that has to have a structure is complete.
+  bool IsStructureComplete();
+  // Ends the output with an error.
+  void Fail(absl::Status status);
 
   const GenerateOptions options_;
   const CallContext context_;
@@ -107,7 +115,9 @@ class GenerateTask : public Task {
   std::vector<int32_t> tokens_;  // prompt, then output
   Sampler sampler_;
   TextStream text_;
+  std::unique_ptr<grammar::OutputMatcher> structure_;  // null: anything goes
   bool ended_ = false;
+  absl::Status failure_;
   GenerationFinished finished_;
   absl::Time created_;
   absl::Time started_;

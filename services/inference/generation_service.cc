@@ -67,13 +67,19 @@ v1::GenerateResponse ToProto(const GenerationFinished& finished) {
 
 GenerationService::GenerationService(const model::Tokenizer& tokenizer,
                                      Scheduler& scheduler, v1::ServerInfo info)
-    : tokenizer_(tokenizer), scheduler_(scheduler), info_(std::move(info)) {}
+    : tokenizer_(tokenizer),
+      scheduler_(scheduler),
+      info_(std::move(info)),
+      grammars_(tokenizer) {}
 
 absl::Status GenerationService::Generate(
     const v1::GenerateRequest& request, const CallContext& context,
     absl::FunctionRef<bool(const v1::GenerateResponse&)> write) {
   ASSIGN_OR_RETURN(GenerateOptions options,
                    ToGenerateOptions(request, tokenizer_, info_.max_context()));
+  if (request.has_structure()) {
+    ASSIGN_OR_RETURN(options.structure, grammars_.Compile(request.structure()));
+  }
   // A reader that has gone away is noticed by its failed write, too; the task
   // then learns of it through this flag.
   auto write_failed = std::make_shared<std::atomic<bool>>(false);

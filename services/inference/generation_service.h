@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "proto/onegrid/v1/generation.pb.h"
 #include "services/inference/call_context.h"
+#include "services/inference/grammar/output_grammar.h"
 #include "services/inference/scheduler.h"
 #include "services/inference/score_task.h"
 #include "services/model/tokenizer.h"
@@ -48,6 +49,7 @@ class GenerationService {
   const model::Tokenizer& tokenizer_;
   Scheduler& scheduler_;
   const v1::ServerInfo info_;
+  grammar::OutputGrammars grammars_;
 };
 
 }  // namespace onegrid::inference

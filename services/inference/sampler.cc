@@ -132,7 +132,8 @@ int32_t Sampler::DrawFromFiltered(absl::Span<const float> logits,
     for (; count < kept.size(); ++count) {
       const double w = weight(kept[count]);
       const bool enough = count > 0 && mass >= options_.top_p * total;
-      if (enough || w < options_.min_p) break;  // w is 1 for the best token
+      // w is 1 for the best token, 0 for one that is not to be chosen.
+      if (enough || w < options_.min_p || w == 0) break;
       mass += w;
     }
     const int have = static_cast<int>(kept.size());

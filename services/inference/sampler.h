@@ -35,7 +35,8 @@ class Sampler {
   void Observe(int32_t token);
 
   // logits: [vocabulary], changed in place by the penalty. Every value must
-  // be finite.
+  // be finite, or minus infinity for a token that is not to be chosen; at least
+  // one is finite.
   int32_t Sample(absl::Span<float> logits);
 
  private:
