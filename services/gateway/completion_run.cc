@@ -55,6 +55,7 @@ absl::Status CompletionRun::BeginCalls() {
   *call.mutable_sampling() = request_.sampling;
   *call.mutable_stopping() = request_.stopping;
   call.set_logprobs(request_.logprobs);
+  if (request_.structure) *call.mutable_structure() = *request_.structure;
   const uint64_t seed = request_.seed.value_or(options_.seed);
   for (const auto& prompt : prompts) {
     if (const auto* text = std::get_if<std::string>(&prompt)) {

@@ -48,6 +48,8 @@ struct CompletionRequest {
   v1::Sampling sampling;
   std::optional<uint64_t> seed;
   v1::Stopping stopping;
+  // What the answer has to be. Not with thoughts, nor with tools to call.
+  std::optional<v1::Structure> structure;
 };
 
 // Reads a body. Unknown fields are ignored and null is the same as absent.
