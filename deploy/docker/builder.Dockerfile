@@ -8,6 +8,7 @@ RUN apt-get update
 # Dependencies first: they change less often than the code.
 COPY deploy/dev /src/deploy/dev
 COPY deploy/onednn /src/deploy/onednn
+COPY deploy/xgrammar /src/deploy/xgrammar
 RUN /src/deploy/dev/setup --build-only
 
 COPY . /src

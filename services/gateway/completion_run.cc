@@ -66,6 +66,7 @@ absl::Status CompletionRun::BeginCalls() {
   call.set_priority(request_.priority);
   call.set_caller(request_.caller);
   call.set_cache_salt(request_.cache_salt);
+  if (request_.structure) *call.mutable_structure() = *request_.structure;
   const uint64_t seed = request_.seed.value_or(options_.seed);
   for (const auto& prompt : prompts) {
     if (const auto* text = std::get_if<std::string>(&prompt)) {

@@ -9,6 +9,7 @@
 #include "services/gateway/json_fields.h"
 #include "services/gateway/openai_messages.h"
 #include "services/gateway/sampling_fields.h"
+#include "services/gateway/structure_fields.h"
 #include "services/gateway/unsupported_fields.h"
 
 namespace onegrid::gateway {
@@ -208,6 +209,24 @@ void ReadTemplateArguments(JsonFields& fields, CompletionRequest* request) {
   }
 }
 
+// Thoughts and calls come before the answer, or in its place.
+void CheckStructure(JsonFields& fields, const CompletionRequest& request) {
+  if (!request.structure) return;
+  if (request.enable_thinking) {
+    fields.Fail(UnsupportedField(
+        "chat_template_kwargs",
+        "enable_thinking is not supported together with response_format and "
+        "other fields that say what the answer has to be"));
+  }
+  if (!request.tools.empty()) {
+    fields.Fail(UnsupportedField(
+        "tools",
+        "tools are not supported together with response_format and other "
+        "fields that say what the answer has to be, unless tool_choice is "
+        "\"none\""));
+  }
+}
+
 std::variant<CompletionRequest, ApiError> Parse(absl::string_view body,
                                                 bool chat) {
   json object;
@@ -235,6 +254,8 @@ std::variant<CompletionRequest, ApiError> Parse(absl::string_view body,
     ReadTools(fields, body, &request.tools);
   }
   if (!fields.error() && !chat) ReadPrompts(fields, &request);
+  ReadStructure(fields, body, &request.structure);
+  CheckStructure(fields, request);
   if (request.prompts.size() * request.n > kMaxChoices) {
     fields.Fail(InvalidField(
         "n", absl::StrCat(request.prompts.size(), " prompts with n ", n,

@@ -63,6 +63,8 @@ struct CompletionRequest {
   int priority = 0;
   std::string caller;
   std::string cache_salt;
+  // What the answer has to be. Not with thoughts, nor with tools to call.
+  std::optional<v1::Structure> structure;
 };
 
 // Reads a body. Unknown fields are ignored and null is the same as absent.

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -220,10 +221,12 @@ TEST(OpenAiRequestTest, WhatWouldChangeTheAnswerIsRefusedByName) {
        R"("function_call":"auto")"},
       {R"("response_format":{"type":"json_schema"})", "response_format",
        R"("response_format":{"type":"text"})"},
-      {R"("response_format":{"type":"json_object"})", "response_format",
+      {R"("response_format":{"type":"grammar"})", "response_format",
        R"("response_format":null)"},
       {R"("response_format":"json")", "response_format", R"("user":"u")"},
-      {R"("guided_json":{"a":1})", "guided_json", R"("guided_json":null)"},
+      {R"("structured_outputs":{"grammar":"a"})", "structured_outputs",
+       R"("structured_outputs":{"grammar":null})"},
+      {R"("guided_grammar":"a")", "guided_grammar", R"("guided_json":null)"},
       {R"("min_tokens":3)", "min_tokens", R"("min_tokens":0)"},
       {R"("bad_words":["a"])", "bad_words", R"("bad_words":[])"},
       {R"("allowed_token_ids":[1])", "allowed_token_ids",
@@ -237,6 +240,78 @@ TEST(OpenAiRequestTest, WhatWouldChangeTheAnswerIsRefusedByName) {
               c.param);
     Parsed(ParseChatRequest(Chat(c.taken)));
   }
+}
+
+// What the answer has to be, by the fields of a request.
+v1::Structure StructureOf(const std::string& fields) {
+  const auto chat = Parsed(ParseChatRequest(Chat(fields)));
+  const auto other = Parsed(ParseCompletionRequest(Completion(fields)));
+  EXPECT_TRUE(chat.structure && other.structure) << fields;
+  EXPECT_EQ(chat.structure->SerializeAsString(),
+            other.structure->SerializeAsString());
+  return *chat.structure;
+}
+
+TEST(OpenAiRequestTest, StructuresKeepTheOrderOfTheirProperties) {
+  const std::string schema = R"({"properties":{"b":{},"a":{"z":1,"y":2}}})";
+  for (const std::string& fields :
+       {R"("response_format":{"type":"json_schema","json_schema":{"name":"n",)"
+        R"("strict":true,"schema":)" +
+            schema + "}}",
+        R"("guided_json":)" + schema,
+        R"("structured_outputs":{"json":)" + schema + "}"}) {
+    EXPECT_EQ(StructureOf(fields).json_schema(), schema);
+  }
+}
+
+TEST(OpenAiRequestTest, StructuresOfEachKind) {
+  EXPECT_FALSE(Parsed(ParseChatRequest(Chat(""))).structure);
+  EXPECT_FALSE(
+      Parsed(ParseChatRequest(Chat(R"("response_format":{"type":"text"})")))
+          .structure);
+  EXPECT_TRUE(
+      StructureOf(R"("response_format":{"type":"json_object"})").json_object());
+  EXPECT_EQ(StructureOf(R"("guided_json":"{}")").json_schema(), "{}");
+  EXPECT_EQ(StructureOf(R"("guided_regex":"a+")").regex(), "a+");
+  EXPECT_EQ(StructureOf(R"("structured_outputs":{"regex":"a"})").regex(), "a");
+  const v1::Structure choices = StructureOf(R"("guided_choice":["a","b"])");
+  ASSERT_EQ(choices.choices().texts_size(), 2);
+  EXPECT_EQ(choices.choices().texts(1), "b");
+  EXPECT_EQ(StructureOf(R"("structured_outputs":{"choice":[]})").kind_case(),
+            v1::Structure::kChoices);
+}
+
+TEST(OpenAiRequestTest, StructuresThatCannotBeReadNameTheirField) {
+  const std::pair<const char*, const char*> cases[] = {
+      {R"("response_format":{})", "response_format"},
+      {R"("response_format":{"type":"json_schema","json_schema":{}})",
+       "response_format"},
+      {R"("guided_regex":1)", "guided_regex"},
+      {R"("guided_choice":"a")", "guided_choice"},
+      {R"("guided_choice":[1])", "guided_choice"},
+      {R"("structured_outputs":[])", "structured_outputs"},
+      {R"("structured_outputs":{"json":{},"regex":"a"})", "structured_outputs"},
+      {R"("response_format":{"type":"json_object"},"guided_regex":"a")",
+       "guided_regex"},
+  };
+  for (const auto& [fields, param] : cases) {
+    EXPECT_EQ(ErrorOf(ParseChatRequest(Chat(fields))).param, param) << fields;
+  }
+}
+
+TEST(OpenAiRequestTest, StructuresGoWithoutThoughtsAndTools) {
+  const std::string structure = R"("response_format":{"type":"json_object"},)";
+  EXPECT_EQ(ErrorOf(ParseChatRequest(Chat(
+                        structure +
+                        R"("chat_template_kwargs":{"enable_thinking":true})")))
+                .param,
+            "chat_template_kwargs");
+  const std::string tools =
+      R"("tools":[{"type":"function","function":{"name":"f"}}])";
+  EXPECT_EQ(ErrorOf(ParseChatRequest(Chat(structure + tools))).param, "tools");
+  EXPECT_TRUE(Parsed(ParseChatRequest(
+                         Chat(structure + R"("tool_choice":"none",)" + tools)))
+                  .structure);
 }
 
 // A conversation whose assistant turn has these fields, and the turn of a tool.

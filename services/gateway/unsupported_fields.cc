@@ -29,34 +29,15 @@ bool IsNeutral(const json& value) {
 // other servers of this API.
 constexpr const char* kRefused[] = {"suffix",
                                     "audio",
-                                    "guided_json",
-                                    "guided_regex",
-                                    "guided_choice",
                                     "guided_grammar",
-                                    "structured_outputs",
                                     "min_tokens",
                                     "bad_words",
                                     "allowed_token_ids",
                                     "prompt_logprobs",
                                     "use_beam_search"};
 
-void RefuseResponseFormat(JsonFields& fields) {
-  const json* format = fields.Find("response_format");
-  if (format == nullptr) return;
-  if (!format->is_object() || !format->contains("type") ||
-      !(*format)["type"].is_string()) {
-    return fields.Fail(InvalidField(
-        "response_format", "response_format is not an object with a type"));
-  }
-  const std::string type = (*format)["type"];
-  if (type == "text") return;
-  fields.Fail(UnsupportedField(
-      "response_format",
-      absl::StrCat("response_format of type ", type,
-                   " is not supported, only text: output is not constrained")));
-}
-
-// Output is not constrained, so that a model may call a tool, but need not.
+// Calls are not among what an output can be held to: a model may call a tool,
+// but need not.
 void RefuseForcedCall(JsonFields& fields, const char* name) {
   const json* choice = fields.Find(name);
   if (choice == nullptr || *choice == "auto" || *choice == "none") return;
@@ -91,7 +72,6 @@ void RefuseUnsupported(JsonFields& fields) {
   }
   RefuseForcedCall(fields, "tool_choice");
   RefuseForcedCall(fields, "function_call");
-  RefuseResponseFormat(fields);
 }
 
 }  // namespace onegrid::gateway

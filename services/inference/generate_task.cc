@@ -20,6 +20,9 @@ GenerateTask::GenerateTask(GenerateOptions options, CallContext context,
       created_(absl::Now()) {
   for (int32_t token : tokens_) sampler_.ObservePrompt(token);
   finished_.prompt_tokens = static_cast<int>(tokens_.size());
+  if (options_.structure == nullptr) return;
+  structure_ = std::make_unique<grammar::OutputMatcher>(
+      options_.structure, /*may_end=*/!options_.ignore_eos);
 }
 
 GenerationEvent GenerateTask::NextEvent() {
@@ -76,6 +79,10 @@ void GenerateTask::OnLogits(int, absl::Span<float> logits) {
   if (options_.logprobs && sampler_.changes_logits()) {
     original.assign(logits.begin(), logits.end());
   }
+  if (structure_ != nullptr) {
+    absl::Status status = structure_->Mask(logits);
+    if (!status.ok()) return Fail(std::move(status));
+  }
   const int32_t token = sampler_.Sample(logits);
   if (options_.logprobs) {
     const float logit = original.empty() ? logits[token] : original[token];
@@ -97,11 +104,27 @@ bool GenerateTask::IsEndToken(int32_t token) {
   return false;
 }
 
+bool GenerateTask::IsStructureComplete() {
+  if (structure_ == nullptr) return false;
+  absl::StatusOr<bool> at_end = structure_->AtEnd();
+  if (!at_end.ok()) Fail(at_end.status());
+  return at_end.ok() && *at_end;
+}
+
+void GenerateTask::Fail(absl::Status status) {
+  ended_ = true;
+  failure_ = std::move(status);
+}
+
 void GenerateTask::Take(int32_t token, GenerationDelta delta) {
   if (finished_.completion_tokens == 0) first_token_ = absl::Now();
   if (IsEndToken(token)) {
     ended_ = true;
     return;
+  }
+  if (structure_ != nullptr) {
+    absl::Status status = structure_->Accept(token);
+    if (!status.ok()) return Fail(std::move(status));
   }
   tokens_.push_back(token);
   sampler_.ObserveOutput(token);
@@ -115,18 +138,20 @@ void GenerateTask::Take(int32_t token, GenerationDelta delta) {
   if (text_.stopped()) {
     finished_.reason = EndReason::kStopString;
     finished_.stop_string = text_.stop_string();
+  } else if (IsStructureComplete()) {
+    finished_.reason = EndReason::kEndOfSequence;
   } else if (finished_.completion_tokens >= options_.max_tokens) {
     finished_.reason = EndReason::kMaxTokens;
   } else if (static_cast<int>(tokens_.size()) >= options_.max_context) {
     finished_.reason = EndReason::kContextFull;
   } else {
-    ended_ = false;
+    ended_ = !failure_.ok();
   }
 }
 
 void GenerateTask::OnEnd(const absl::Status& status) {
-  if (!status.ok()) {
-    Push(status);
+  if (!status.ok() || !failure_.ok()) {
+    Push(status.ok() ? failure_ : status);
     return;
   }
   std::string rest = text_.Finish();

@@ -16,6 +16,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "services/inference/call_context.h"
+#include "services/inference/grammar/output_grammar.h"
 #include "services/inference/lora.h"
 #include "services/inference/sampler.h"
 #include "services/inference/task.h"
@@ -36,6 +37,8 @@ struct GenerateOptions {
   int top_logprobs = 0;  // 0..kMaxTopLogprobs, at most the vocabulary
   std::shared_ptr<const LoraAdapter> adapter;  // null: the model as it is
   TaskPlace place;
+  // What the output has to be; null: anything.
+  std::shared_ptr<const grammar::OutputGrammar> structure;
 };
 
 inline constexpr int kMaxTopLogprobs = 20;
@@ -114,6 +117,10 @@ class GenerateTask : public Task {
   void Take(int32_t token, GenerationDelta delta);
   // Whether `token` ends the output instead of joining it.
   bool IsEndToken(int32_t token);
+  // Whether an output that has to have a structure is complete.
+  bool IsStructureComplete();
+  // Ends the output with an error.
+  void Fail(absl::Status status);
 
   const GenerateOptions options_;
   const CallContext context_;
@@ -123,7 +130,9 @@ class GenerateTask : public Task {
   std::vector<int32_t> tokens_;  // prompt, then output
   Sampler sampler_;
   TextStream text_;
+  std::unique_ptr<grammar::OutputMatcher> structure_;  // null: anything goes
   bool ended_ = false;
+  absl::Status failure_;
   GenerationFinished finished_;
   absl::Time created_;
   absl::Time started_;

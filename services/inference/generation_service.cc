@@ -86,13 +86,17 @@ GenerationService::GenerationService(const model::Tokenizer& tokenizer,
     : tokenizer_(tokenizer),
       scheduler_(scheduler),
       adapters_(adapters),
-      info_(std::move(info)) {}
+      info_(std::move(info)),
+      grammars_(tokenizer) {}
 
 absl::Status GenerationService::Generate(
     const v1::GenerateRequest& request, const CallContext& context,
     absl::FunctionRef<bool(const v1::GenerateResponse&)> write) {
   ASSIGN_OR_RETURN(GenerateOptions options,
                    ToGenerateOptions(request, tokenizer_, info_.max_context()));
+  if (request.has_structure()) {
+    ASSIGN_OR_RETURN(options.structure, grammars_.Compile(request.structure()));
+  }
   ASSIGN_OR_RETURN(options.adapter, adapters_.Find(request.adapter()));
   const std::string adapter_sha256 =
       options.adapter == nullptr ? "" : options.adapter->sha256();

@@ -10,6 +10,7 @@
 #include "proto/onegrid/v1/generation.pb.h"
 #include "services/inference/adapter_registry.h"
 #include "services/inference/call_context.h"
+#include "services/inference/grammar/output_grammar.h"
 #include "services/inference/scheduler.h"
 #include "services/inference/score_task.h"
 #include "services/model/tokenizer.h"
@@ -56,6 +57,7 @@ class GenerationService {
   Scheduler& scheduler_;
   AdapterRegistry& adapters_;
   const v1::ServerInfo info_;
+  grammar::OutputGrammars grammars_;
 };
 
 }  // namespace onegrid::inference

@@ -60,7 +60,8 @@ class Sampler {
   bool changes_logits() const;
 
   // logits: [vocabulary], changed in place by bias and penalties. Every value
-  // must be finite or minus infinity, and one finite.
+  // must be finite, or minus infinity for a token that is not to be chosen; at
+  // least one is finite.
   int32_t Sample(absl::Span<float> logits);
 
  private:

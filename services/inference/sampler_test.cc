@@ -249,5 +249,25 @@ TEST(SamplerTest, SameSeedSameTokensOtherSeedOtherTokens) {
   }
 }
 
+TEST(SamplerTest, TokensOfNoProbabilityAreNeverChosen) {
+  constexpr float kNever = -std::numeric_limits<float>::infinity();
+  for (const float top_p : {1.0f, 0.99999f}) {
+    SamplerOptions options;
+    options.temperature = 1;
+    options.top_k = top_p < 1 ? 50 : 0;
+    options.top_p = top_p;
+    options.repetition_penalty = 1.5f;
+    Sampler sampler(options);
+    for (const int32_t token : {3, 77}) sampler.Observe(token);
+    for (int i = 0; i < 200; ++i) {
+      std::vector<float> logits(100, kNever);
+      logits[40] = 1;
+      logits[77] = -2;
+      const int32_t token = sampler.Sample(absl::MakeSpan(logits));
+      EXPECT_TRUE(token == 40 || token == 77) << token;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace onegrid::inference
