@@ -44,7 +44,8 @@ std::optional<std::pair<int, std::string>> FairQueue::Victim(
 }
 
 bool FairQueue::Push(std::shared_ptr<Task> task,
-                     std::optional<std::shared_ptr<Task>>* displaced) {
+                     std::optional<std::shared_ptr<Task>>* displaced,
+                     absl::Time now) {
   const TaskPlace& place = task->place();
   if (fresh_ >= limit_) {
     const auto victim = Victim(place.priority, place.caller);
@@ -55,7 +56,7 @@ bool FairQueue::Push(std::shared_ptr<Task> task,
   }
   Join(place.caller);
   classes_[place.priority][place.caller].push_back(
-      {std::move(task), place.priority, arrivals_++});
+      {std::move(task), place.priority, arrivals_++, -1, now});
   ++size_;
   ++fresh_;
   return true;
@@ -190,6 +191,20 @@ void FairQueue::ForgetAccounts() {
 
 void FairQueue::Charge(const std::string& caller, double tokens) {
   accounts_.try_emplace(caller, Account{floor_}).first->second.served += tokens;
+}
+
+std::vector<std::shared_ptr<Task>> FairQueue::Before(absl::Time time) const {
+  std::vector<std::shared_ptr<Task>> found;
+  for (const auto& [rank, callers] : classes_) {
+    for (const auto& [caller, line] : callers) {
+      for (const Waiting& waiting : line) {
+        if (waiting.fresh() && waiting.since < time) {
+          found.push_back(waiting.task);
+        }
+      }
+    }
+  }
+  return found;
 }
 
 std::vector<std::shared_ptr<Task>> FairQueue::tasks() const {

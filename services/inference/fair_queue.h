@@ -13,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "services/inference/task.h"
 
 namespace onegrid::inference {
@@ -25,6 +27,7 @@ struct Waiting {
   int64_t arrival = 0;  // counts tasks
   // Counts starts; that of its first one. -1: it has not been started.
   int64_t started = -1;
+  absl::Time since = absl::InfiniteFuture();  // in the queue for the first time
 
   bool fresh() const { return started < 0; }
 };
@@ -58,7 +61,8 @@ class FairQueue {
 
   // Queues a new task, or not: false. `displaced` is one whose place it took.
   bool Push(std::shared_ptr<Task> task,
-            std::optional<std::shared_ptr<Task>>* displaced);
+            std::optional<std::shared_ptr<Task>>* displaced,
+            absl::Time now = absl::Now());
   // Puts a task that was started at the head of its line, whatever the limit.
   void PutBack(Waiting waiting);
 
@@ -73,6 +77,8 @@ class FairQueue {
   void Charge(const std::string& caller, double tokens);
 
   std::vector<std::shared_ptr<Task>> tasks() const;
+  // Those that were not started and came before `time`.
+  std::vector<std::shared_ptr<Task>> Before(absl::Time time) const;
   int size() const { return size_; }
   // Callers that are remembered.
   size_t accounts() const { return accounts_.size(); }

@@ -40,6 +40,24 @@ class NamedTask : public Task {
   const TaskPlace place_;
 };
 
+TEST(FairQueueBeforeTest, FindsThoseThatCameBeforeAndWereNotStarted) {
+  FairQueue queue(8);
+  std::optional<std::shared_ptr<Task>> displaced;
+  const absl::Time start = absl::UnixEpoch();
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(queue.Push(std::make_shared<NamedTask>(
+                               absl::StrCat(i), TaskPlace{i, "", ""}),
+                           &displaced, start + absl::Seconds(i)));
+  }
+  EXPECT_EQ(queue.Before(start).size(), 0u);
+  EXPECT_EQ(queue.Before(start + absl::Seconds(2)).size(), 2u);
+  Waiting last = *queue.Next();
+  ASSERT_TRUE(queue.Take(last.task.get()));
+  last.started = 0;
+  queue.PutBack(last);
+  EXPECT_EQ(queue.Before(start + absl::Seconds(9)).size(), 2u);
+}
+
 class FairQueueTest : public testing::Test {
  protected:
   // The name of the task that lost its place, "refused", or nothing.

@@ -57,6 +57,9 @@ ABSL_FLAG(int, threads, 0,
           "Threads to compute with; 0 takes all this process may use.");
 ABSL_FLAG(int, max_sequences, 8, "Requests computed at once.");
 ABSL_FLAG(int, max_queue, 64, "Requests that may wait; more are refused.");
+ABSL_FLAG(absl::Duration, max_queue_delay, absl::InfiniteDuration(),
+          "How long a request may wait for its turn, e.g. 1500ms; then it is "
+          "refused like one that finds the queue full.");
 ABSL_FLAG(int, max_context, 8192, "Most tokens of one sequence.");
 ABSL_FLAG(int, max_step_tokens, 256,
           "Most tokens computed in one step over all requests.");
@@ -104,6 +107,7 @@ absl::StatusOr<ServedModelOptions> OptionsFromFlags() {
   options.threads = common::ChooseThreadCount(absl::GetFlag(FLAGS_threads));
   options.max_sequences = absl::GetFlag(FLAGS_max_sequences);
   options.max_queue = absl::GetFlag(FLAGS_max_queue);
+  options.max_queue_delay = absl::GetFlag(FLAGS_max_queue_delay);
   options.max_context = absl::GetFlag(FLAGS_max_context);
   options.max_step_tokens = absl::GetFlag(FLAGS_max_step_tokens);
   options.adapters = absl::GetFlag(FLAGS_adapters);

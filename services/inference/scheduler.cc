@@ -99,6 +99,7 @@ void Scheduler::Loop() {
   while (WaitForWork()) {
     EndDisplaced();
     DropInterrupted();
+    DropLate();
     StartQueued();
     if (running_.empty()) continue;
     MakeRoom();
@@ -168,6 +169,24 @@ void Scheduler::DropInterrupted() {
     }
     // Else another task has its place by now, see EndDisplaced.
     if (removed) task->OnEnd(status);
+  }
+}
+
+void Scheduler::DropLate() {
+  if (options_.max_queue_delay == absl::InfiniteDuration()) return;
+  std::vector<std::shared_ptr<Task>> late;
+  {
+    absl::MutexLock lock(&mu_);
+    if (queue_.size() <= static_cast<int>(free_slots_.size())) return;
+    late = queue_.Before(absl::Now() - options_.max_queue_delay);
+    for (const auto& task : late) queue_.Remove(task.get());
+  }
+  for (const auto& task : late) {
+    task->OnEnd(common::MakeError(
+        absl::StatusCode::kResourceExhausted, "QUEUE_FULL",
+        absl::StrCat("the request waited for ",
+                     absl::FormatDuration(options_.max_queue_delay),
+                     ", the longest there may be")));
   }
 }
 

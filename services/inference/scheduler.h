@@ -11,6 +11,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "kernels/base/thread_pool.h"
 #include "services/inference/engine.h"
 #include "services/inference/fair_queue.h"
@@ -22,6 +23,8 @@ namespace onegrid::inference {
 
 struct SchedulerOptions {
   int max_queue = 64;    // tasks waiting for their first slot
+  // How long a task may wait for that, unless there is one for it.
+  absl::Duration max_queue_delay = absl::InfiniteDuration();
   int64_t kv_limit = 0;  // see KvRoom
   StepOptions step;
 };
@@ -58,7 +61,7 @@ class Scheduler {
 
   // Queues a task; its OnEnd will be called exactly once, with
   // ResourceExhausted (QUEUE_FULL) if a later task takes its place in a full
-  // queue. On error the task is not touched:
+  // queue, or it waits longer than max_queue_delay. On error the task is not touched:
   // InvalidArgument (KV_BUDGET_EXCEEDED): its most_tokens need more memory than
   // the limit. ResourceExhausted (QUEUE_FULL): see FairQueue. Unavailable
   // (SERVER_DRAINING): the scheduler is stopping.
@@ -87,6 +90,8 @@ class Scheduler {
   void Loop();
   bool WaitForWork();
   void DropInterrupted();
+  // Ends tasks that waited too long.
+  void DropLate();
   // Ends tasks whose place in the queue was taken.
   void EndDisplaced();
   void StartQueued();

@@ -100,7 +100,8 @@ std::vector<int32_t> Prompt(int length, int seed = 0) {
 class SchedulerTest : public testing::Test {
  protected:
   void Start(int slots, int64_t kv_limit = 0, int64_t prefix_bytes = 0,
-             int max_queue = 64) {
+             int max_queue = 64,
+             absl::Duration max_queue_delay = absl::InfiniteDuration()) {
     const std::string path = absl::StrCat(
         testing::TempDir(), "/",
         testing::UnitTest::GetInstance()->current_test_info()->name(), ".gguf");
@@ -120,6 +121,7 @@ class SchedulerTest : public testing::Test {
     engine_ = *std::move(engine);
     SchedulerOptions how;
     how.max_queue = max_queue;
+    how.max_queue_delay = max_queue_delay;
     how.kv_limit = kv_limit;
     scheduler_ = std::make_unique<Scheduler>(*engine_, pool_, how);
   }
@@ -257,6 +259,27 @@ TEST_F(SchedulerTest, DisplacedTaskEndsWithQueueFull) {
   EXPECT_EQ(common::ErrorReason(status), "QUEUE_FULL");
   EXPECT_TRUE(one->Wait().ok());
   EXPECT_TRUE(other->Wait().ok());
+}
+
+// The first one has the only slot for as long as the second one is queued.
+TEST_F(SchedulerTest, WhoeverWaitsTooLongIsRefused) {
+  Start(1, 0, 0, 64, absl::Milliseconds(20));
+  auto first = std::make_shared<SayingTask>(Prompt(4), 200);
+  auto second = std::make_shared<SayingTask>(Prompt(4), 1);
+  absl::Notification begun;
+  first->on_token = [&](int said) {
+    if (said == 1) begun.Notify();
+    if (said > 1 && !second->ended()) absl::SleepFor(absl::Milliseconds(1));
+  };
+  Submit(first);
+  begun.WaitForNotification();
+  Submit(second);
+  const absl::Status late = second->Wait();
+  EXPECT_EQ(common::ErrorReason(late), "QUEUE_FULL");
+  EXPECT_THAT(late.message(), HasSubstr("20ms"));
+  EXPECT_EQ(second->said(), 0);
+  EXPECT_TRUE(first->Wait().ok());
+  EXPECT_TRUE(Submit(std::make_shared<SayingTask>(Prompt(4), 1))->Wait().ok());
 }
 
 TEST_F(SchedulerTest, CancelledTaskFreesItsSlotWithinAStep) {

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "kernels/base/thread_pool.h"
 #include "proto/onegrid/v1/generation.pb.h"
 #include "services/common/thread_count.h"
@@ -38,6 +39,7 @@ struct ServedModelOptions {
   common::ThreadCount threads;
   int max_sequences = 8;
   int max_queue = 64;
+  absl::Duration max_queue_delay = absl::InfiniteDuration();
   int max_context = 8192;  // a shorter model context takes its place
   int max_step_tokens = 256;
   // Loaded before the server is ready: NAME=PATH, as AdapterRegistry::Load.
