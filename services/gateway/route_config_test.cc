@@ -196,8 +196,9 @@ TEST_F(RouteConfigTest, HostileFilesAreRefused) {
         std::string(100000, '['), std::string(100000, '{'),
         std::string(2 << 20, ' '), std::string("a: &a [*a]"),
         std::string("default_privacy: &x [*x]\nupstreams: *x\nrules: *x"),
-        std::string("? {a: b}\n: c"), std::string("a: !!binary x"),
-        absl::StrCat(kGood, "\t")}) {
+        std::string(","), std::string(",{\"a"), absl::StrCat(kGood, "}"),
+        absl::StrCat(kGood, "---\n"), std::string("? {a: b}\n: c"),
+        std::string("a: !!binary x"), absl::StrCat(kGood, "\t")}) {
     EXPECT_FALSE(Parse(text).ok()) << text.substr(0, 40);
   }
 }
