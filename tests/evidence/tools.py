@@ -161,21 +161,33 @@ class Programs:
     @contextlib.contextmanager
     def serving(self, gguf, **options):
         """host:port of an inference server for the model."""
+        with self._listening("inference", {"model": gguf, **options}) as endpoint:
+            yield endpoint
+
+    @contextlib.contextmanager
+    def gateway(self, endpoint, model_name, **options):
+        """host:port of a gateway in front of an inference server."""
+        with self._listening("gateway", {"backend": endpoint, "model_name": model_name,
+                                         **options}) as address:
+            yield address
+
+    @contextlib.contextmanager
+    def _listening(self, service, options):
         self.servers += 1
         port_file = os.path.join(self.work, f"port-{self.servers}")
         with contextlib.suppress(FileNotFoundError):
             os.remove(port_file)
-        with open(os.path.join(self.work, "inference.log"), "a", encoding="utf-8") as said:
+        log_path = os.path.join(self.work, f"{service}.log")
+        with open(log_path, "a", encoding="utf-8") as said:
             server = subprocess.Popen(
-                [self.path("inference"),
-                 *flags({"model": gguf, "port_file": port_file, **options})],
+                [self.path(service), *flags({"port_file": port_file, **options})],
                 stdout=said, stderr=said,
             )
         try:
             deadline = time.monotonic() + SERVE_SECONDS
             while not os.path.exists(port_file):
                 if server.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"the inference server for {gguf} did not start")
+                    raise RuntimeError(f"{service} did not start: {log_path}")
                 time.sleep(0.1)
             with open(port_file, encoding="utf-8") as file:
                 yield file.read().strip()
