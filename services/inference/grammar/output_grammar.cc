@@ -24,6 +24,9 @@ namespace {
 // Of the grammars that are kept, counted when one is added.
 constexpr size_t kCacheBytes = size_t{64} << 20;
 constexpr size_t kCacheGrammars = 256;
+// The library counts masks and expressions, not what it keeps for itself: 10 to
+// 100 bytes were seen for each of a large grammar's text.
+constexpr size_t kBytesOfTextByte = 64;
 
 constexpr uint32_t kAll = ~uint32_t{0};
 
@@ -129,7 +132,8 @@ struct OutputGrammars::Compiler {
     size_t count = 0;
     auto one = kept.begin();
     for (; one != kept.end() && count < kCacheGrammars; ++one, ++count) {
-      bytes += one->text.size() + one->grammar->compiled.MemorySizeBytes();
+      bytes += one->text.size() * kBytesOfTextByte +
+               one->grammar->compiled.MemorySizeBytes();
       if (bytes > kCacheBytes) break;
     }
     kept.erase(one, kept.end());
