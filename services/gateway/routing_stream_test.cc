@@ -30,8 +30,7 @@ bool Eventually(const std::function<bool()>& condition) {
 class RoutingStreamTest : public RoutingTest {
  protected:
   void Serve() {
-    Route(kSend, "",
-          "    response_bytes_max: 500000000\n    request_timeout_ms: 60000\n");
+    Route(kSend, "", "    response_bytes_max: 500000000\n");
     http_ = std::make_unique<HttpServer>(
         HttpServerOptions(),
         [this](const HttpRequest& r) { return gateway_->Handle(r); });

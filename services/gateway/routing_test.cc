@@ -140,7 +140,8 @@ TEST_F(RoutingTest, TheLocalModelStandsInForAnUpstreamThatFails) {
   };
   for (const auto& failure : cases) {
     for (const bool stream : {false, true}) {
-      Route(kSend);
+      Route(kSend, "",
+            failure.mode == Mode::kHang ? "    request_timeout_ms: 300\n" : "");
       upstream_.set_mode(failure.mode);
       upstream_.set_status(failure.status);
       json body = Body("a");

@@ -59,7 +59,7 @@ class RoutingTest : public testing::Test {
                      upstream_.address(),
                      "/v1\n    model: big-model\n    api_key_file: key\n",
                      upstream.find("request_timeout_ms") == std::string::npos
-                         ? "    request_timeout_ms: 300\n"
+                         ? "    request_timeout_ms: 60000\n"
                          : "",
                      upstream, "rules:\n", rules, more,
                      more.find("default_privacy") == std::string::npos

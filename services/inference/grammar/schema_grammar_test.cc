@@ -35,8 +35,8 @@ TEST(SchemaGrammarTest, KeywordsThatAreNotHeldToAreRefusedByName) {
         "propertyNames", "$dynamicRef", "$anchor", "minContains", "madeUp"}) {
     ExpectRefused(
         absl::StrCat(R"({"properties": {"a": {")", keyword, R"(": {}}}})"),
-        absl::StrCat("the schema at \"#/properties/a\": the keyword ",
-                     keyword));
+        absl::StrCat("\"#/properties/a\" is not supported: the keyword \"",
+                     keyword, "\" is not"));
   }
 }
 

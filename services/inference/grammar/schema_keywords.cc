@@ -162,7 +162,8 @@ bool HaveTagsApart(const SchemaJson& root, const SchemaJson& a,
 }  // namespace
 
 absl::Status SchemaError(absl::string_view path, absl::string_view message) {
-  return NotSupported(absl::StrCat("the schema at \"#", path, "\": ", message));
+  return NotSupported(absl::StrCat("the schema at \"#", path,
+                                   "\" is not supported: ", message));
 }
 
 absl::Status At(absl::string_view path, const absl::Status& status) {
@@ -185,8 +186,8 @@ absl::Status CheckKeywords(const SchemaJson& schema, absl::string_view path,
         std::any_of(std::begin(kAssertions), std::end(kAssertions),
                     [&, &key = name](const auto& a) { return a.name == key; });
     if (known || IsAnnotation(name) || (is_root && name == "$id")) continue;
-    return SchemaError(path, absl::StrCat("the keyword ", name,
-                                          " is not one that is held to"));
+    return SchemaError(path, absl::StrCat("the keyword \"", name,
+                                          "\" is not one that is held to"));
   }
   return absl::OkStatus();
 }
