@@ -17,6 +17,8 @@ namespace onegrid::inference {
 namespace {
 
 constexpr size_t kMaxNameBytes = 128;
+// Of what a caller wrote, in an error.
+constexpr size_t kShownBytes = 256;
 
 absl::Status CheckName(const std::string& name) {
   const bool spelled =
@@ -52,8 +54,9 @@ absl::Status CheckDigest(const std::string& path, const std::string& found,
   }
   return common::MakeError(absl::StatusCode::kDataLoss, "DIGEST_MISMATCH",
                            absl::StrCat(path, " has SHA-256 ", found,
-                                        ", expected ", expected),
-                           {{"expected", expected}, {"found", found}});
+                                        ", expected ",
+                                        expected.substr(0, kShownBytes)),
+                           {{"found", found}});
 }
 
 // Scales are in PEFT's config, so the tensors alone would not do.
@@ -144,13 +147,15 @@ absl::StatusOr<AdapterRegistry::Handle> AdapterRegistry::LoadBelow(
       common::PathBelow(options_.folder, path);
   if (!full.has_value()) {
     return NotAllowed(absl::StrCat(
-        "'", path, "' is not a path below the server's --adapter_dir"));
+        "'", path.substr(0, kShownBytes),
+        "' is not a path below the server's --adapter_dir"));
   }
   return Load(name, *full, sha256);
 }
 
 absl::Status AdapterRegistry::Unload(const std::string& name) {
   RETURN_IF_ERROR(CheckAllowed());
+  RETURN_IF_ERROR(CheckName(name));
   absl::MutexLock lock(&mu_);
   if (adapters_.erase(name) == 0) return NotLoaded(name);
   common::LogInfo("adapter_unloaded", {{"adapter", name}});
@@ -160,6 +165,7 @@ absl::Status AdapterRegistry::Unload(const std::string& name) {
 absl::StatusOr<AdapterRegistry::Handle> AdapterRegistry::Find(
     const std::string& name) const {
   if (name.empty()) return nullptr;
+  RETURN_IF_ERROR(CheckName(name));
   absl::ReaderMutexLock lock(&mu_);
   const auto found = adapters_.find(name);
   if (found == adapters_.end()) return NotLoaded(name);

@@ -43,7 +43,8 @@ class AdapterRegistry {
   absl::StatusOr<Handle> Load(const std::string& name, const std::string& path,
                               const std::string& sha256);
 
-  // The same with a path below options.folder. PermissionDenied
+  // The same with a path below options.folder, whose own files may be links to
+  // anywhere. PermissionDenied
   // (ADAPTERS_NOT_ALLOWED): there is no folder, or the path, links followed,
   // leads out of it.
   absl::StatusOr<Handle> LoadBelow(const std::string& name,

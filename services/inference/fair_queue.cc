@@ -107,19 +107,25 @@ std::optional<Waiting> FairQueue::Next() const {
   return next;
 }
 
-bool FairQueue::Take(const Task* task) {
-  if (classes_.empty()) return false;
-  const Pick pick = Choose();
-  if (pick.caller->second.front().task.get() != task) return false;
-  if (pick.by_turn) {
-    overtaken_ = 0;
-  } else if (classes_.size() > 1) {
-    ++overtaken_;
+bool FairQueue::Take(const Waiting& next) {
+  for (const auto& [rank, callers] : classes_) {
+    for (const auto& [caller, line] : callers) {
+      const auto place = std::find_if(
+          line.begin(), line.end(),
+          [&](const Waiting& waiting) { return waiting.task == next.task; });
+      if (place == line.end()) continue;
+      if (rank < next.rank) {
+        overtaken_ = 0;
+      } else if (classes_.size() > 1) {
+        ++overtaken_;
+      }
+      last_ = caller;
+      Erase(rank, std::string(caller),
+            static_cast<size_t>(place - line.begin()));
+      return true;
+    }
   }
-  const std::string caller = pick.caller->first;
-  Erase(pick.rank->first, caller, 0);
-  last_ = caller;
-  return true;
+  return false;
 }
 
 bool FairQueue::Remove(const Task* task) {

@@ -68,8 +68,9 @@ class FairQueue {
 
   // Whose turn it is, with the rank it will have.
   std::optional<Waiting> Next() const;
-  // Takes the task out if it is its turn still.
-  bool Take(const Task* task);
+  // Takes out what Next gave, whoever was put back since; false if it is no
+  // longer there.
+  bool Take(const Waiting& next);
   // Takes a task out without a turn; false if it is not there.
   bool Remove(const Task* task);
 

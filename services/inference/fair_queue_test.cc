@@ -52,7 +52,7 @@ TEST(FairQueueBeforeTest, FindsThoseThatCameBeforeAndWereNotStarted) {
   EXPECT_EQ(queue.Before(start).size(), 0u);
   EXPECT_EQ(queue.Before(start + absl::Seconds(2)).size(), 2u);
   Waiting last = *queue.Next();
-  ASSERT_TRUE(queue.Take(last.task.get()));
+  ASSERT_TRUE(queue.Take(last));
   last.started = 0;
   queue.PutBack(last);
   EXPECT_EQ(queue.Before(start + absl::Seconds(9)).size(), 2u);
@@ -74,7 +74,7 @@ class FairQueueTest : public testing::Test {
   }
   Waiting TakeNext() {
     Waiting next = *queue_.Next();
-    EXPECT_TRUE(queue_.Take(next.task.get()));
+    EXPECT_TRUE(queue_.Take(next));
     return next;
   }
   // Takes all, each of which costs its caller `tokens`.
@@ -125,7 +125,7 @@ TEST_F(FairQueueTest, TurnsAreWeightedByTokens) {
   std::map<std::string, int> started;
   for (int i = 0; i < 20; ++i) {
     const Waiting next = *queue.Next();
-    ASSERT_TRUE(queue.Take(next.task.get()));
+    ASSERT_TRUE(queue.Take(next));
     const std::string& caller = next.task->place().caller;
     queue.Charge(caller, caller == "long" ? 300 : 100);
     ++started[caller];
@@ -207,12 +207,24 @@ TEST_F(FairQueueTest, StartedTasksKeepTheirPlaceInAFullQueue) {
   EXPECT_EQ(Push("b1", "b"), "6");
 }
 
+// It may be put back for the sake of the very one whose turn it is.
+TEST_F(FairQueueTest, WhoseTurnItWasKeepsItWhoeverIsPutBack) {
+  Push("preempted", "a");
+  Waiting preempted = TakeNext();
+  preempted.started = 0;
+  Push("next", "b", 1);
+  const Waiting next = *queue_.Next();
+  queue_.PutBack(preempted);
+  EXPECT_TRUE(queue_.Take(next));
+  EXPECT_THAT(Drain(), ElementsAre("preempted"));
+}
+
 TEST_F(FairQueueTest, RemovedTasksAreGone) {
   for (const char* name : {"1", "2", "3"}) Push(name, "a");
   const std::shared_ptr<Task> second = queue_.tasks()[1];
   EXPECT_TRUE(queue_.Remove(second.get()));
   EXPECT_FALSE(queue_.Remove(second.get()));
-  EXPECT_FALSE(queue_.Take(second.get()));
+  EXPECT_FALSE(queue_.Take(Waiting{second}));
   EXPECT_THAT(Drain(), ElementsAre("1", "3"));
 }
 

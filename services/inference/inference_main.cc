@@ -1,4 +1,5 @@
 // Serves one Gemma 3 GGUF over gRPC.
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -117,7 +118,9 @@ absl::StatusOr<ServedModelOptions> OptionsFromFlags() {
                    common::ParseByteSize(absl::GetFlag(FLAGS_prefix_cache)));
   const std::string budget = absl::GetFlag(FLAGS_kv_budget);
   if (budget != "auto") {
-    ASSIGN_OR_RETURN(options.kv_budget_bytes, common::ParseByteSize(budget));
+    ASSIGN_OR_RETURN(const int64_t bytes, common::ParseByteSize(budget));
+    // 0 is what the options call auto.
+    options.kv_budget_bytes = std::max<int64_t>(bytes, 1);
   }
   return options;
 }

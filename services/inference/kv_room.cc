@@ -59,12 +59,16 @@ int KvRoom::Take(int slot, int count) {
   return static_cast<int>(std::min<int64_t>(count, covered - length));
 }
 
-bool KvRoom::Fits(const std::vector<Growth>& growths) const {
+bool KvRoom::Fits(const std::vector<Growth>& growths,
+                  const std::vector<int>& freed) const {
   const KvCache& cache = engine_.kv_cache();
   int64_t wanted = cache.bytes();
+  for (const int slot : freed) wanted -= cache.slot_bytes(slot);
   for (const Growth& growth : growths) {
-    wanted += std::max<int64_t>(0, engine_.sequence_bytes_max(growth.tokens) -
-                                       cache.slot_bytes(growth.slot));
+    const int64_t held =
+        growth.slot == kNoSlot ? 0 : cache.slot_bytes(growth.slot);
+    wanted += std::max<int64_t>(
+        0, engine_.sequence_bytes_max(growth.tokens) - held);
   }
   // Prefixes are counted only where they matter.
   return wanted <= limit_ || wanted - cache.idle_prefix_bytes() <= limit_;

@@ -33,14 +33,17 @@ class KvRoom {
   // sequence as there is, and returns how many. May be called again for more.
   int Take(int slot, int count);
 
-  // A sequence in a slot, and tokens it will grow to.
+  // A sequence in a slot, or in kNoSlot still, and tokens it will grow to.
+  static constexpr int kNoSlot = -1;
   struct Growth {
     int slot;
     int64_t tokens;
   };
-  // Whether there is room for all of it, prefixes that no sequence uses given
-  // up. Takes nothing.
-  bool Fits(const std::vector<Growth>& growths) const;
+  // Whether there is room for all of it, prefixes that no sequence uses and the
+  // sequences of the slots `freed` given up; what those share with others is
+  // counted as if it were not. Takes nothing.
+  bool Fits(const std::vector<Growth>& growths,
+            const std::vector<int>& freed = {}) const;
 
  private:
   bool TakeBytes(int64_t bytes);

@@ -38,7 +38,7 @@ absl::StatusOr<ModelSlot::Handle> ModelSlot::Replace(
         absl::StatusCode::kPermissionDenied, "MODELS_NOT_ALLOWED",
         folder_.empty()
             ? "the server was started without --model_dir, so its model stays"
-            : absl::StrCat("'", path,
+            : absl::StrCat("'", path.substr(0, 256),
                            "' is not a path below the server's --model_dir"));
   }
   if (loading_.exchange(true)) {

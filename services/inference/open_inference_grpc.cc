@@ -9,7 +9,7 @@ void OpenInferenceGrpc::Drain() {
   absl::MutexLock lock(&mu_);
   draining_ = true;
   for (const auto& [stream, context] : streams_) {
-    if (stream->idle()) context->TryCancel();
+    stream->Drain([context = context] { context->TryCancel(); });
   }
 }
 

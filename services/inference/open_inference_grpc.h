@@ -63,7 +63,7 @@ class OpenInferenceGrpc final : public oip::GRPCInferenceService::Service {
 
   absl::Mutex mu_;
   bool draining_ ABSL_GUARDED_BY(mu_) = false;
-  std::map<const OpenInferenceStream*, grpc::ServerContext*> streams_
+  std::map<OpenInferenceStream*, grpc::ServerContext*> streams_
       ABSL_GUARDED_BY(mu_);
 };
 

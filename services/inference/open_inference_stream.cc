@@ -12,9 +12,10 @@ OpenInferenceStream::OpenInferenceStream(
       failed_(std::move(failed)),
       write_(std::move(write)) {}
 
-bool OpenInferenceStream::idle() const {
+void OpenInferenceStream::Drain(std::function<void()> end) {
   absl::MutexLock lock(&mu_);
-  return unanswered_ == 0;
+  end_ = std::move(end);
+  if (unanswered_ == 0) end_();
 }
 
 void OpenInferenceStream::Run(
@@ -64,6 +65,7 @@ void OpenInferenceStream::Work() {
     if (!status.ok()) failed_(status);
     absl::MutexLock lock(&mu_);
     --unanswered_;
+    if (unanswered_ == 0 && end_) end_();
   }
 }
 

@@ -35,8 +35,9 @@ class OpenInferenceStream {
   // answered. Call it once.
   void Run(absl::FunctionRef<bool(oip::ModelInferRequest*)> read);
 
-  // Whether no request is read and unanswered. Thread-safe.
-  bool idle() const;
+  // Calls `end`, which is to end the call, once all requests that were read are
+  // answered. Thread-safe.
+  void Drain(std::function<void()> end);
 
  private:
   // Answers queued requests until there will be none.
@@ -47,10 +48,11 @@ class OpenInferenceStream {
   const CallContext context_;
   const std::function<void(const absl::Status&)> failed_;
 
-  mutable absl::Mutex mu_;
+  absl::Mutex mu_;
   std::deque<oip::ModelInferRequest> queue_ ABSL_GUARDED_BY(mu_);
   int unanswered_ ABSL_GUARDED_BY(mu_) = 0;
   bool closed_ ABSL_GUARDED_BY(mu_) = false;
+  std::function<void()> end_ ABSL_GUARDED_BY(mu_);  // empty: not draining
 
   absl::Mutex write_mu_;
   const Write write_ ABSL_GUARDED_BY(write_mu_);

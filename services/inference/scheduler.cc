@@ -21,6 +21,13 @@ absl::Status QueueFull(int max_queue) {
       {{"max_queue", absl::StrCat(max_queue)}});
 }
 
+// Tokens that a task has, and a page more, so that it is not put back at once.
+int64_t Grown(const Task& task) {
+  return std::min<int64_t>(
+      static_cast<int64_t>(task.tokens().size()) + cpu::kPageTokens,
+      task.most_tokens());
+}
+
 absl::Status Draining(const char* message) {
   return common::MakeError(absl::StatusCode::kUnavailable, "SERVER_DRAINING",
                            message);
@@ -99,8 +106,8 @@ void Scheduler::Loop() {
   while (WaitForWork()) {
     EndDisplaced();
     DropInterrupted();
-    DropLate();
     StartQueued();
+    DropLate();
     if (running_.empty()) continue;
     MakeRoom();
     const absl::Status status = step_.Run(running_, room_);
@@ -177,7 +184,6 @@ void Scheduler::DropLate() {
   std::vector<std::shared_ptr<Task>> late;
   {
     absl::MutexLock lock(&mu_);
-    if (queue_.size() <= static_cast<int>(free_slots_.size())) return;
     late = queue_.Before(absl::Now() - options_.max_queue_delay);
     for (const auto& task : late) queue_.Remove(task.get());
   }
@@ -198,13 +204,14 @@ void Scheduler::StartQueued() {
       next = queue_.Next();
     }
     if (!next.has_value() || IsBeingFilled(*next)) return;
+    if (!CanPlace(*next)) return;
     std::unique_ptr<Running> running = Place(*next);
     if (running == nullptr) return;
     const bool first = next->fresh();
     {
       absl::MutexLock lock(&mu_);
-      if (!queue_.Take(next->task.get())) {
-        // It was displaced, or it is another's turn by now.
+      if (!queue_.Take(*next)) {
+        // Another task took its place.
         engine_.Reset(running->slot);
         free_slots_.push_back(running->slot);
         continue;
@@ -228,6 +235,23 @@ void Scheduler::StartQueued() {
                     std::move(running));
     if (first) next->task->OnStart(restored);
   }
+}
+
+bool Scheduler::CanPlace(const Waiting& next) const {
+  std::vector<KvRoom::Growth> growths = {{KvRoom::kNoSlot, Grown(*next.task)}};
+  std::vector<int> freed;
+  for (const auto& running : running_) {
+    if (running->entry.rank < next.rank) {
+      freed.push_back(running->slot);
+    } else {
+      growths.push_back({running->slot, Grown(running->task())});
+    }
+  }
+  if (growths.size() > static_cast<size_t>(engine_.options().max_sequences)) {
+    return false;
+  }
+  // Alone it fits, or Submit would have refused it.
+  return growths.size() == 1 || room_.Fits(growths, freed);
 }
 
 std::unique_ptr<Running> Scheduler::Place(const Waiting& next) {
@@ -258,17 +282,10 @@ std::unique_ptr<Running> Scheduler::Place(const Waiting& next) {
 }
 
 bool Scheduler::Fits(const Running& next) const {
-  std::vector<KvRoom::Growth> growths;
-  const auto add = [&growths](const Running& running) {
-    // A page more, so that it is not put back at once.
-    const auto tokens =
-        static_cast<int64_t>(running.task().tokens().size()) + cpu::kPageTokens;
-    growths.push_back(
-        {running.slot,
-         std::min<int64_t>(tokens, running.task().most_tokens())});
-  };
-  add(next);
-  for (const auto& running : running_) add(*running);
+  std::vector<KvRoom::Growth> growths = {{next.slot, Grown(next.task())}};
+  for (const auto& running : running_) {
+    growths.push_back({running->slot, Grown(running->task())});
+  }
   return room_.Fits(growths);
 }
 
@@ -318,6 +335,7 @@ void Scheduler::MakeRoom() {
   room_.BeginStep();
   // Prompts get what the tasks that generate leave of a step.
   int prompt_tokens = engine_.options().max_step_tokens;
+  int outputs = options_.step.max_step_outputs;
   for (const auto& running : running_) {
     if (running->generating()) --prompt_tokens;
   }
@@ -326,7 +344,10 @@ void Scheduler::MakeRoom() {
     running.has_room = false;
     if (!running.generating()) {
       if (prompt_tokens <= 0) continue;
-      prompt_tokens -= running.pending();
+      const PromptShare share = ShareOf(running, prompt_tokens, outputs);
+      if (share.tokens == 0) continue;
+      prompt_tokens -= share.tokens;
+      outputs -= share.outputs;
     }
     while (true) {
       running.has_room = room_.Take(running.slot, 1) == 1;

@@ -23,7 +23,7 @@ namespace onegrid::inference {
 
 struct SchedulerOptions {
   int max_queue = 64;    // tasks waiting for their first slot
-  // How long a task may wait for that, unless there is one for it.
+  // How long a task may wait for that.
   absl::Duration max_queue_delay = absl::InfiniteDuration();
   int64_t kv_limit = 0;  // see KvRoom
   StepOptions step;
@@ -50,7 +50,8 @@ struct SchedulerOptions {
 // Thread-safe.
 class Scheduler {
  public:
-  // `engine` and `pool` must outlive the scheduler and be used by nothing else.
+  // `engine` and `pool` must outlive the scheduler; nothing else may use
+  // `engine`.
   Scheduler(Engine& engine, kernels::ThreadPool& pool,
             const SchedulerOptions& options);
   // Ends what is left with Unavailable (SERVER_DRAINING).
@@ -85,16 +86,21 @@ class Scheduler {
   // As of the last start, step or end of a task.
   Load load() const;
   int64_t kv_limit() const { return room_.limit(); }
+  // Of the longest task that fits.
+  int64_t most_tokens() const { return room_.most_tokens(); }
 
  private:
   void Loop();
   bool WaitForWork();
   void DropInterrupted();
-  // Ends tasks that waited too long.
+  // Ends tasks that waited too long and could not start now.
   void DropLate();
   // Ends tasks whose place in the queue was taken.
   void EndDisplaced();
   void StartQueued();
+  // Whether there would be a slot and memory for the task if all of lower rank
+  // were preempted.
+  bool CanPlace(const Waiting& next) const;
   // Finds a slot with memory for the task and begins there with what is kept of
   // its tokens. Null if there is none.
   std::unique_ptr<Running> Place(const Waiting& next);

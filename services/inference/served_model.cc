@@ -144,6 +144,7 @@ v1::ServerInfo MakeInfo(const ServedModelOptions& options,
 
 // Refuses a budget that holds no sequence, and tells of one that does not hold
 // every sequence there may be.
+// Refuses a budget in which no request fits.
 absl::Status CheckBudget(const ServedModelOptions& options,
                          const Engine& engine) {
   const int64_t budget = options.kv_budget_bytes;
@@ -316,6 +317,10 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
   v1::ServerInfo info =
       MakeInfo(options, numerics, *served->weights_, *served->engine_,
                served->scheduler_->kv_limit());
+  // What callers may ask for is what one request alone can have.
+  info.set_max_context(
+      static_cast<int32_t>(std::min<int64_t>(info.max_context(),
+                                             served->scheduler_->most_tokens())));
   info.MergeFrom(chat);
   info.set_artifact_sha256(sha256);
   for (std::string& line : degraded) info.add_degraded(std::move(line));

@@ -69,6 +69,15 @@ int StepRunner::AddGenerating(Running& running, int rows, int most,
   return 1 + count;
 }
 
+PromptShare ShareOf(const Running& running, int tokens, int outputs) {
+  // Rows before first_output cost no logits.
+  const int free_rows =
+      std::max(0, running.task().first_output() - running.fed);
+  const int count =
+      std::min({running.pending(), tokens, free_rows + outputs});
+  return {count, std::max(0, count - free_rows)};
+}
+
 std::vector<Chunk> StepRunner::Plan(const RunningTasks& tasks, KvRoom& room) {
   outputs_.clear();
   has_prompt_ = false;
@@ -95,14 +104,10 @@ std::vector<Chunk> StepRunner::Plan(const RunningTasks& tasks, KvRoom& room) {
   }
   int outputs_left = options_.max_step_outputs;
   for (Running* running : prompts) {
-    int count = std::min(running->pending(), budget);
-    // Rows before first_output cost no logits.
-    const int free_rows =
-        std::max(0, running->task().first_output() - running->fed);
-    count = std::min(count, free_rows + outputs_left);
+    int count = ShareOf(*running, budget, outputs_left).tokens;
     if (count > 0) count = room.Take(running->slot, count);
     if (count == 0) continue;
-    outputs_left -= std::max(0, count - free_rows);
+    outputs_left -= ShareOf(*running, count, outputs_left).outputs;
     budget -= count;
     has_prompt_ = true;
     AddChunk(*running, count, &chunks);

@@ -65,6 +65,14 @@ struct DraftCount {
   int64_t accepted = 0;
 };
 
+// What of a task that reads its prompt, or scores one, fits in a step of which
+// `tokens` and `outputs` are left, and how much of that has an output.
+struct PromptShare {
+  int tokens;
+  int outputs;
+};
+PromptShare ShareOf(const Running& running, int tokens, int outputs);
+
 // A step holds one token of every sequence that is generating, each with
 // guesses of the next ones where that pays, then prompt tokens, in the order of
 // the tasks, up to the engine's max_step_tokens.

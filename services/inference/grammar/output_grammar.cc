@@ -123,18 +123,24 @@ struct OutputGrammars::Compiler {
                      [&](const Kept& one) { return one.text == text; });
     if (found == kept.end()) return nullptr;
     kept.splice(kept.begin(), kept, found);
-    return kept.front().grammar;
+    Trim();
+    return found->grammar;
   }
 
   void Keep(std::string text, std::shared_ptr<const OutputGrammar> grammar) {
     kept.push_front({std::move(text), std::move(grammar)});
+    Trim();
+  }
+
+  // Grammars grow while outputs are held to them. The first one stays.
+  void Trim() {
     size_t bytes = 0;
     size_t count = 0;
     auto one = kept.begin();
     for (; one != kept.end() && count < kCacheGrammars; ++one, ++count) {
       bytes += one->text.size() * kBytesOfTextByte +
                one->grammar->compiled.MemorySizeBytes();
-      if (bytes > kCacheBytes) break;
+      if (bytes > kCacheBytes && count > 0) break;
     }
     kept.erase(one, kept.end());
   }
@@ -249,6 +255,13 @@ absl::Status OutputMatcher::Fill() {
 absl::Status OutputMatcher::Mask(absl::Span<float> logits) {
   RETURN_IF_ERROR(Fill());
   constexpr float kNever = -std::numeric_limits<float>::infinity();
+  // An embedding may have more rows than there are tokens.
+  const size_t tokens = std::min(
+      logits.size(), static_cast<size_t>(state_->grammar->compiled
+                                             .GetTokenizerInfo()
+                                             .GetVocabSize()));
+  std::fill(logits.begin() + tokens, logits.end(), kNever);
+  logits = logits.first(tokens);
   for (size_t begin = 0; begin < logits.size(); begin += 32) {
     const uint32_t word = state_->words[begin / 32];
     if (word == kAll) continue;

@@ -65,8 +65,12 @@ class OutputGrammarTest : public testing::Test {
   }
 
   std::vector<bool> Allowed(OutputMatcher& matcher) {
-    std::vector<float> logits(static_cast<size_t>(tokenizer_.vocab_size()), 1);
+    // An embedding may have rows beyond the tokens.
+    const auto tokens = static_cast<size_t>(tokenizer_.vocab_size());
+    std::vector<float> logits(tokens + 70, 1);
     EXPECT_TRUE(matcher.Mask(absl::MakeSpan(logits)).ok());
+    for (size_t i = tokens; i < logits.size(); ++i) EXPECT_LT(logits[i], 0);
+    logits.resize(tokens);
     std::vector<bool> allowed;
     for (const float logit : logits) {
       EXPECT_TRUE(logit == 1 || (std::isinf(logit) && logit < 0));

@@ -253,7 +253,8 @@ absl::StatusOr<Part> Parser::ParseCount(Part part) {
   if (Peek() == '+' || Peek() == '*' || Peek() == '{') {
     return Wrong("a count after a count");
   }
-  if (max == 0) return Part();
+  // The empty text, however often, is the empty text; and it has no size.
+  if (max == 0 || part.size == 0) return Part();
   part.size *= std::max<int64_t>(1, std::max(min, max));
   if (part.size > kMaxRepeats) {
     return Wrong(absl::StrCat("counts that come to more than ", kMaxRepeats));

@@ -67,6 +67,23 @@ TEST(RegexParserTest, RefusesAbsurdSizes) {
   }
 }
 
+// Counts of what is empty multiply nothing, and must not be unrolled.
+TEST(RegexParserTest, TheEmptyTextRepeatedIsTheEmptyText) {
+  GrammarRules rules;
+  for (const char* pattern :
+       {"(((){2000}){2000}){2000}", "(((){0,2000}){0,2000}){0,2000}a"}) {
+    const auto parsed = ParseRegex(pattern);
+    ASSERT_TRUE(parsed.ok()) << parsed.status();
+    EXPECT_TRUE(TextExpression(*parsed, TextPlace::kWhole, rules).ok())
+        << pattern;
+  }
+  // Whatever it is, it comes to an end.
+  const auto either = ParseRegex("((((|){0,2000}){0,2000}){0,2000}){0,2000}");
+  if (either.ok()) {
+    (void)TextExpression(*either, TextPlace::kWhole, rules).ok();
+  }
+}
+
 TEST(RegexParserTest, WhatHasTooManyStatesIsRefusedWhenItIsWritten) {
   GrammarRules rules;
   for (const char* pattern : {"(a|b)*a(a|b){20}", ".{0,1000}x.{0,1000}"}) {
