@@ -80,8 +80,10 @@ ABSL_FLAG(int, max_adapters, 16, "Adapters loaded at once.");
 ABSL_FLAG(std::string, kv_budget, "auto",
           "Most bytes of all keys and values, kept ones included, e.g. 2GB. "
           "Where they are short, kept ones are given up, then requests wait "
-          "and run again from their tokens. auto: as much as max_sequences "
-          "requests of max_context tokens and prefix_cache can take.");
+          "and run again from their tokens. A request that may grow beyond it "
+          "is refused, so a small one goes with a small max_context. auto: as "
+          "much as max_sequences requests of max_context tokens and "
+          "prefix_cache can take.");
 ABSL_FLAG(int, drain_seconds, 20,
           "On SIGTERM, how long calls in progress may go on.");
 
