@@ -240,7 +240,7 @@ class Regexes:
         out = ""
         for _ in range(self.random.randrange(1, 5)):
             out += self.atom(depth) + self.random.choice(
-                ["", "", "", "", "?", "?", "{2}", "{1,3}", "{0,2}?"] * 4
+                ["", "", "", "", "?", "?", "{2}", "{1,3}", "{0,2}?"] * 8
                 + ["*", "+", "{2,}", "+?", "*?"])
         return out
 
