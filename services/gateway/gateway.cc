@@ -174,6 +174,8 @@ HttpResponse Gateway::Models(absl::string_view id) {
   const auto adapters = backend_.Adapters(options_.health_timeout);
   if (adapters.ok()) {
     for (const std::string& name : *adapters) {
+      // The names of rules come first.
+      if (std::find(names.begin(), names.end(), name) != names.end()) continue;
       add(name)["parent"] = options_.model_name;
     }
   }
@@ -236,8 +238,8 @@ HttpResponse Gateway::Complete(const HttpRequest& request, bool chat,
   };
   std::optional<RouteFacts> facts;
   if (options_.router != nullptr) facts = options_.router->Read(request, chat);
-  // What cannot be read, or names no model, is refused as ever; an adapter is
-  // nowhere else.
+  // What cannot be read, or names no model, is refused as ever; what only an
+  // adapter is called is nowhere else.
   if (!facts.has_value() || !options_.router->Knows(facts->model)) {
     LocalAnswer answer = ask_local(/*measure=*/false);
     return answer.error.has_value() ? ErrorResponse(*answer.error)
@@ -351,27 +353,32 @@ bool Gateway::IsAuthorized(const HttpRequest& request) const {
 void Gateway::Done(const Exchange& exchange, bool sent) {
   int http_status = exchange.http_status;
   Usage usage;
-  if (exchange.run != nullptr) {
-    usage = exchange.run->usage();
-    // Of a stream that broke off the status that went out says nothing.
-    const absl::Status& status = exchange.run->status();
-    if (!status.ok() && http_status == 200) {
-      LogBackendFailure(status);
-      http_status = FromStatus(status).http_status;
-    }
-  }
-  if (const UpstreamCall* call = exchange.route.call.get()) {
-    usage = {};
+  // Who answered; the local model may have tried before an upstream.
+  const UpstreamCall* call = exchange.route.call.get();
+  absl::Status status;
+  if (call != nullptr) {
     usage.prompt_tokens = call->usage().prompt;
     usage.completion_tokens = call->usage().completion;
-    if (!call->status().ok() && http_status == 200) {
-      http_status = FromStatus(call->status()).http_status;
-    }
+    status = call->status();
+  } else if (exchange.run != nullptr) {
+    usage = exchange.run->usage();
+    status = exchange.run->status();
+  }
+  // Of a stream that broke off the status that went out says nothing.
+  if (!status.ok() && http_status == 200) {
+    if (call == nullptr) LogBackendFailure(status);
+    http_status = FromStatus(status).http_status;
   }
   if (!sent && http_status == 200) http_status = kClientGone;
   const absl::Duration duration = absl::Now() - exchange.start;
   if (exchange.generates) {
-    metrics_.GenerationEnded(http_status == 200, duration, usage);
+    // These tell of the local model, also where an upstream answered at last.
+    const bool succeeded =
+        exchange.run != nullptr && exchange.run->status().ok() &&
+        (call != nullptr || http_status == 200);
+    metrics_.GenerationEnded(
+        succeeded, duration,
+        exchange.run == nullptr ? Usage() : exchange.run->usage());
   }
   metrics_.Answered(exchange.endpoint, http_status);
   common::LogInfo(

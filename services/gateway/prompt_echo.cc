@@ -51,7 +51,7 @@ absl::StatusOr<PromptEcho> EchoPrompt(
   echo.prompt_tokens = static_cast<int>(ids.size());
   const auto* text = std::get_if<std::string>(&prompt);
   echo.text = text != nullptr ? *text : texts.Decode(ids);
-  if (!request.logprobs) return echo;
+  if (!request.logprobs || ids.empty()) return echo;
   v1::ScoreTokensResponse scores;
   const auto width = static_cast<size_t>(request.top_logprobs);
   if (ids.size() > 1) {

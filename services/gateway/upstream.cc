@@ -31,6 +31,8 @@ std::vector<std::string> Headers(const ApiKey& key) {
   return headers;
 }
 
+constexpr size_t kMaxBytesBeforeEvent = 64 << 10;
+
 bool IsObject(const std::string& text) {
   if (common::NestsDeeperThan(text, common::kJsonDepthMax)) return false;
   return nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false)
@@ -113,14 +115,21 @@ std::string UpstreamCall::FailWith(const absl::Status& status) {
     call_.reset();
     return "cancelled";
   }
-  // A request that was never received costs nothing.
-  Settle(Outcome::kFailed,
+  // A request that was never received costs nothing, and a client that gave the
+  // upstream too little time says nothing about it.
+  Settle(IsOutOfTime(status) ? Outcome::kAbandoned : Outcome::kFailed,
          absl::IsUnavailable(status) ? TokenCount{} : usage());
   return Fail(ReasonOf(status), status.message());
 }
 
+bool UpstreamCall::IsOutOfTime(const absl::Status& status) const {
+  return absl::IsDeadlineExceeded(status) &&
+         absl::Now() >= request_.deadline;
+}
+
 std::string UpstreamCall::Start() {
   const UpstreamConfig& config = upstream_.config_;
+  if (absl::Now() >= request_.deadline) return "no_time";
   const Verdict verdict = upstream_.budget_.TryBegin(request_.most);
   if (verdict != Verdict::kGranted) return ReasonOf(verdict);
   ticket_ = upstream_.breaker_.TryBegin();
@@ -144,7 +153,8 @@ std::string UpstreamCall::Start() {
   if (!status.ok()) return FailWith(status);
   http_status_ = call_->http_status();
   if (!IsForTheClient(http_status_)) {
-    Settle(Outcome::kFailed, {});
+    // Some say 403 to what a prompt holds.
+    Settle(http_status_ == 403 ? Outcome::kAbandoned : Outcome::kFailed, {});
     return Fail(http_status_ == 429 ? "upstream_rate_limit" : "upstream_status",
                 "no answer to pass on");
   }
@@ -174,11 +184,14 @@ std::string UpstreamCall::ReadWhole() {
 std::string UpstreamCall::ReadFirstEvent() {
   content_type_ = "text/event-stream; charset=utf-8";
   std::string bytes;
-  while (first_.empty() && !relay_.too_large()) {
+  // Comments keep a connection alive and are no answer yet.
+  while (relay_.events() == 0 && !relay_.done() && !relay_.too_large() &&
+         first_.size() < kMaxBytesBeforeEvent) {
     if (!call_->Read(&bytes, request_.abandoned)) break;
-    first_ = relay_.Append(bytes);
+    first_ += relay_.Append(bytes);
   }
-  if (!first_.empty()) return "";
+  if (relay_.events() > 0 || relay_.done()) return "";
+  first_.clear();
   const absl::Status& status = call_->status();
   return FailWith(status.ok() ? absl::AbortedError("a stream without an event")
                               : status);
@@ -205,7 +218,9 @@ bool UpstreamCall::NextPart(std::string* part) {
   }
   const absl::Status status = call_->status();
   const bool cancelled = absl::IsCancelled(status);
-  Settle(cancelled ? Outcome::kAbandoned : Outcome::kFailed, usage());
+  // Once a stream has begun, its reader may be what takes the time.
+  const bool slow = absl::IsDeadlineExceeded(status);
+  Settle(cancelled || slow ? Outcome::kAbandoned : Outcome::kFailed, usage());
   if (!cancelled) {
     Fail(ReasonOf(status.ok() ? absl::AbortedError("") : status),
          "a stream broke off");

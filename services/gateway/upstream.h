@@ -61,7 +61,8 @@ class UpstreamCall {
   // Blocks until there is something to pass on: all of an answer that is not
   // streamed, the first event of one that is. Empty, or why another must
   // answer, for nothing has been passed on:
-  //   budget_requests, budget_tokens, budget_cost, breaker_open  not asked
+  //   budget_requests, budget_tokens, budget_cost, breaker_open, no_time  not
+  //       asked
   //   upstream_unreachable, upstream_timeout
   //   upstream_rate_limit, upstream_status  429; no 2xx that it answered, other
   //       than 400, 413 and 422, which are the client's to see
@@ -86,6 +87,8 @@ class UpstreamCall {
  private:
   std::string Fail(absl::string_view reason, absl::string_view message);
   std::string FailWith(const absl::Status& status);
+  // Whether it was the client's time that ended the call.
+  bool IsOutOfTime(const absl::Status& status) const;
   std::string ReadWhole();
   std::string ReadFirstEvent();
   // Ends breaker and budget; once.

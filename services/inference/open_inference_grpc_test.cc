@@ -18,7 +18,7 @@
 #include "services/common/grpc_status.h"
 #include "services/common/server.h"
 #include "services/inference/open_inference_service.h"
-#include "services/inference/model_model.h"
+#include "services/inference/model_slot.h"
 #include "services/inference/tiny_model.h"
 
 namespace onegrid::inference {

@@ -258,7 +258,7 @@ TEST(SamplerTest, TokensOfNoProbabilityAreNeverChosen) {
     options.top_p = top_p;
     options.repetition_penalty = 1.5f;
     Sampler sampler(options);
-    for (const int32_t token : {3, 77}) sampler.Observe(token);
+    for (const int32_t token : {3, 77}) sampler.ObservePrompt(token);
     for (int i = 0; i < 200; ++i) {
       std::vector<float> logits(100, kNever);
       logits[40] = 1;

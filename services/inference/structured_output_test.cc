@@ -144,7 +144,7 @@ TEST_F(StructuredOutputTest, GuessesDoNotChangeTheOutput) {
     EXPECT_EQ(a.tokens, b.tokens);
     EXPECT_TRUE(Fits(b.text)) << b.text;
   }
-  EXPECT_GT(with->scheduler().drafts().tried, 0);
+  EXPECT_GT(with->scheduler().load().drafts.tried, 0);
 }
 
 TEST_F(StructuredOutputTest, RequestsOfDifferentStructuresRunTogether) {

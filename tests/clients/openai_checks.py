@@ -11,7 +11,7 @@ from checks import MODEL_NAME, check
 PROMPT = "The capital of France is"
 # Set when the gateway holds answers to a JSON Schema; until then it refuses
 # response_format with a 400.
-STRUCTURED_ANSWERS = False
+STRUCTURED_ANSWERS = True
 WEATHER = {"type": "function", "function": {
     "name": "weather", "description": "The weather of a city.",
     "parameters": {"type": "object", "required": ["city"], "properties": {
