@@ -45,11 +45,11 @@ using Stub = v1::GenerationService::Stub;
 
 // A call without arguments.
 template <typename Request, typename Response>
-absl::StatusOr<Response> Ask(
-    Stub& stub,
-    grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
-                                 Response*),
-    absl::Duration timeout) {
+absl::StatusOr<Response> Ask(Stub& stub,
+                             grpc::Status (Stub::*method)(grpc::ClientContext*,
+                                                          const Request&,
+                                                          Response*),
+                             absl::Duration timeout) {
   grpc::ClientContext context;
   context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
   Response response;

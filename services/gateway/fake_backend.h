@@ -30,10 +30,11 @@ class FakeVocabulary final : public v1::VocabularyService::Service {
   std::atomic<int> calls_ = 0;
 };
 
-// Has the adapter "tuned" and repeats the prompt, a character a token, each with
-// log-probability -0.5, the most likely one unless the prompt holds "unlikely";
-// those of the ids after it have -1.5, -2.5 and so on. A logit_bias of 100 puts
-// a token in the place of every one, and one of -100 leaves it out. BOS reads
+// Has the adapter "tuned" and repeats the prompt, a character a token, each
+// with log-probability -0.5, the most likely one unless the prompt holds
+// "unlikely"; those of the ids after it have -1.5, -2.5 and so on. A logit_bias
+// of 100 puts a token in the place of every one, and one of -100 leaves it out.
+// BOS reads
 // "<bos>" and control tokens in the prompt read as "[start_of_turn]" and
 // "[|turn]", so that they differ from text that spells them. Prompts that hold
 // one of these do something else:

@@ -181,8 +181,7 @@ HttpResponse Gateway::Models(absl::string_view id) {
   }
   HttpResponse response;
   if (id.empty()) {
-    response.body =
-        nlohmann::json{{"object", "list"}, {"data", models}}.dump();
+    response.body = nlohmann::json{{"object", "list"}, {"data", models}}.dump();
     return response;
   }
   for (const nlohmann::json& model : models) {
@@ -373,9 +372,9 @@ void Gateway::Done(const Exchange& exchange, bool sent) {
   const absl::Duration duration = absl::Now() - exchange.start;
   if (exchange.generates) {
     // These tell of the local model, also where an upstream answered at last.
-    const bool succeeded =
-        exchange.run != nullptr && exchange.run->status().ok() &&
-        (call != nullptr || http_status == 200);
+    const bool succeeded = exchange.run != nullptr &&
+                           exchange.run->status().ok() &&
+                           (call != nullptr || http_status == 200);
     metrics_.GenerationEnded(
         succeeded, duration,
         exchange.run == nullptr ? Usage() : exchange.run->usage());

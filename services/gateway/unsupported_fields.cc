@@ -27,14 +27,10 @@ bool IsNeutral(const json& value) {
 
 // Each changes the answer whenever it is not neutral. The last row is of
 // other servers of this API.
-constexpr const char* kRefused[] = {"suffix",
-                                    "audio",
-                                    "guided_grammar",
-                                    "min_tokens",
-                                    "bad_words",
-                                    "allowed_token_ids",
-                                    "prompt_logprobs",
-                                    "use_beam_search"};
+constexpr const char* kRefused[] = {"suffix",          "audio",
+                                    "guided_grammar",  "min_tokens",
+                                    "bad_words",       "allowed_token_ids",
+                                    "prompt_logprobs", "use_beam_search"};
 
 // Calls are not among what an output can be held to: a model may call a tool,
 // but need not.

@@ -123,8 +123,7 @@ std::string UpstreamCall::FailWith(const absl::Status& status) {
 }
 
 bool UpstreamCall::IsOutOfTime(const absl::Status& status) const {
-  return absl::IsDeadlineExceeded(status) &&
-         absl::Now() >= request_.deadline;
+  return absl::IsDeadlineExceeded(status) && absl::Now() >= request_.deadline;
 }
 
 std::string UpstreamCall::Start() {

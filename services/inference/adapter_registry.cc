@@ -52,11 +52,11 @@ absl::Status CheckDigest(const std::string& path, const std::string& found,
   if (expected.empty() || absl::AsciiStrToLower(expected) == found) {
     return absl::OkStatus();
   }
-  return common::MakeError(absl::StatusCode::kDataLoss, "DIGEST_MISMATCH",
-                           absl::StrCat(path, " has SHA-256 ", found,
-                                        ", expected ",
-                                        expected.substr(0, kShownBytes)),
-                           {{"found", found}});
+  return common::MakeError(
+      absl::StatusCode::kDataLoss, "DIGEST_MISMATCH",
+      absl::StrCat(path, " has SHA-256 ", found, ", expected ",
+                   expected.substr(0, kShownBytes)),
+      {{"found", found}});
 }
 
 // Scales are in PEFT's config, so the tensors alone would not do.
@@ -146,9 +146,9 @@ absl::StatusOr<AdapterRegistry::Handle> AdapterRegistry::LoadBelow(
   const std::optional<std::string> full =
       common::PathBelow(options_.folder, path);
   if (!full.has_value()) {
-    return NotAllowed(absl::StrCat(
-        "'", path.substr(0, kShownBytes),
-        "' is not a path below the server's --adapter_dir"));
+    return NotAllowed(
+        absl::StrCat("'", path.substr(0, kShownBytes),
+                     "' is not a path below the server's --adapter_dir"));
   }
   return Load(name, *full, sha256);
 }

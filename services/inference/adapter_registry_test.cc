@@ -24,9 +24,9 @@ class AdapterRegistryTest : public testing::Test {
     root_ = testing::TempDir() + "/registry_" + test->name();
     std::filesystem::remove_all(root_);
     for (const std::string name : {"in/a", "in/b", "out/c"}) {
-      ASSERT_TRUE(WriteTinyAdapter(root_ + "/" + name, config_,
-                                   {.seed = ++seed_})
-                      .ok());
+      ASSERT_TRUE(
+          WriteTinyAdapter(root_ + "/" + name, config_, {.seed = ++seed_})
+              .ok());
     }
     registry_ = Make({.max_adapters = 2, .folder = root_ + "/in"});
   }
@@ -36,8 +36,8 @@ class AdapterRegistryTest : public testing::Test {
                                              pool_);
   }
 
-  static void ExpectRefused(const absl::Status& status,
-                            absl::StatusCode code, const std::string& reason) {
+  static void ExpectRefused(const absl::Status& status, absl::StatusCode code,
+                            const std::string& reason) {
     EXPECT_EQ(status.code(), code) << status;
     EXPECT_EQ(common::ErrorReason(status), reason) << status;
   }
@@ -55,11 +55,11 @@ TEST_F(AdapterRegistryTest, AdaptersComeAndGo) {
   EXPECT_EQ((*a)->linears(), 28);
   EXPECT_EQ((*a)->max_rank(), 4);
   EXPECT_GT((*a)->bytes(), 0);
-  EXPECT_EQ((*a)->sha256(),
-            common::Sha256OfModel(
-                {*common::Sha256OfFile(root_ +
-                                       "/in/a/adapter_model.safetensors"),
-                 *common::Sha256OfFile(root_ + "/in/a/adapter_config.json")}));
+  EXPECT_EQ(
+      (*a)->sha256(),
+      common::Sha256OfModel(
+          {*common::Sha256OfFile(root_ + "/in/a/adapter_model.safetensors"),
+           *common::Sha256OfFile(root_ + "/in/a/adapter_config.json")}));
   EXPECT_EQ(*registry_->Find("first"), *a);
   EXPECT_EQ(*registry_->Find(""), nullptr);
   ExpectRefused(registry_->Find("second").status(), absl::StatusCode::kNotFound,
@@ -135,8 +135,8 @@ TEST_F(AdapterRegistryTest, AnotherModelsAdapterIsRefused) {
   ASSERT_TRUE(WriteTinyAdapter(root_ + "/in/other", other).ok());
   const auto status = registry_->LoadBelow("o", "other", "").status();
   ExpectRefused(status, absl::StatusCode::kInvalidArgument, "ADAPTER_MISMATCH");
-  ASSERT_TRUE(common::WriteFileAtomic(
-                  root_ + "/in/a/adapter_model.safetensors", "not a file")
+  ASSERT_TRUE(common::WriteFileAtomic(root_ + "/in/a/adapter_model.safetensors",
+                                      "not a file")
                   .ok());
   EXPECT_FALSE(registry_->LoadBelow("a", "a", "").ok());
   EXPECT_TRUE(registry_->List().empty());

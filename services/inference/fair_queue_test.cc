@@ -45,9 +45,9 @@ TEST(FairQueueBeforeTest, FindsThoseThatCameBeforeAndWereNotStarted) {
   std::optional<std::shared_ptr<Task>> displaced;
   const absl::Time start = absl::UnixEpoch();
   for (int i = 0; i < 3; ++i) {
-    ASSERT_TRUE(queue.Push(std::make_shared<NamedTask>(
-                               absl::StrCat(i), TaskPlace{i, "", ""}),
-                           &displaced, start + absl::Seconds(i)));
+    ASSERT_TRUE(queue.Push(
+        std::make_shared<NamedTask>(absl::StrCat(i), TaskPlace{i, "", ""}),
+        &displaced, start + absl::Seconds(i)));
   }
   EXPECT_EQ(queue.Before(start).size(), 0u);
   EXPECT_EQ(queue.Before(start + absl::Seconds(2)).size(), 2u);

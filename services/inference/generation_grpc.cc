@@ -18,14 +18,17 @@ grpc::Status GenerationGrpc::Generate(
 grpc::Status GenerationGrpc::ScoreTokens(grpc::ServerContext* context,
                                          const v1::ScoreTokensRequest* request,
                                          v1::ScoreTokensResponse* response) {
-  return Reply("ScoreTokens",
-               model_.Get()->service().ScoreTokens(*request, ContextOf(context)), response);
+  return Reply(
+      "ScoreTokens",
+      model_.Get()->service().ScoreTokens(*request, ContextOf(context)),
+      response);
 }
 
 grpc::Status GenerationGrpc::Tokenize(grpc::ServerContext*,
                                       const v1::TokenizeRequest* request,
                                       v1::TokenizeResponse* response) {
-  return Reply("Tokenize", model_.Get()->service().Tokenize(*request), response);
+  return Reply("Tokenize", model_.Get()->service().Tokenize(*request),
+               response);
 }
 
 grpc::Status GenerationGrpc::LoadModel(grpc::ServerContext*,
@@ -40,13 +43,15 @@ grpc::Status GenerationGrpc::LoadModel(grpc::ServerContext*,
 grpc::Status GenerationGrpc::LoadAdapter(grpc::ServerContext*,
                                          const v1::LoadAdapterRequest* request,
                                          v1::AdapterInfo* response) {
-  return Reply("LoadAdapter", model_.Get()->service().LoadAdapter(*request), response);
+  return Reply("LoadAdapter", model_.Get()->service().LoadAdapter(*request),
+               response);
 }
 
 grpc::Status GenerationGrpc::UnloadAdapter(
     grpc::ServerContext*, const v1::UnloadAdapterRequest* request,
     v1::UnloadAdapterResponse*) {
-  return Reply("UnloadAdapter", model_.Get()->service().UnloadAdapter(*request));
+  return Reply("UnloadAdapter",
+               model_.Get()->service().UnloadAdapter(*request));
 }
 
 grpc::Status GenerationGrpc::ListAdapters(grpc::ServerContext*,

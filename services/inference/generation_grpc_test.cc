@@ -102,8 +102,8 @@ TEST_F(GenerationGrpcTest, UnaryCallsAnswer) {
 // A stream that began with the old model ends with it, and what begins later
 // has the new one.
 TEST_F(GenerationGrpcTest, AnotherModelDropsNoStream) {
-  ASSERT_TRUE(WriteTinyModel(folder_ + "/second.gguf", {.seed = 2, .types = {}})
-                  .ok());
+  ASSERT_TRUE(
+      WriteTinyModel(folder_ + "/second.gguf", {.seed = 2, .types = {}}).ok());
   v1::GenerateRequest request;
   request.set_text("hello");
   request.mutable_stopping()->set_max_tokens(200);
@@ -169,8 +169,8 @@ TEST_F(GenerationGrpcTest, AModelThatCannotBeLoadedLeavesTheOldOne) {
   EXPECT_EQ(common::ErrorReason(load("first.gguf", std::string(64, '0'))),
             "DIGEST_MISMATCH");
   const auto model = model_->Get();
-  EXPECT_TRUE(load("first.gguf", model->service().info().artifact_sha256())
-                  .ok());
+  EXPECT_TRUE(
+      load("first.gguf", model->service().info().artifact_sha256()).ok());
   EXPECT_NE(model_->Get(), model);
 }
 

@@ -213,9 +213,9 @@ absl::StatusOr<v1::TokenizeResponse> GenerationService::Tokenize(
 
 absl::StatusOr<v1::AdapterInfo> GenerationService::LoadAdapter(
     const v1::LoadAdapterRequest& request) {
-  ASSIGN_OR_RETURN(const AdapterRegistry::Handle adapter,
-                   adapters_.LoadBelow(request.name(), request.path(),
-                                       request.sha256()));
+  ASSIGN_OR_RETURN(
+      const AdapterRegistry::Handle adapter,
+      adapters_.LoadBelow(request.name(), request.path(), request.sha256()));
   return ToProto(request.name(), *adapter);
 }
 

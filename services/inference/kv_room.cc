@@ -67,8 +67,8 @@ bool KvRoom::Fits(const std::vector<Growth>& growths,
   for (const Growth& growth : growths) {
     const int64_t held =
         growth.slot == kNoSlot ? 0 : cache.slot_bytes(growth.slot);
-    wanted += std::max<int64_t>(
-        0, engine_.sequence_bytes_max(growth.tokens) - held);
+    wanted +=
+        std::max<int64_t>(0, engine_.sequence_bytes_max(growth.tokens) - held);
   }
   // Prefixes are counted only where they matter.
   return wanted <= limit_ || wanted - cache.idle_prefix_bytes() <= limit_;

@@ -19,9 +19,9 @@ void LoraRunner::SetRows(absl::Span<const LoraAdapter* const> rows) {
   groups_.clear();
   for (size_t row = 0; row < rows.size(); ++row) {
     if (rows[row] == nullptr) continue;
-    auto group = std::find_if(
-        groups_.begin(), groups_.end(),
-        [&](const Group& g) { return g.adapter == rows[row]; });
+    auto group =
+        std::find_if(groups_.begin(), groups_.end(),
+                     [&](const Group& g) { return g.adapter == rows[row]; });
     if (group == groups_.end()) {
       groups_.push_back({rows[row], {}});
       group = groups_.end() - 1;

@@ -204,10 +204,10 @@ INSTANTIATE_TEST_SUITE_P(Structures, LoraTest,
 TEST_F(LoraTest, RefusesLinearsThatCannotBeAdaptedWhileServing) {
   Open(TinyStructure::kGemma4Edge);
   const auto specs = model::GemmaLinears(weights_->config);
-  const auto other = std::find_if(
-      specs.begin(), specs.end(), [](const model::LinearSpec& spec) {
-        return spec.kind == "per_layer_input_gate";
-      });
+  const auto other = std::find_if(specs.begin(), specs.end(),
+                                  [](const model::LinearSpec& spec) {
+                                    return spec.kind == "per_layer_input_gate";
+                                  });
   ASSERT_NE(other, specs.end());
   const auto lora = Create({.kinds = {"q_proj", other->kind}});
   EXPECT_EQ(lora.status().code(), absl::StatusCode::kInvalidArgument);

@@ -56,10 +56,9 @@ absl::StatusOr<ModelSlot::Handle> ModelSlot::Replace(
     absl::MutexLock lock(&mu_);
     model_.swap(last);
   }
-  common::LogInfo(
-      "model_replaced",
-      {{"from", last->service().info().artifact_sha256()},
-       {"to", next->service().info().artifact_sha256()}});
+  common::LogInfo("model_replaced",
+                  {{"from", last->service().info().artifact_sha256()},
+                   {"to", next->service().info().artifact_sha256()}});
   return next;
 }
 

@@ -21,7 +21,7 @@ enum class Op {
   kDown,
   kExperts,        // with their router
   kPerLayerInput,  // and its embedding
-  kLora,  // what adapters add to all linears
+  kLora,           // what adapters add to all linears
   kHead,
 };
 inline constexpr size_t kOps = 13;

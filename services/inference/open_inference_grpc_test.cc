@@ -17,8 +17,8 @@
 #include "services/common/error_info.h"
 #include "services/common/grpc_status.h"
 #include "services/common/server.h"
-#include "services/inference/open_inference_service.h"
 #include "services/inference/model_slot.h"
+#include "services/inference/open_inference_service.h"
 #include "services/inference/tiny_model.h"
 
 namespace onegrid::inference {
@@ -56,8 +56,8 @@ class OpenInferenceGrpcTest : public testing::Test {
     auto model = ModelSlot::Open(options, "");
     ASSERT_TRUE(model.ok()) << model.status();
     model_ = *std::move(model);
-    service_ = std::make_unique<OpenInferenceService>(*model_,
-                                                      model_->Get()->name());
+    service_ =
+        std::make_unique<OpenInferenceService>(*model_, model_->Get()->name());
     grpc_ = std::make_unique<OpenInferenceGrpc>(*service_);
     common::ServerOptions server;
     server.on_drain = [this] { grpc_->Drain(); };
@@ -319,7 +319,8 @@ TEST_F(OpenInferenceGrpcTest, ACancelledStreamEndsItsRequests) {
   }
   EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::CANCELLED);
   const absl::Time deadline = absl::Now() + absl::Seconds(20);
-  while (model_->Get()->scheduler().load().running > 0 && absl::Now() < deadline) {
+  while (model_->Get()->scheduler().load().running > 0 &&
+         absl::Now() < deadline) {
     absl::SleepFor(absl::Milliseconds(5));
   }
   EXPECT_EQ(model_->Get()->scheduler().load().running, 0);

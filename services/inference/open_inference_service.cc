@@ -38,21 +38,21 @@ absl::Status OpenInferenceService::Generate(
   if (call.echo) part.text = call.request.text();
   v1::Finished finished;
   const ModelSlot::Handle model = model_.Get();
-  absl::Status status =
-      model->service().Generate(call.request, WithTimeout(context, call.timeout),
-                        [&](const v1::GenerateResponse& response) {
-                          if (response.has_started()) return true;
-                          if (response.has_finished()) {
-                            finished = response.finished();
-                            part.finished = &finished;
-                            return write(part);
-                          }
-                          Append(response.delta(), &part);
-                          if (!parts || part.text.empty()) return true;
-                          const bool written = write(part);
-                          part = InferPart();
-                          return written;
-                        });
+  absl::Status status = model->service().Generate(
+      call.request, WithTimeout(context, call.timeout),
+      [&](const v1::GenerateResponse& response) {
+        if (response.has_started()) return true;
+        if (response.has_finished()) {
+          finished = response.finished();
+          part.finished = &finished;
+          return write(part);
+        }
+        Append(response.delta(), &part);
+        if (!parts || part.text.empty()) return true;
+        const bool written = write(part);
+        part = InferPart();
+        return written;
+      });
   Count(start, status.ok() ? &finished : nullptr);
   return status;
 }

@@ -22,7 +22,7 @@
 namespace onegrid::inference {
 
 struct SchedulerOptions {
-  int max_queue = 64;    // tasks waiting for their first slot
+  int max_queue = 64;  // tasks waiting for their first slot
   // How long a task may wait for that.
   absl::Duration max_queue_delay = absl::InfiniteDuration();
   int64_t kv_limit = 0;  // see KvRoom
@@ -62,10 +62,10 @@ class Scheduler {
 
   // Queues a task; its OnEnd will be called exactly once, with
   // ResourceExhausted (QUEUE_FULL) if a later task takes its place in a full
-  // queue, or it waits longer than max_queue_delay. On error the task is not touched:
-  // InvalidArgument (KV_BUDGET_EXCEEDED): its most_tokens need more memory than
-  // the limit. ResourceExhausted (QUEUE_FULL): see FairQueue. Unavailable
-  // (SERVER_DRAINING): the scheduler is stopping.
+  // queue, or it waits longer than max_queue_delay. On error the task is not
+  // touched: InvalidArgument (KV_BUDGET_EXCEEDED): its most_tokens need more
+  // memory than the limit. ResourceExhausted (QUEUE_FULL): see FairQueue.
+  // Unavailable (SERVER_DRAINING): the scheduler is stopping.
   absl::Status Submit(std::shared_ptr<Task> task);
 
   // Counts are since the start.

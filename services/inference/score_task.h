@@ -22,7 +22,7 @@ struct ScoreOptions {
   int first_scored = 1;         // 1..n-1; P = n - first_scored positions
   int top_n = 0;
   int candidates_per_position = 0;
-  std::vector<int32_t> candidates;  // [P, candidates_per_position]
+  std::vector<int32_t> candidates;             // [P, candidates_per_position]
   std::shared_ptr<const LoraAdapter> adapter;  // null: the model as it is
 };
 

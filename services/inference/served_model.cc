@@ -318,9 +318,8 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
       MakeInfo(options, numerics, *served->weights_, *served->engine_,
                served->scheduler_->kv_limit());
   // What callers may ask for is what one request alone can have.
-  info.set_max_context(
-      static_cast<int32_t>(std::min<int64_t>(info.max_context(),
-                                             served->scheduler_->most_tokens())));
+  info.set_max_context(static_cast<int32_t>(std::min<int64_t>(
+      info.max_context(), served->scheduler_->most_tokens())));
   info.MergeFrom(chat);
   info.set_artifact_sha256(sha256);
   for (std::string& line : degraded) info.add_degraded(std::move(line));

@@ -37,9 +37,8 @@ void StepRunner::AddChunk(Running& running, int count,
   const int end = begin + count;
   const int first_output =
       std::clamp(running.task().first_output(), begin, end);
-  chunks->push_back(
-      {running.slot, tokens.subspan(begin, count), first_output - begin,
-       running.task().adapter()});
+  chunks->push_back({running.slot, tokens.subspan(begin, count),
+                     first_output - begin, running.task().adapter()});
   for (int i = first_output; i < end; ++i) outputs_.push_back({&running, i});
   running.fed = end;
 }
@@ -73,8 +72,7 @@ PromptShare ShareOf(const Running& running, int tokens, int outputs) {
   // Rows before first_output cost no logits.
   const int free_rows =
       std::max(0, running.task().first_output() - running.fed);
-  const int count =
-      std::min({running.pending(), tokens, free_rows + outputs});
+  const int count = std::min({running.pending(), tokens, free_rows + outputs});
   return {count, std::max(0, count - free_rows)};
 }
 

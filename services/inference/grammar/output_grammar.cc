@@ -257,9 +257,9 @@ absl::Status OutputMatcher::Mask(absl::Span<float> logits) {
   constexpr float kNever = -std::numeric_limits<float>::infinity();
   // An embedding may have more rows than there are tokens.
   const size_t tokens = std::min(
-      logits.size(), static_cast<size_t>(state_->grammar->compiled
-                                             .GetTokenizerInfo()
-                                             .GetVocabSize()));
+      logits.size(),
+      static_cast<size_t>(
+          state_->grammar->compiled.GetTokenizerInfo().GetVocabSize()));
   std::fill(logits.begin() + tokens, logits.end(), kNever);
   logits = logits.first(tokens);
   for (size_t begin = 0; begin < logits.size(); begin += 32) {
