@@ -88,7 +88,10 @@ def rendered(text):
 
 
 def test_models(client):
-    assert [model.id for model in client.models.list()] == ["gemma"]
+    # With the adapter of the backend.
+    assert [model.id for model in client.models.list()] == ["gemma", "tuned"]
+    answer = client.completions.create(model="tuned", prompt="a", max_tokens=1)
+    assert answer.model == "tuned"
     assert client.models.retrieve("gemma").owned_by == "onegrid"
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("other")

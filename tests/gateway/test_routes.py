@@ -206,7 +206,8 @@ def test_local_model_stands_in(client):
     assert "Tell me" in answer.choices[0].message.content
     assert answer.model == "gemma"
     with pytest.raises(openai.InternalServerError, match="neither does the local model"):
-        ask(client, "a", response_format={"type": "json_object"}, logit_bias={"5": 1})
+        ask(client, "a", response_format={"type": "json_object"},
+            extra_body={"min_tokens": 3})
 
 
 def test_unsure_answers_escalate(client):
@@ -253,7 +254,7 @@ def test_certificates_are_verified(client):
 
 def test_models_are_those_of_the_rules(client):
     assert [model.id for model in client.models.list()] == [
-        "gemma", "stranger", "trusted", "large"]
+        "gemma", "stranger", "trusted", "large", "tuned"]
     assert client.models.retrieve("large").id == "large"
     with pytest.raises(openai.NotFoundError):
         ask(client, "a", model="huge")

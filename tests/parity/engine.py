@@ -58,6 +58,15 @@ class Engine:
             [binary, f"--model={model}", f"--port_file={port_file}", *flags],
             stderr=stderr,
         )
+        try:
+            self._connect(port_file)
+        except BaseException:
+            # Or it would outlive this program, with its output.
+            self._process.kill()
+            self._process.wait()
+            raise
+
+    def _connect(self, port_file):
         deadline = time.time() + START_SECONDS
         while not os.path.exists(port_file):
             if self._process.poll() is not None or time.time() > deadline:
@@ -83,12 +92,11 @@ class Engine:
         self._get_load = _method(
             channel.unary_unary, "GetLoad", messages.GetLoadRequest, messages.Load,
         )
-
-        self._load_adapter = method(
+        self._load_adapter = _method(
             channel.unary_unary, "LoadAdapter",
             messages.LoadAdapterRequest, messages.AdapterInfo,
         )
-        self._unload_adapter = method(
+        self._unload_adapter = _method(
             channel.unary_unary, "UnloadAdapter",
             messages.UnloadAdapterRequest, messages.UnloadAdapterResponse,
         )

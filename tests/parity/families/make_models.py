@@ -107,7 +107,7 @@ def make_model(name, seed):
     return model
 
 
-def write_tokenizer(path, chat):
+def write_tokenizer(path, chat=False):
     """Control tokens, one token for each byte, and letters to fill up; for a chat
     the marks of Gemma 3's turns."""
     tokens = ["<pad>", "<eos>", "<bos>", "<unk>"]
