@@ -281,6 +281,31 @@ TEST_F(RoutingTest, WhenTheLocalModelFailsAnUpstreamMayStandIn) {
   EXPECT_EQ(asked(), 2);
 }
 
+// The client has an answer, and the local model gave none.
+TEST_F(RoutingTest, RescuedRequestsCountAsAnswered) {
+  Route("  []\n", "on_local_failure: big\n");
+  EXPECT_EQ(Complete(Body("queue full")).status, 200);
+  const std::string metrics = Metrics();
+  EXPECT_THAT(metrics, HasSubstr("{endpoint=\"/v1/completions\",code=\"200\"} 1"));
+  EXPECT_THAT(metrics,
+              HasSubstr("e2e_request_latency_seconds_count{model_name=\"m\"} 0"));
+}
+
+// What the local model took too long for leaves an upstream no time; that says
+// nothing of the upstream.
+TEST_F(RoutingTest, ALateFailureIsNotTheUpstreams) {
+  Route("  []\n", "on_local_failure: big\n",
+        "    breaker: {failures: 1, open_ms: 100000}\n");
+  Restart(absl::Milliseconds(50));
+  const HttpResponse late = Complete(Body("silent"));
+  EXPECT_EQ(late.status, 504);
+  EXPECT_EQ(RouteOf(late), "local; rule=default; reason=no_time");
+  EXPECT_EQ(asked(), 0);
+  Restart(absl::Minutes(10));
+  EXPECT_EQ(RouteOf(Complete(Body("queue full"))),
+            "big; rule=default; reason=local_failed");
+}
+
 TEST_F(RoutingTest, ModelsAreThoseOfTheRules) {
   Route(
       "  - {name: alias, when: {model: small}, send: local}\n"

@@ -74,8 +74,13 @@ class RoutingTest : public testing::Test {
     measures.queued = [] { return 5; };
     router_ = std::make_unique<Router>(*config, "m", measures,
                                        [this] { return now_; });
+    Restart(absl::Minutes(10));
+  }
+  // The same rules, breakers and budgets behind requests of at most this long.
+  void Restart(absl::Duration timeout) {
     GatewayOptions options;
     options.model_name = "m";
+    options.timeout = timeout;
     options.random = [this] { return ++random_; };
     options.router = router_.get();
     gateway_ = std::make_unique<Gateway>(options, *backend_);
@@ -105,6 +110,12 @@ class RoutingTest : public testing::Test {
   HttpResponse Complete(const nlohmann::json& body,
                         const std::string& privacy = "") {
     return Send(Request("/v1/completions", body, privacy));
+  }
+  std::string Metrics() {
+    HttpRequest request;
+    request.method = "GET";
+    request.path = "/metrics";
+    return Send(request).body;
   }
   static nlohmann::json Body(const std::string& prompt) {
     return {{"model", "m"}, {"prompt", prompt}, {"max_tokens", 10}};

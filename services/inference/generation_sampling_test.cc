@@ -13,9 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "services/inference/generation_service.h"
-#include "services/inference/served_model.h"
-#include "services/inference/tiny_model.h"
+#include "services/inference/generation_testing.h"
 
 namespace onegrid::inference {
 namespace {
@@ -23,49 +21,15 @@ namespace {
 using ::testing::Each;
 using ::testing::HasSubstr;
 
-struct Generated {
-  absl::Status status;
-  std::vector<int32_t> tokens;
-  std::vector<float> logprobs;
-  std::vector<int32_t> top_ids;
-  std::vector<float> top_logprobs;
-
-  bool operator==(const Generated& other) const {
-    return tokens == other.tokens && logprobs == other.logprobs &&
-           top_ids == other.top_ids && top_logprobs == other.top_logprobs;
-  }
-};
-
 v1::GenerateRequest Request(const std::string& text, int max_tokens) {
-  v1::GenerateRequest request;
-  request.set_text(text);
-  request.mutable_stopping()->set_max_tokens(max_tokens);
-  request.mutable_stopping()->set_ignore_eos(true);
+  v1::GenerateRequest request = TextRequest(text, max_tokens);
   request.set_logprobs(true);
   return request;
 }
 
-Generated Generate(ServedModel& model, const v1::GenerateRequest& request) {
-  Generated result;
-  const auto add = [](const auto& from, auto* to) {
-    to->insert(to->end(), from.begin(), from.end());
-  };
-  result.status = model.service().Generate(
-      request, {}, [&](const v1::GenerateResponse& response) {
-        add(response.delta().token_ids(), &result.tokens);
-        add(response.delta().logprobs(), &result.logprobs);
-        add(response.delta().top_ids(), &result.top_ids);
-        add(response.delta().top_logprobs(), &result.top_logprobs);
-        return true;
-      });
-  return result;
-}
-
 std::unique_ptr<ServedModel> Serve(int max_sequences, int threads,
                                    const std::string& prompt_lookup = "auto") {
-  const std::string path = absl::StrCat(
-      testing::TempDir(), "/",
-      testing::UnitTest::GetInstance()->current_test_info()->name(), ".gguf");
+  const std::string path = TestModelPath();
   EXPECT_TRUE(WriteTinyModel(path).ok());
   ServedModelOptions options;
   options.model_path = path;
@@ -90,7 +54,7 @@ TEST(GenerationSamplingTest, TopLogprobsAreTheModelsOwn) {
   sampling.set_presence_penalty(1);
   sampling.set_frequency_penalty(-1);
   (*sampling.mutable_logit_bias())[kTinyLetterA] = 3;
-  const Generated generated = Generate(*model, request);
+  const Generated generated = Generate(model->service(), request);
   ASSERT_TRUE(generated.status.ok()) << generated.status;
   ASSERT_EQ(generated.top_ids.size(), 200u);
 
@@ -117,15 +81,15 @@ TEST(GenerationSamplingTest, TopLogprobsAreTheModelsOwn) {
 
 TEST(GenerationSamplingTest, ABiasForcesAndForbids) {
   const auto model = Serve(4, 2);
-  const Generated free = Generate(*model, Request("bias", 20));
+  const Generated free = Generate(model->service(), Request("bias", 20));
   ASSERT_TRUE(free.status.ok()) << free.status;
   v1::GenerateRequest request = Request("bias", 20);
   auto& bias = *request.mutable_sampling()->mutable_logit_bias();
   bias[kTinyLetterA] = 100;
-  EXPECT_THAT(Generate(*model, request).tokens, Each(kTinyLetterA));
+  EXPECT_THAT(Generate(model->service(), request).tokens, Each(kTinyLetterA));
   bias.clear();
   bias[free.tokens[0]] = -100;
-  const Generated other = Generate(*model, request);
+  const Generated other = Generate(model->service(), request);
   EXPECT_EQ(other.tokens.size(), 20u);
   EXPECT_EQ(
       std::count(other.tokens.begin(), other.tokens.end(), free.tokens[0]), 0);
@@ -138,10 +102,10 @@ TEST(GenerationSamplingTest, PenaltiesAreAgainstTheOutputsOwnTokens) {
   const auto model = Serve(4, 2);
   v1::GenerateRequest request = Request("aaaa", 60);
   request.set_top_logprobs(20);
-  const Generated free = Generate(*model, request);
+  const Generated free = Generate(model->service(), request);
   request.mutable_sampling()->set_presence_penalty(kPresence);
   request.mutable_sampling()->set_frequency_penalty(kFrequency);
-  const Generated held = Generate(*model, request);
+  const Generated held = Generate(model->service(), request);
   EXPECT_EQ(held.tokens[0], free.tokens[0]);  // the output had none yet
   EXPECT_NE(held.tokens, free.tokens);
   std::map<int32_t, int> counts;
@@ -186,7 +150,7 @@ TEST(GenerationSamplingTest, DrawsDoNotDependOnWhatRunsBeside) {
   {
     const auto model = Serve(1, 1, "off");
     for (const auto& request : requests) {
-      alone.push_back(Generate(*model, request));
+      alone.push_back(Generate(model->service(), request));
       ASSERT_TRUE(alone.back().status.ok()) << alone.back().status;
     }
   }
@@ -196,11 +160,11 @@ TEST(GenerationSamplingTest, DrawsDoNotDependOnWhatRunsBeside) {
     std::vector<std::thread> threads;
     for (size_t i = requests.size(); i-- > 0;) {
       threads.emplace_back(
-          [&, i] { together[i] = Generate(*model, requests[i]); });
+          [&, i] { together[i] = Generate(model->service(), requests[i]); });
     }
     for (std::thread& thread : threads) thread.join();
     for (size_t i = 0; i < requests.size(); ++i) {
-      EXPECT_TRUE(together[i] == alone[i]) << i << " of " << max_sequences;
+      EXPECT_TRUE(SaysTheSame(together[i], alone[i])) << i << " of " << max_sequences;
     }
   }
 }
@@ -209,7 +173,7 @@ TEST(GenerationSamplingTest, WrongValuesAreRefusedByName) {
   const auto model = Serve(1, 1);
   const auto refuse = [&](const v1::GenerateRequest& request,
                           const char* part) {
-    const absl::Status status = Generate(*model, request).status;
+    const absl::Status status = Generate(model->service(), request).status;
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << part;
     EXPECT_THAT(std::string(status.message()), HasSubstr(part));
   };

@@ -367,5 +367,28 @@ TEST_F(OpenInferenceGrpcTest, DrainingDoesNotWaitForIdleStreams) {
   EXPECT_LT(absl::Now() - start, absl::Seconds(5));
 }
 
+// It ends with the last answer, not when the time to drain is over.
+TEST_F(OpenInferenceGrpcTest, DrainingEndsBusyStreamsWithTheirLastAnswer) {
+  grpc::ClientContext context;
+  auto stream = stub_->ModelStreamInfer(&context);
+  ASSERT_TRUE(stream->Write(Request("1", 200)));
+  // Should it be over before it is seen, the stream is idle.
+  for (int i = 0; i < 10'000; ++i) {
+    if (model_->Get()->scheduler().load().running > 0) break;
+    absl::SleepFor(absl::Microseconds(100));
+  }
+  const absl::Time start = absl::Now();
+  StreamResponse response;
+  int answers = 0;
+  std::thread reader([&] {
+    while (stream->Read(&response)) ++answers;
+    stream->Finish().ok();
+  });
+  runner_->Stop();
+  reader.join();
+  EXPECT_EQ(answers, 1);
+  EXPECT_LT(absl::Now() - start, absl::Seconds(5));
+}
+
 }  // namespace
 }  // namespace onegrid::inference

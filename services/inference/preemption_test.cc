@@ -11,43 +11,15 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_replace.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "services/inference/served_model.h"
-#include "services/inference/tiny_model.h"
+#include "services/inference/generation_testing.h"
 
 namespace onegrid::inference {
 namespace {
 
 constexpr int kSlots = 6;
-
-struct Generated {
-  std::vector<int32_t> tokens;
-  std::vector<float> logprobs;
-  int preemptions = 0;
-};
-
-Generated Generate(GenerationService& service,
-                   const v1::GenerateRequest& request,
-                   const CallContext& context = {}) {
-  Generated result;
-  const absl::Status status = service.Generate(
-      request, context, [&](const v1::GenerateResponse& response) {
-        const v1::Delta& delta = response.delta();
-        result.tokens.insert(result.tokens.end(), delta.token_ids().begin(),
-                             delta.token_ids().end());
-        result.logprobs.insert(result.logprobs.end(), delta.logprobs().begin(),
-                               delta.logprobs().end());
-        if (response.has_finished()) {
-          result.preemptions = response.finished().preemptions();
-        }
-        return true;
-      });
-  EXPECT_TRUE(status.ok()) << status;
-  return result;
-}
 
 std::vector<v1::GenerateRequest> Requests() {
   std::vector<v1::GenerateRequest> requests;
@@ -86,12 +58,7 @@ class PreemptionTest
           std::tuple<TinyStructure, const char*, const char*>> {
  protected:
   PreemptionTest()
-      : path_(absl::StrCat(
-            testing::TempDir(), "/",
-            absl::StrReplaceAll(
-                testing::UnitTest::GetInstance()->current_test_info()->name(),
-                {{"/", "_"}}),
-            ".gguf")) {
+      : path_(TestModelPath()) {
     TinyModelOptions model;
     model.structure = std::get<0>(GetParam());
     EXPECT_TRUE(WriteTinyModel(path_, model).ok());
@@ -176,7 +143,7 @@ TEST_P(PreemptionTest, ChangesNothingButTheTime) {
     for (size_t i = 0; i < requests.size(); ++i) {
       EXPECT_EQ(found[i].tokens, expected[i].tokens) << i;
       EXPECT_EQ(found[i].logprobs, expected[i].logprobs) << i;
-      preemptions += found[i].preemptions;
+      preemptions += found[i].finished.preemptions();
     }
     EXPECT_GT(preemptions, 0);
     ASSERT_TRUE(scores.ok()) << scores.status();

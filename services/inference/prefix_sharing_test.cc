@@ -11,37 +11,24 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_replace.h"
 #include "absl/synchronization/notification.h"
 #include "absl/types/span.h"
 #include "kernels/base/thread_pool.h"
 #include "services/inference/engine.h"
 #include "services/inference/gemma_weights.h"
+#include "services/inference/generation_testing.h"
 #include "services/inference/scheduler.h"
-#include "services/inference/served_model.h"
 #include "services/inference/task.h"
-#include "services/inference/tiny_model.h"
 #include "services/model/gguf_reader.h"
 
 namespace onegrid::inference {
 namespace {
 
-struct Generated {
-  int cached = -1;
-  std::vector<int32_t> tokens;
-  std::vector<float> logprobs;
-};
-
 class PrefixSharingTest
     : public testing::TestWithParam<std::tuple<TinyStructure, const char*>> {
  protected:
   PrefixSharingTest()
-      : path_(absl::StrCat(
-            testing::TempDir(), "/",
-            absl::StrReplaceAll(
-                testing::UnitTest::GetInstance()->current_test_info()->name(),
-                {{"/", "_"}}),
-            ".gguf")) {
+      : path_(TestModelPath()) {
     TinyModelOptions model;
     model.structure = std::get<0>(GetParam());
     EXPECT_TRUE(WriteTinyModel(path_, model).ok());
@@ -69,21 +56,8 @@ class PrefixSharingTest
     request.mutable_stopping()->set_max_tokens(tokens);
     request.mutable_stopping()->set_ignore_eos(true);
     request.set_logprobs(true);
-    Generated result;
-    const absl::Status status = model.service().Generate(
-        request, {}, [&](const v1::GenerateResponse& response) {
-          if (response.has_started()) {
-            result.cached = response.started().cached_tokens();
-          }
-          const v1::Delta& delta = response.delta();
-          result.tokens.insert(result.tokens.end(), delta.token_ids().begin(),
-                               delta.token_ids().end());
-          result.logprobs.insert(result.logprobs.end(),
-                                 delta.logprobs().begin(),
-                                 delta.logprobs().end());
-          return true;
-        });
-    EXPECT_TRUE(status.ok()) << status;
+    const Generated result = inference::Generate(model.service(), request);
+    EXPECT_TRUE(result.status.ok()) << result.status;
     return result;
   }
 
@@ -118,12 +92,12 @@ TEST_P(PrefixSharingTest, TheSecondRequestRunsOnlyWhatIsNew) {
   for (const int length : {63, 64, 65, 128, 150}) {
     const std::vector<int32_t> prompt = Prompt(length, 7);
     const Generated expected = Generate(*cold, prompt, 12);
-    EXPECT_EQ(expected.cached, 0);
+    EXPECT_EQ(expected.started.cached_tokens(), 0);
     ExpectSame(Generate(*warm, prompt, 12), expected);
     const Generated again = Generate(*warm, prompt, 12);
     ExpectSame(again, expected);
     // Whole pages, and never the last token: its logits are wanted.
-    EXPECT_EQ(again.cached, (length - 1) / 64 * 64) << length;
+    EXPECT_EQ(again.started.cached_tokens(), (length - 1) / 64 * 64) << length;
   }
   EXPECT_GT(warm->scheduler().load().prefix_tokens_restored, 0);
   EXPECT_EQ(cold->scheduler().load().prefix_tokens_restored, 0);
@@ -136,7 +110,7 @@ TEST_P(PrefixSharingTest, AnswersAreKeptForTheNextTurn) {
     const Generated answer = Generate(*warm, conversation, 40);
     ExpectSame(answer, Generate(*cold, conversation, 40));
     if (turn > 0) {
-      EXPECT_GE(answer.cached, 64);
+      EXPECT_GE(answer.started.cached_tokens(), 64);
     }
     conversation = Joined(Joined(conversation, answer.tokens), Prompt(9, turn));
   }
@@ -155,7 +129,7 @@ TEST_P(PrefixSharingTest, LittleRoomLosesSpeedOnly) {
                        : Joined(shared, Prompt(5 + 20 * (round % 4), seed));
     const Generated found = Generate(*warm, prompt, 6);
     ExpectSame(found, Generate(*cold, prompt, 6));
-    restored += found.cached;
+    restored += found.started.cached_tokens();
   }
   EXPECT_GT(restored, 0);
 }

@@ -282,6 +282,60 @@ TEST_F(SchedulerTest, WhoeverWaitsTooLongIsRefused) {
   EXPECT_TRUE(Submit(std::make_shared<SayingTask>(Prompt(4), 1))->Wait().ok());
 }
 
+// What a task of low rank holds would not be enough for the one that waits.
+TEST_F(SchedulerTest, NothingIsPreemptedForATaskThatStillWouldNotFit) {
+  Start(3);
+  const int64_t limit =
+      engine_->sequence_bytes_max(180) + engine_->sequence_bytes_max(44);
+  scheduler_.reset();
+  Start(3, limit);
+  auto high = std::make_shared<SayingTask>(Prompt(120), 60,
+                                           TaskPlace{2, "", ""});
+  auto low = std::make_shared<SayingTask>(Prompt(4), 40);
+  auto wide = std::make_shared<SayingTask>(Prompt(120, 5), 60,
+                                           TaskPlace{1, "", ""});
+  absl::Notification begun, waits;
+  low->on_token = [&](int said) {
+    if (said > 1) return;
+    begun.Notify();
+    waits.WaitForNotification();
+  };
+  Submit(high);
+  Submit(low);
+  begun.WaitForNotification();
+  Submit(wide);
+  waits.Notify();
+  EXPECT_TRUE(low->Wait().ok());
+  EXPECT_TRUE(high->Wait().ok());
+  EXPECT_TRUE(wide->Wait().ok());
+  EXPECT_EQ(low->preemptions(), 0);
+}
+
+// A step computes a bounded number of rows of a scoring task; the rest of the
+// step is left to prompts.
+TEST(PromptShareTest, RowsWithOutputAreBoundedApartFromTokens) {
+  class Scoring : public SayingTask {
+   public:
+    explicit Scoring(int first) : SayingTask(Prompt(200), 1), first_(first) {}
+    int first_output() const override { return first_; }
+
+   private:
+    const int first_;
+  };
+  const auto share = [](int first, int fed, int tokens, int outputs) {
+    Running running;
+    running.entry.task = std::make_shared<Scoring>(first);
+    running.fed = fed;
+    const PromptShare found = ShareOf(running, tokens, outputs);
+    return std::make_pair(found.tokens, found.outputs);
+  };
+  EXPECT_EQ(share(0, 0, 256, 64), std::make_pair(64, 64));
+  EXPECT_EQ(share(50, 0, 256, 64), std::make_pair(114, 64));
+  EXPECT_EQ(share(50, 0, 40, 64), std::make_pair(40, 0));
+  EXPECT_EQ(share(199, 0, 256, 64), std::make_pair(200, 1));
+  EXPECT_EQ(share(50, 60, 256, 0), std::make_pair(0, 0));
+}
+
 TEST_F(SchedulerTest, CancelledTaskFreesItsSlotWithinAStep) {
   Start(/*slots=*/1);
   auto running = std::make_shared<SayingTask>(Prompt(10), 100);

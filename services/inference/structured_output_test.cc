@@ -10,8 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "services/common/error_info.h"
-#include "services/inference/served_model.h"
-#include "services/inference/tiny_model.h"
+#include "services/inference/generation_testing.h"
 
 namespace onegrid::inference {
 namespace {
@@ -23,14 +22,6 @@ constexpr char kSchema[] = R"({"type": "object",
                          "maxItems": 2}},
     "required": ["s", "n"], "additionalProperties": false})";
 
-struct Generated {
-  absl::Status status;
-  std::string text;
-  std::vector<int32_t> tokens;
-  std::vector<float> logprobs;
-  v1::Finished finished;
-};
-
 v1::GenerateRequest Request(uint64_t seed, int max_tokens = 120) {
   v1::GenerateRequest request;
   request.set_text("abcabcab");
@@ -39,23 +30,6 @@ v1::GenerateRequest Request(uint64_t seed, int max_tokens = 120) {
   request.mutable_sampling()->set_seed(seed);
   request.mutable_structure()->set_json_schema(kSchema);
   return request;
-}
-
-Generated Generate(ServedModel& served, const v1::GenerateRequest& request,
-                   const CallContext& context = {}) {
-  Generated result;
-  result.status = served.service().Generate(
-      request, context, [&](const v1::GenerateResponse& response) {
-        const v1::Delta& delta = response.delta();
-        result.text += delta.text();
-        result.tokens.insert(result.tokens.end(), delta.token_ids().begin(),
-                             delta.token_ids().end());
-        result.logprobs.insert(result.logprobs.end(), delta.logprobs().begin(),
-                               delta.logprobs().end());
-        if (response.has_finished()) result.finished = response.finished();
-        return true;
-      });
-  return result;
 }
 
 // Whether a text is JSON of kSchema.
@@ -82,9 +56,7 @@ class StructuredOutputTest : public testing::Test {
  protected:
   std::unique_ptr<ServedModel> Start(
       const std::string& prompt_lookup = "auto") {
-    const std::string path = absl::StrCat(
-        testing::TempDir(), "/",
-        testing::UnitTest::GetInstance()->current_test_info()->name(), ".gguf");
+    const std::string path = TestModelPath();
     EXPECT_TRUE(WriteTinyModel(path).ok());
     ServedModelOptions options;
     options.model_path = path;
@@ -104,7 +76,7 @@ TEST_F(StructuredOutputTest, SampledOutputsFitTheSchema) {
     v1::GenerateRequest request = Request(seed);
     if (seed % 3 == 1) request.mutable_sampling()->set_top_p(0.9f);
     if (seed % 3 == 2) request.mutable_sampling()->set_repetition_penalty(1.3f);
-    const Generated result = Generate(*served, request);
+    const Generated result = Generate(served->service(), request);
     ASSERT_TRUE(result.status.ok()) << result.status;
     EXPECT_EQ(result.finished.reason(), v1::END_OF_SEQUENCE);
     EXPECT_TRUE(Fits(result.text)) << result.text;
@@ -116,7 +88,7 @@ TEST_F(StructuredOutputTest, GreedyRegexAndChoicesFit) {
   v1::GenerateRequest request = Request(1);
   request.mutable_sampling()->set_temperature(0);
   request.mutable_structure()->set_regex("(x|é){3}-[0-9]{2}");
-  Generated result = Generate(*served, request);
+  Generated result = Generate(served->service(), request);
   ASSERT_TRUE(result.status.ok()) << result.status;
   EXPECT_EQ(result.finished.reason(), v1::END_OF_SEQUENCE);
   EXPECT_EQ(result.text[result.text.size() - 3], '-') << result.text;
@@ -124,7 +96,7 @@ TEST_F(StructuredOutputTest, GreedyRegexAndChoicesFit) {
   choices->add_texts("日本");
   choices->add_texts("no");
   request.mutable_stopping()->set_ignore_eos(true);
-  result = Generate(*served, request);
+  result = Generate(served->service(), request);
   ASSERT_TRUE(result.status.ok()) << result.status;
   EXPECT_EQ(result.finished.reason(), v1::END_OF_SEQUENCE);
   EXPECT_TRUE(result.text == "日本" || result.text == "no") << result.text;
@@ -138,8 +110,8 @@ TEST_F(StructuredOutputTest, GuessesDoNotChangeTheOutput) {
     // Guesses come from texts that the output repeats.
     request.set_text(R"({"s":"aaaa","n":111}{"s":"aaaa","n":111}{"s":")");
     if (seed % 2 == 0) request.mutable_sampling()->set_temperature(0);
-    const Generated a = Generate(*without, request);
-    const Generated b = Generate(*with, request);
+    const Generated a = Generate(without->service(), request);
+    const Generated b = Generate(with->service(), request);
     ASSERT_TRUE(a.status.ok() && b.status.ok()) << a.status << b.status;
     EXPECT_EQ(a.tokens, b.tokens);
     EXPECT_TRUE(Fits(b.text)) << b.text;
@@ -157,13 +129,13 @@ TEST_F(StructuredOutputTest, RequestsOfDifferentStructuresRunTogether) {
   }
   std::vector<Generated> alone;
   for (const auto& request : requests) {
-    alone.push_back(Generate(*served, request));
+    alone.push_back(Generate(served->service(), request));
   }
   std::vector<Generated> together(requests.size());
   std::vector<std::thread> threads;
   for (size_t i = 0; i < requests.size(); ++i) {
     threads.emplace_back(
-        [&, i] { together[i] = Generate(*served, requests[i]); });
+        [&, i] { together[i] = Generate(served->service(), requests[i]); });
   }
   for (std::thread& thread : threads) thread.join();
   for (size_t i = 0; i < requests.size(); ++i) {
@@ -174,7 +146,7 @@ TEST_F(StructuredOutputTest, RequestsOfDifferentStructuresRunTogether) {
 
 TEST_F(StructuredOutputTest, MaxTokensCutsAndSaysSo) {
   const auto served = Start();
-  const Generated result = Generate(*served, Request(1, 5));
+  const Generated result = Generate(served->service(), Request(1, 5));
   ASSERT_TRUE(result.status.ok()) << result.status;
   EXPECT_EQ(result.finished.reason(), v1::MAX_TOKENS);
   EXPECT_EQ(result.tokens.size(), 5u);
@@ -186,7 +158,7 @@ TEST_F(StructuredOutputTest, StopStringsCutWithinAString) {
   v1::GenerateRequest request = Request(1);
   request.mutable_structure()->set_regex("abc\"def\"");
   request.mutable_stopping()->add_stop("\"d");
-  const Generated result = Generate(*served, request);
+  const Generated result = Generate(served->service(), request);
   ASSERT_TRUE(result.status.ok()) << result.status;
   EXPECT_EQ(result.finished.reason(), v1::STOP_STRING);
   EXPECT_EQ(result.text, "abc");
@@ -197,7 +169,7 @@ TEST_F(StructuredOutputTest, LogprobsAreThoseOfTheModelItself) {
   v1::GenerateRequest request = Request(1);
   request.mutable_structure()->set_regex("zqx");
   request.set_logprobs(true);
-  const Generated result = Generate(*served, request);
+  const Generated result = Generate(served->service(), request);
   ASSERT_TRUE(result.status.ok()) << result.status;
   ASSERT_EQ(result.logprobs.size(), 3u);
   // Under the structure each would be certain.
@@ -212,7 +184,7 @@ TEST_F(StructuredOutputTest, ACancelledRequestEnds) {
   CallContext context;
   std::atomic<int> asked = 0;
   context.cancelled = [&] { return ++asked > 10; };
-  const Generated result = Generate(*served, request, context);
+  const Generated result = Generate(served->service(), request, context);
   EXPECT_EQ(result.status.code(), absl::StatusCode::kCancelled);
 }
 
@@ -220,7 +192,7 @@ TEST_F(StructuredOutputTest, WhatCannotBeHeldToIsRefused) {
   const auto served = Start();
   v1::GenerateRequest request = Request(1);
   request.mutable_structure()->set_json_schema(R"({"not": {}})");
-  const Generated result = Generate(*served, request);
+  const Generated result = Generate(served->service(), request);
   EXPECT_EQ(result.status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(common::ErrorReason(result.status), "STRUCTURE_NOT_SUPPORTED");
 }
