@@ -212,11 +212,18 @@ TEST_F(FairQueueTest, WhoseTurnItWasKeepsItWhoeverIsPutBack) {
   Push("preempted", "a");
   Waiting preempted = TakeNext();
   preempted.started = 0;
-  Push("next", "b", 1);
+  Push("next", "b");
+  for (int i = 1; i < FairQueue::kTurn; ++i) {
+    Push("high", "c", 1);
+    EXPECT_EQ(NameOf(*TakeNext().task), "high");
+  }
+  // The turn of the longest waiting one, which came after the other.
+  Push("high", "c", 1);
   const Waiting next = *queue_.Next();
+  ASSERT_EQ(NameOf(*next.task), "next");
   queue_.PutBack(preempted);
   EXPECT_TRUE(queue_.Take(next));
-  EXPECT_THAT(Drain(), ElementsAre("preempted"));
+  EXPECT_THAT(Drain(), ElementsAre("high", "preempted"));
 }
 
 TEST_F(FairQueueTest, RemovedTasksAreGone) {

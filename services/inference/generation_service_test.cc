@@ -68,7 +68,9 @@ TEST_F(GenerationServiceTest, EachRequestNamesItsAdapter) {
   EXPECT_EQ(service().ListAdapters().adapters_size(), 2);
   const std::vector<std::string> names = {"", "one", "two", "one"};
   const auto request = [&](size_t i) {
-    v1::GenerateRequest r = TextRequest(absl::StrCat("abcabc", i % 2), 90);
+    // Longer than a page of keys and values.
+    v1::GenerateRequest r =
+        TextRequest(absl::StrCat(i % 2, std::string(80, 'a')), 90);
     r.set_logprobs(true);
     r.set_adapter(names[i]);
     return r;
@@ -89,9 +91,15 @@ TEST_F(GenerationServiceTest, EachRequestNamesItsAdapter) {
     EXPECT_EQ(alone.logprobs, together[i].logprobs);
     EXPECT_EQ(alone.started.adapter_sha256().size(), names[i].empty() ? 0u : 64u);
     // Kept keys and values of one adapter are no other's.
-    v1::GenerateRequest base = request(i);
-    base.set_adapter(names[i] == "" ? "one" : "");
-    EXPECT_NE(Generate(service(), base).logprobs, alone.logprobs);
+    EXPECT_EQ(alone.started.cached_tokens(), 64);
+    v1::GenerateRequest other = request(i);
+    other.set_adapter(names[i].empty() ? "one" : "");
+    const Generated without = Generate(service(), other);
+    EXPECT_NE(without.logprobs, alone.logprobs);
+    // Nobody asked "one" for the first prompt.
+    if (i == 0) {
+      EXPECT_EQ(without.started.cached_tokens(), 0);
+    }
   }
   v1::UnloadAdapterRequest unload;
   unload.set_name("one");
