@@ -1,6 +1,4 @@
 // Goal: conversations, tools and calls are read as the API means them.
-#include "services/gateway/openai_request.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -10,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "services/gateway/openai_request.h"
 #include "services/gateway/openai_request_testing.h"
 
 namespace onegrid::gateway {

@@ -26,7 +26,8 @@ inline std::string ChatOf(const std::string& messages) {
   return absl::StrCat(R"({"model":"m","messages":)", messages, "}");
 }
 
-inline CompletionRequest Parsed(std::variant<CompletionRequest, ApiError> result) {
+inline CompletionRequest Parsed(
+    std::variant<CompletionRequest, ApiError> result) {
   if (const auto* error = std::get_if<ApiError>(&result)) {
     ADD_FAILURE() << error->message;
     return {};

@@ -286,9 +286,11 @@ TEST_F(RoutingTest, RescuedRequestsCountAsAnswered) {
   Route("  []\n", "on_local_failure: big\n");
   EXPECT_EQ(Complete(Body("queue full")).status, 200);
   const std::string metrics = Metrics();
-  EXPECT_THAT(metrics, HasSubstr("{endpoint=\"/v1/completions\",code=\"200\"} 1"));
   EXPECT_THAT(metrics,
-              HasSubstr("e2e_request_latency_seconds_count{model_name=\"m\"} 0"));
+              HasSubstr("{endpoint=\"/v1/completions\",code=\"200\"} 1"));
+  EXPECT_THAT(
+      metrics,
+      HasSubstr("e2e_request_latency_seconds_count{model_name=\"m\"} 0"));
 }
 
 // What the local model took too long for leaves an upstream no time; that says

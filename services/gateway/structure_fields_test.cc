@@ -1,12 +1,11 @@
 // Goal: what an answer has to be is read in every spelling.
-#include "services/gateway/openai_request.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <string>
 #include <utility>
 
+#include "services/gateway/openai_request.h"
 #include "services/gateway/openai_request_testing.h"
 
 namespace onegrid::gateway {

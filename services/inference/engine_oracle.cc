@@ -1,10 +1,13 @@
 #include "services/inference/engine_oracle.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <string>
 
+#include "gtest/gtest.h"
 #include "kernels/reference/ops.h"
+#include "services/inference/tiny_model.h"
 #include "services/model/tensor_ops.h"
 
 namespace onegrid::inference {
@@ -132,6 +135,26 @@ Rows RunOracle(const model::GgufFile& file, const model::GemmaConfig& config,
                const std::vector<int32_t>& tokens,
                const model::Adapter* adapter) {
   return Oracle(file, config, adapter).Run(tokens);
+}
+
+std::vector<int32_t> RandomTokens(int count, uint32_t seed) {
+  std::vector<int32_t> tokens = {kTinyBos};
+  while (static_cast<int>(tokens.size()) < count) {
+    seed = seed * 1664525u + 1013904223u;
+    tokens.push_back(static_cast<int32_t>((seed >> 8) % kTinyVocab));
+  }
+  return tokens;
+}
+
+double MaxDifference(const Rows& a, const Rows& b) {
+  EXPECT_EQ(a.size(), b.size());
+  double worst = 0;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    for (size_t j = 0; j < a[i].size(); ++j) {
+      worst = std::max<double>(worst, std::abs(a[i][j] - b[i][j]));
+    }
+  }
+  return worst;
 }
 
 }  // namespace onegrid::inference

@@ -19,6 +19,12 @@ Rows RunOracle(const model::GgufFile& file, const model::GemmaConfig& config,
                const std::vector<int32_t>& tokens,
                const model::Adapter* adapter = nullptr);
 
+// BOS and random tokens of a tiny model, `count` in all.
+std::vector<int32_t> RandomTokens(int count, uint32_t seed);
+
+// The largest, of rows that are as many.
+double MaxDifference(const Rows& a, const Rows& b);
+
 }  // namespace onegrid::inference
 
 #endif  // SERVICES_INFERENCE_ENGINE_ORACLE_H_

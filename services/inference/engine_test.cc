@@ -20,15 +20,6 @@
 namespace onegrid::inference {
 namespace {
 
-std::vector<int32_t> Tokens(int count, uint32_t seed) {
-  std::vector<int32_t> tokens = {kTinyBos};
-  while (static_cast<int>(tokens.size()) < count) {
-    seed = seed * 1664525u + 1013904223u;
-    tokens.push_back(static_cast<int32_t>((seed >> 8) % kTinyVocab));
-  }
-  return tokens;
-}
-
 class EngineTest : public testing::Test {
  protected:
   static constexpr int kStep = 64;
@@ -92,19 +83,8 @@ kernels::ThreadPool* EngineTest::pool_ = nullptr;
 model::GgufFile* EngineTest::file_ = nullptr;
 GemmaWeights* EngineTest::weights_ = nullptr;
 
-double MaxDifference(const Rows& a, const Rows& b) {
-  EXPECT_EQ(a.size(), b.size());
-  double worst = 0;
-  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
-    for (size_t j = 0; j < a[i].size(); ++j) {
-      worst = std::max<double>(worst, std::abs(a[i][j] - b[i][j]));
-    }
-  }
-  return worst;
-}
-
 TEST_F(EngineTest, FloatModeEqualsTheNaiveForwardBeyondTheWindow) {
-  const std::vector<int32_t> tokens = Tokens(5 * kTinyWindow, 7);
+  const std::vector<int32_t> tokens = RandomTokens(5 * kTinyWindow, 7);
   auto engine = Make(Precision::kF32, Precision::kF32);
   const Rows ours = Run(*engine, 0, tokens, 24);
   const Rows oracle = RunOracle(*file_, weights_->config, tokens);
@@ -137,7 +117,7 @@ TEST_F(EngineTest, FloatModeOfEveryTypeEqualsTheNaiveForward) {
     ASSERT_TRUE(file.ok()) << file.status();
     const auto weights = LoadGemmaWeights(**file, *pool_);
     ASSERT_TRUE(weights.ok()) << weights.status();
-    const std::vector<int32_t> tokens = Tokens(3 * kTinyWindow, 7);
+    const std::vector<int32_t> tokens = RandomTokens(3 * kTinyWindow, 7);
     const Rows oracle = RunOracle(**file, weights->config, tokens);
     EngineOptions options;
     options.numerics.activations = options.numerics.kv_cache = Precision::kF32;
@@ -164,7 +144,7 @@ TEST_F(EngineTest, RowsWithoutOutputChangeNothing) {
   options.max_step_tokens = kStep;
   const auto engine = Engine::Create(*weights, options, *pool_);
   ASSERT_TRUE(engine.ok()) << engine.status();
-  const std::vector<int32_t> a = Tokens(30, 3), b = Tokens(25, 4);
+  const std::vector<int32_t> a = RandomTokens(30, 3), b = RandomTokens(25, 4);
   const Rows all_a = Run(**engine, 0, a, kStep);
   const Rows all_b = Run(**engine, 1, b, kStep);
   // In one step: the last five rows of a, none of b.
@@ -175,7 +155,7 @@ TEST_F(EngineTest, RowsWithoutOutputChangeNothing) {
   AppendRows(**engine, &rows);
   EXPECT_EQ(rows, Rows(all_a.begin() + 25, all_a.end()));
   // Then nothing of b for a while, and at last something.
-  const std::vector<int32_t> more = Tokens(20, 5);
+  const std::vector<int32_t> more = RandomTokens(20, 5);
   ASSERT_TRUE((*engine)
                   ->Forward({Chunk{1, absl::MakeConstSpan(more).first(19), 19}})
                   .ok());
@@ -198,7 +178,7 @@ TEST_F(EngineTest, Bf16WeightsTakeFloatsInEachMode) {
   const auto file = model::GgufFile::Open(path);
   const auto weights = LoadGemmaWeights(**file, *pool_);
   ASSERT_TRUE(weights.ok()) << weights.status();
-  const std::vector<int32_t> tokens = Tokens(40, 11);
+  const std::vector<int32_t> tokens = RandomTokens(40, 11);
   EngineOptions options;
   options.numerics.kv_cache = Precision::kF32;
   options.max_context = kTinyContext;
@@ -219,7 +199,7 @@ TEST_F(EngineTest, Int8ActivationsCostTheSameOnMixedGrids) {
     EXPECT_TRUE(WriteTinyModel(path, tiny).ok());
     const auto file = model::GgufFile::Open(path);
     const auto weights = LoadGemmaWeights(**file, *pool_);
-    const std::vector<int32_t> tokens = Tokens(40, 11);
+    const std::vector<int32_t> tokens = RandomTokens(40, 11);
     Rows rows[2];
     for (const Precision precision : {Precision::kF32, Precision::kInt8}) {
       EngineOptions options;
@@ -243,7 +223,7 @@ TEST_F(EngineTest, Int8ActivationsCostTheSameOnMixedGrids) {
 }
 
 TEST_F(EngineTest, ChunksOfAnySizeGiveTheSameLogitsAsOneGo) {
-  const std::vector<int32_t> tokens = Tokens(60, 3);
+  const std::vector<int32_t> tokens = RandomTokens(60, 3);
   for (Precision precision : {Precision::kInt8, Precision::kF32}) {
     auto engine = Make(precision, precision);
     const Rows whole = Run(*engine, 0, tokens, kStep);
@@ -258,7 +238,7 @@ TEST_F(EngineTest, ChunksOfAnySizeGiveTheSameLogitsAsOneGo) {
 TEST_F(EngineTest, ABatchOfSequencesEqualsEachAlone) {
   auto engine = Make(Precision::kInt8, Precision::kInt8);
   const std::vector<std::vector<int32_t>> prompts = {
-      Tokens(5, 1), Tokens(20, 2), Tokens(33, 3)};
+      RandomTokens(5, 1), RandomTokens(20, 2), RandomTokens(33, 3)};
   std::vector<Rows> alone;
   for (const auto& prompt : prompts) {
     alone.push_back(Run(*engine, 3, prompt, kStep));
@@ -277,7 +257,7 @@ TEST_F(EngineTest, ABatchOfSequencesEqualsEachAlone) {
 }
 
 TEST_F(EngineTest, Int8CacheIsCloseToTheFloatCache) {
-  const std::vector<int32_t> tokens = Tokens(60, 5);
+  const std::vector<int32_t> tokens = RandomTokens(60, 5);
   auto f32 = Make(Precision::kF32, Precision::kF32);
   auto int8 = Make(Precision::kF32, Precision::kInt8);
   const Rows exact = Run(*f32, 0, tokens, kStep);
@@ -296,22 +276,23 @@ TEST_F(EngineTest, Int8CacheIsCloseToTheFloatCache) {
 
 TEST_F(EngineTest, ResetForgetsTheSequence) {
   auto engine = Make(Precision::kInt8, Precision::kInt8);
-  const Rows first = Run(*engine, 0, Tokens(30, 1), kStep);
-  Run(*engine, 0, Tokens(40, 2), kStep);
+  const Rows first = Run(*engine, 0, RandomTokens(30, 1), kStep);
+  Run(*engine, 0, RandomTokens(40, 2), kStep);
   EXPECT_EQ(engine->length(0), 40);
-  EXPECT_EQ(MaxDifference(Run(*engine, 0, Tokens(30, 1), kStep), first), 0);
+  EXPECT_EQ(MaxDifference(Run(*engine, 0, RandomTokens(30, 1), kStep), first),
+            0);
 }
 
 TEST_F(EngineTest, ACopyGoesOnAsTheSequenceWouldAndApart) {
   for (Precision kv_cache : {Precision::kInt8, Precision::kF32}) {
     auto engine = Make(Precision::kInt8, kv_cache);
     // Beyond the window, so that some pages are gone.
-    const std::vector<int32_t> tokens = Tokens(150, 1);
+    const std::vector<int32_t> tokens = RandomTokens(150, 1);
     const Rows whole = Run(*engine, 0, tokens, kStep);
     const auto all = absl::MakeConstSpan(tokens);
     Run(*engine, 1, {tokens.begin(), tokens.begin() + 110}, kStep);
     // What the copy held before is gone.
-    Run(*engine, 2, Tokens(30, 2), kStep);
+    Run(*engine, 2, RandomTokens(30, 2), kStep);
     engine->Copy(1, 2);
     EXPECT_EQ(engine->length(2), 110);
     for (int slot : {2, 1}) {
@@ -326,8 +307,8 @@ TEST_F(EngineTest, ACopyGoesOnAsTheSequenceWouldAndApart) {
 // At each length: wrong tokens are run and taken back, also where that crosses
 // the edge of a page that the window has just left.
 TEST_F(EngineTest, TokensTakenBackLeaveNoTrace) {
-  const std::vector<int32_t> tokens = Tokens(200, 1);
-  const std::vector<int32_t> wrong = Tokens(kRollback, 9);
+  const std::vector<int32_t> tokens = RandomTokens(200, 1);
+  const std::vector<int32_t> wrong = RandomTokens(kRollback, 9);
   const auto all = absl::MakeConstSpan(tokens);
   for (Precision kv_cache : {Precision::kInt8, Precision::kF32}) {
     auto engine = Make(Precision::kInt8, kv_cache);
@@ -355,7 +336,7 @@ TEST_F(EngineTest, BytesReadStopGrowingAtTheWindow) {
 
 TEST_F(EngineTest, WhatDoesNotFitIsRefusedAndChangesNothing) {
   auto engine = Make(Precision::kInt8, Precision::kInt8);
-  const std::vector<int32_t> tokens = Tokens(kStep, 1);
+  const std::vector<int32_t> tokens = RandomTokens(kStep, 1);
   ASSERT_TRUE(engine->Forward({Chunk{0, tokens, kStep}}).ok());
   EXPECT_EQ(engine->output_rows(), 0);
   const std::vector<int32_t> unknown = {kTinyVocab};

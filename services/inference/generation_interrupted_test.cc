@@ -75,7 +75,8 @@ TEST_F(GenerationServiceTest, DeadlinesPassInASlotAndInTheQueue) {
   context.deadline = absl::Now() + absl::Milliseconds(100);
   Generated result;
   result.status = service().Generate(
-      TextRequest("slow", 250), context, [&](const v1::GenerateResponse& response) {
+      TextRequest("slow", 250), context,
+      [&](const v1::GenerateResponse& response) {
         result.tokens.push_back(0);
         if (!response.has_started()) return true;
         thread = std::thread([&] {

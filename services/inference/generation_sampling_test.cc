@@ -164,7 +164,8 @@ TEST(GenerationSamplingTest, DrawsDoNotDependOnWhatRunsBeside) {
     }
     for (std::thread& thread : threads) thread.join();
     for (size_t i = 0; i < requests.size(); ++i) {
-      EXPECT_TRUE(SaysTheSame(together[i], alone[i])) << i << " of " << max_sequences;
+      EXPECT_TRUE(SaysTheSame(together[i], alone[i]))
+          << i << " of " << max_sequences;
     }
   }
 }

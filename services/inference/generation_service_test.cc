@@ -89,7 +89,8 @@ TEST_F(GenerationServiceTest, EachRequestNamesItsAdapter) {
     ASSERT_TRUE(together[i].status.ok()) << together[i].status;
     EXPECT_EQ(alone.tokens, together[i].tokens);
     EXPECT_EQ(alone.logprobs, together[i].logprobs);
-    EXPECT_EQ(alone.started.adapter_sha256().size(), names[i].empty() ? 0u : 64u);
+    EXPECT_EQ(alone.started.adapter_sha256().size(),
+              names[i].empty() ? 0u : 64u);
     // Kept keys and values of one adapter are no other's.
     EXPECT_EQ(alone.started.cached_tokens(), 64);
     v1::GenerateRequest other = request(i);
@@ -296,7 +297,8 @@ TEST_F(GenerationServiceTest, BadRequestsAreRefusedByName) {
 
 TEST_F(GenerationServiceTest, PromptsAreSharedWithinASaltOnly) {
   Start();
-  v1::GenerateRequest request = TextRequest(std::string(60, 'x') + "abcdefghi", 12);
+  v1::GenerateRequest request =
+      TextRequest(std::string(60, 'x') + "abcdefghi", 12);
   const auto cached = [&](const std::string& salt) {
     request.set_cache_salt(salt);
     return Generate(service(), request).started.cached_tokens();

@@ -23,15 +23,6 @@ namespace {
 
 using ::testing::HasSubstr;
 
-std::vector<int32_t> Tokens(int count, uint32_t seed) {
-  std::vector<int32_t> tokens = {kTinyBos};
-  while (static_cast<int>(tokens.size()) < count) {
-    seed = seed * 1664525u + 1013904223u;
-    tokens.push_back(static_cast<int32_t>((seed >> 8) % kTinyVocab));
-  }
-  return tokens;
-}
-
 class LoraTest : public testing::TestWithParam<TinyStructure> {
  protected:
   void Open(TinyStructure structure) {
@@ -99,17 +90,6 @@ class LoraTest : public testing::TestWithParam<TinyStructure> {
     return rows;
   }
 
-  static double MaxDifference(const Rows& a, const Rows& b) {
-    EXPECT_EQ(a.size(), b.size());
-    double worst = 0;
-    for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
-      for (size_t j = 0; j < a[i].size(); ++j) {
-        worst = std::max<double>(worst, std::abs(a[i][j] - b[i][j]));
-      }
-    }
-    return worst;
-  }
-
   kernels::ThreadPool pool_{2};
   std::unique_ptr<model::GgufFile> file_;
   std::unique_ptr<GemmaWeights> weights_;
@@ -118,7 +98,7 @@ class LoraTest : public testing::TestWithParam<TinyStructure> {
 // Ranks below, at and beyond the 16 that are laid out at once.
 TEST_F(LoraTest, EqualsTheMergedModel) {
   Open(TinyStructure::kGemma3);
-  const std::vector<int32_t> tokens = Tokens(3 * kTinyWindow, 7);
+  const std::vector<int32_t> tokens = RandomTokens(3 * kTinyWindow, 7);
   const auto engine = Make(Precision::kF32);
   const Rows base = RunOracle(*file_, weights_->config, tokens);
   for (const int64_t rank : {1, 4, 16, 17}) {
@@ -142,7 +122,7 @@ TEST_F(LoraTest, EqualsTheMergedModel) {
 // Of one kind alone: its input and output are those of its own linear.
 TEST_F(LoraTest, EachKindOfLinearIsAdapted) {
   Open(TinyStructure::kGemma3);
-  const std::vector<int32_t> tokens = Tokens(kTinyWindow, 9);
+  const std::vector<int32_t> tokens = RandomTokens(kTinyWindow, 9);
   const auto engine = Make(Precision::kF32);
   for (const std::string kind : {"q_proj", "k_proj", "v_proj", "o_proj",
                                  "gate_proj", "up_proj", "down_proj"}) {
@@ -168,7 +148,7 @@ TEST_P(LoraTest, SequencesOfOneBatchDoNotTouchEachOther) {
   std::vector<std::vector<int32_t>> tokens;
   std::vector<Rows> alone;
   for (int i = 0; i < 4; ++i) {
-    tokens.push_back(Tokens(20 + 3 * i, i));
+    tokens.push_back(RandomTokens(20 + 3 * i, i));
     alone.push_back(Run(*engine, tokens[i], adapters[i], 7));
   }
   engine->Reset(0);

@@ -57,8 +57,7 @@ class PreemptionTest
     : public testing::TestWithParam<
           std::tuple<TinyStructure, const char*, const char*>> {
  protected:
-  PreemptionTest()
-      : path_(TestModelPath()) {
+  PreemptionTest() : path_(TestModelPath()) {
     TinyModelOptions model;
     model.structure = std::get<0>(GetParam());
     EXPECT_TRUE(WriteTinyModel(path_, model).ok());

@@ -27,8 +27,7 @@ namespace {
 class PrefixSharingTest
     : public testing::TestWithParam<std::tuple<TinyStructure, const char*>> {
  protected:
-  PrefixSharingTest()
-      : path_(TestModelPath()) {
+  PrefixSharingTest() : path_(TestModelPath()) {
     TinyModelOptions model;
     model.structure = std::get<0>(GetParam());
     EXPECT_TRUE(WriteTinyModel(path_, model).ok());

@@ -289,11 +289,11 @@ TEST_F(SchedulerTest, NothingIsPreemptedForATaskThatStillWouldNotFit) {
       engine_->sequence_bytes_max(180) + engine_->sequence_bytes_max(44);
   scheduler_.reset();
   Start(3, limit);
-  auto high = std::make_shared<SayingTask>(Prompt(120), 60,
-                                           TaskPlace{2, "", ""});
+  auto high =
+      std::make_shared<SayingTask>(Prompt(120), 60, TaskPlace{2, "", ""});
   auto low = std::make_shared<SayingTask>(Prompt(4), 40);
-  auto wide = std::make_shared<SayingTask>(Prompt(120, 5), 60,
-                                           TaskPlace{1, "", ""});
+  auto wide =
+      std::make_shared<SayingTask>(Prompt(120, 5), 60, TaskPlace{1, "", ""});
   absl::Notification begun, waits;
   low->on_token = [&](int said) {
     if (said > 1) return;
