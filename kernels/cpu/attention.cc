@@ -22,6 +22,8 @@ constexpr float kLowestScore = -3.0e38f;
 // key of the sequence, and the parts are joined in order. So a token's result
 // does not depend on the threads or on the tokens that are computed with it.
 constexpr int64_t kPartPages = 4;
+// What FloatKernels::bf16_expand widens at once.
+constexpr int64_t kBf16ExpandFloats = kBf16GroupBytes / 2;
 // Blocks of so few rows wait for memory rather than compute.
 constexpr int kFetchRows = 8;
 
@@ -224,24 +226,42 @@ class Attention {
 
   void Scores(const Block& block, F32Queries* queries, int64_t page,
               int64_t first, int64_t last, float* scores) const {
+    alignas(64) float wide[kKeyTile * kMaxHeadDim];
     for (int64_t tile = first / kKeyTile; tile * kKeyTile < last; ++tile) {
+      const auto* keys =
+          ItemOf(block).cache->KeyTile(page, block.kv_head, tile);
       floats_.f32_tile(queries->q, d_, block.rows,
-                       ItemOf(block).cache->KeyTile(page, block.kv_head, tile),
-                       d_, false, scores + tile * kKeyTile, kPageTokens);
+                       Widen(keys, kKeyTile * d_, wide), d_, false,
+                       scores + tile * kKeyTile, kPageTokens);
     }
+  }
+
+  // `count` floats, a multiple of 512: those that there are, or in `wide`.
+  const float* Widen(const float* x, int64_t, float*) const { return x; }
+  const float* Widen(const uint16_t* x, int64_t count, float* wide) const {
+    floats_.bf16_expand(reinterpret_cast<const uint8_t*>(x),
+                        count / kBf16ExpandFloats, wide);
+    return wide;
   }
 
   // Adds keys [first, last) of a page, weighted by `weights`, to `values`.
   void AddValues(const Block& block, int64_t page, int64_t first, int64_t last,
                  const float* weights, float* values) const {
     const Cache& cache = *ItemOf(block).cache;
-    const auto* v = cache.Values(page, block.kv_head) + first * d_;
     if constexpr (std::is_same_v<Cache, KvInt8>) {
+      const auto* v = cache.Values(page, block.kv_head) + first * d_;
       const float* scales =
           cache.ValueScales(page, block.kv_head) + first * (d_ / kLinearGroup);
       kernels_.add_values_int8(weights + first, block.rows, v, scales,
                                last - first, d_, values);
     } else {
+      alignas(64) float wide[kPageTokens * kMaxHeadDim];
+      // Of a page all may be widened, also what was not written yet.
+      const int64_t begin = first / kKeyTile * kKeyTile;
+      const int64_t end = (last + kKeyTile - 1) / kKeyTile * kKeyTile;
+      const float* v = Widen(cache.Values(page, block.kv_head) + begin * d_,
+                             (end - begin) * d_, wide) +
+                       (first - begin) * d_;
       kernels_.add_values_f32(weights + first, block.rows, v, last - first, d_,
                               values);
     }
@@ -339,6 +359,13 @@ void Attend(absl::Span<const AttendItem<KvF32>> items,
             kernels::Isa isa) {
   if (items.empty()) return;
   Attention<KvF32>(items, options, isa).Run(pool);
+}
+
+void Attend(absl::Span<const AttendItem<KvBf16>> items,
+            const AttendOptions& options, kernels::ThreadPool& pool,
+            kernels::Isa isa) {
+  if (items.empty()) return;
+  Attention<KvBf16>(items, options, isa).Run(pool);
 }
 
 }  // namespace onegrid::cpu

@@ -45,6 +45,10 @@ void Attend(absl::Span<const AttendItem<KvInt8>> items,
 void Attend(absl::Span<const AttendItem<KvF32>> items,
             const AttendOptions& options, kernels::ThreadPool& pool,
             kernels::Isa isa = kernels::BestIsa());
+// The same bits as KvF32 gives for keys and values that bf16 holds.
+void Attend(absl::Span<const AttendItem<KvBf16>> items,
+            const AttendOptions& options, kernels::ThreadPool& pool,
+            kernels::Isa isa = kernels::BestIsa());
 
 }  // namespace onegrid::cpu
 

@@ -56,6 +56,9 @@ void AttentionInt8(benchmark::State& state, kernels::Isa isa) {
 void AttentionF32(benchmark::State& state, kernels::Isa isa) {
   Attention<KvF32>(state, isa);
 }
+void AttentionBf16(benchmark::State& state, kernels::Isa isa) {
+  Attention<KvBf16>(state, isa);
+}
 
 void Append(benchmark::State& state, kernels::Isa isa) {
   if (!kernels::IsaSupported(isa)) return state.SkipWithError("unsupported");
@@ -103,6 +106,7 @@ BENCHMARK_CAPTURE(AttentionInt8, amx, kAmx)->Apply(Shapes);
 BENCHMARK_CAPTURE(AttentionInt8, avx512, kAvx512)->Apply(Shapes);
 BENCHMARK_CAPTURE(AttentionInt8, avx2, kAvx2)->Apply(Shapes);
 BENCHMARK_CAPTURE(AttentionF32, avx512, kAvx512)->Apply(Shapes);
+BENCHMARK_CAPTURE(AttentionBf16, avx512, kAvx512)->Apply(Shapes);
 BENCHMARK_CAPTURE(Append, avx512, kAvx512)->Arg(1)->Arg(512);
 BENCHMARK_CAPTURE(Gelu, avx512, kAvx512)->Arg(2048)->Arg(512 * 2048);
 BENCHMARK_CAPTURE(Gelu, avx2, kAvx2)->Arg(512 * 2048);

@@ -10,6 +10,7 @@
 
 #include "gtest/gtest.h"
 #include "kernels/base/cpu_features.h"
+#include "kernels/base/float_types.h"
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/kv_cache.h"
@@ -171,6 +172,31 @@ TEST_P(AttentionTest, F32MatchesReference) {
           Bound(s, score_error, in.v))
           << s.queries << " queries, " << s.keys << " keys, window "
           << s.window;
+    }
+  }
+}
+
+float RoundedToBf16(float x) {
+  return kernels::Bf16ToFloat(kernels::FloatToBf16(x));
+}
+
+TEST_P(AttentionTest, Bf16GivesTheBitsOfF32OnRoundedKeysAndValues) {
+  for (int threads : {1, 3}) {
+    ThreadPool pool(threads);
+    for (const AttentionShape& s : Shapes()) {
+      Inputs in(s);
+      const auto cache = Filled<KvBf16>(s, in, pool);
+      const auto exact =
+          RunAttend(s, Filled<KvF32>(s, in, pool), in.q, pool, GetParam());
+      for (float& x : in.k) x = RoundedToBf16(x);
+      for (float& x : in.v) x = RoundedToBf16(x);
+      const auto rounded = Filled<KvF32>(s, in, pool);
+      const auto out = RunAttend(s, cache, in.q, pool, GetParam());
+      EXPECT_EQ(out, RunAttend(s, rounded, in.q, pool, GetParam()))
+          << s.queries << " queries, " << s.keys << " keys, window "
+          << s.window;
+      EXPECT_NE(out, exact);
+      EXPECT_EQ(2 * cache.bytes(), rounded.bytes());
     }
   }
 }

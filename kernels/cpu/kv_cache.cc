@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "kernels/base/check.h"
+#include "kernels/base/float_types.h"
 #include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/linear_kernels.h"
 #include "kernels/cpu/vector_kernels.h"
@@ -18,6 +20,15 @@ constexpr int64_t kValueGroup = kLinearGroup;
 int64_t Int8HeadBytes(int64_t d) {
   return 2 * kPageTokens * d +
          kPageTokens * (1 + d / kValueGroup) * int64_t{sizeof(float)};
+}
+
+template <typename T>
+T Narrow(float value) {
+  if constexpr (std::is_same_v<T, float>) {
+    return value;
+  } else {
+    return kernels::FloatToBf16(value);
+  }
 }
 
 // Fewer floats than this are not worth a loop over threads.
@@ -187,21 +198,24 @@ void KvInt8::Append(const float* k, const float* v, int64_t tokens,
                    });
 }
 
-KvF32::KvF32(const KvLayout& layout)
-    : KvPages(layout,
-              2 * kPageTokens * layout.head_dim * int64_t{sizeof(float)}) {}
+template <typename T>
+KvFloat<T>::KvFloat(const KvLayout& layout)
+    : KvPages(layout, 2 * kPageTokens * layout.head_dim * int64_t{sizeof(T)}) {}
 
-const float* KvF32::KeyTile(int64_t page, int64_t head, int64_t tile) const {
-  return reinterpret_cast<const float*>(Head(page, head)) +
+template <typename T>
+const T* KvFloat<T>::KeyTile(int64_t page, int64_t head, int64_t tile) const {
+  return reinterpret_cast<const T*>(Head(page, head)) +
          tile * kKeyTile * layout().head_dim;
 }
 
-const float* KvF32::Values(int64_t page, int64_t head) const {
+template <typename T>
+const T* KvFloat<T>::Values(int64_t page, int64_t head) const {
   return KeyTile(page, head, kTiles);
 }
 
-void KvF32::Append(const float* k, const float* v, int64_t tokens,
-                   kernels::ThreadPool& pool) {
+template <typename T>
+void KvFloat<T>::Append(const float* k, const float* v, int64_t tokens,
+                        kernels::ThreadPool& pool) {
   const int64_t first = length();
   const int64_t d = layout().head_dim;
   const int64_t heads = layout().kv_heads;
@@ -212,14 +226,19 @@ void KvF32::Append(const float* k, const float* v, int64_t tokens,
         for (int64_t row = begin * heads; row < end * heads; ++row) {
           const int64_t position = first + row / heads;
           const int64_t t = position % kPageTokens;
-          auto* keys = reinterpret_cast<float*>(
+          auto* keys = reinterpret_cast<T*>(
               MutableHead(position / kPageTokens, row % heads));
-          float* column = keys + t / kKeyTile * kKeyTile * d + t % kKeyTile;
-          for (int64_t i = 0; i < d; ++i) column[i * kKeyTile] = k[row * d + i];
-          std::memcpy(keys + (kPageTokens + t) * d, v + row * d,
-                      static_cast<size_t>(d) * sizeof(float));
+          T* column = keys + t / kKeyTile * kKeyTile * d + t % kKeyTile;
+          T* values = keys + (kPageTokens + t) * d;
+          for (int64_t i = 0; i < d; ++i) {
+            column[i * kKeyTile] = Narrow<T>(k[row * d + i]);
+            values[i] = Narrow<T>(v[row * d + i]);
+          }
         }
       });
 }
+
+template class KvFloat<float>;
+template class KvFloat<uint16_t>;
 
 }  // namespace onegrid::cpu

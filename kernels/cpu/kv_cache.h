@@ -102,19 +102,26 @@ class KvInt8 : public KvPages {
   const float* ValueScales(int64_t page, int64_t head) const;
 };
 
-// Keys and values as they are. A page of one head holds
+// Keys and values in a type of their own; those of bf16 are rounded to nearest,
+// ties to even. A page of one head holds
 //   keys [4 tiles][head_dim][16 tokens], values [64 tokens][head_dim].
-class KvF32 : public KvPages {
+template <typename T>
+class KvFloat : public KvPages {
  public:
-  explicit KvF32(const KvLayout& layout);
+  explicit KvFloat(const KvLayout& layout);
 
   // As in KvInt8.
   void Append(const float* k, const float* v, int64_t tokens,
               kernels::ThreadPool& pool);
 
-  const float* KeyTile(int64_t page, int64_t head, int64_t tile) const;
-  const float* Values(int64_t page, int64_t head) const;
+  const T* KeyTile(int64_t page, int64_t head, int64_t tile) const;
+  const T* Values(int64_t page, int64_t head) const;
 };
+
+using KvF32 = KvFloat<float>;
+using KvBf16 = KvFloat<uint16_t>;
+extern template class KvFloat<float>;
+extern template class KvFloat<uint16_t>;
 
 }  // namespace onegrid::cpu
 
