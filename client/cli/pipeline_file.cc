@@ -13,6 +13,7 @@
 #include "absl/strings/str_split.h"
 #include "services/common/byte_size.h"
 #include "services/common/error_info.h"
+#include "services/common/yaml_documents.h"
 
 namespace onegrid::cli {
 namespace {
@@ -361,6 +362,9 @@ absl::StatusOr<PipelineFile> ParsePipelineFile(
     const std::vector<std::string>& overrides) {
   YAML::Node root;
   try {
+    if (common::HasMoreYamlDocuments(text)) {
+      return Invalid("a pipeline file is one YAML document, found more", "", 0);
+    }
     root = YAML::Load(text);
   } catch (const YAML::Exception& error) {
     return Invalid(error.msg, "", error.mark.line + 1);

@@ -1,14 +1,13 @@
 #include "services/gateway/route_config.h"
 
 #include <filesystem>
-#include <sstream>
 
 #include "absl/strings/str_cat.h"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
+#include "services/common/yaml_documents.h"
 #include "services/gateway/upstream_reader.h"
 #include "services/gateway/yaml_fields.h"
-#include "yaml-cpp/eventhandler.h"
 
 namespace onegrid::gateway {
 namespace {
@@ -19,33 +18,6 @@ constexpr int64_t kCountMax = 1'000'000'000'000;
 absl::Status Invalid(absl::string_view what) {
   return common::MakeError(absl::StatusCode::kInvalidArgument, "INVALID_ROUTES",
                            absl::StrCat("routes: ", what));
-}
-
-// Takes what the parser tells and does nothing with it.
-class NoEvents : public YAML::EventHandler {
- public:
-  void OnDocumentStart(const YAML::Mark&) override {}
-  void OnDocumentEnd() override {}
-  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
-  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
-  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t,
-                const std::string&) override {}
-  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
-                       YAML::EmitterStyle::value) override {}
-  void OnSequenceEnd() override {}
-  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
-                  YAML::EmitterStyle::value) override {}
-  void OnMapEnd() override {}
-};
-
-// YAML::Load drops what follows the first document, and YAML::LoadAll never
-// ends on some texts, such as ",".
-bool IsOneDocument(absl::string_view text) {
-  std::istringstream stream{std::string(text)};
-  YAML::Parser parser(stream);
-  NoEvents events;
-  return parser.HandleNextDocument(events) &&
-         !parser.HandleNextDocument(events);
 }
 
 void ReadRange(YamlFields& fields, const std::string& name,
@@ -190,7 +162,7 @@ absl::StatusOr<RouteConfig> ParseRouteConfig(absl::string_view text,
   RouteConfig config;
   absl::Status status;
   try {
-    if (!IsOneDocument(text)) {
+    if (common::HasMoreYamlDocuments(text)) {
       return Invalid("expected one document and nothing after it");
     }
     YamlFields fields(

@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "services/common/error_info.h"
+#include "services/common/file_version.h"
 #include "services/model/gguf_parser.h"
 #include "services/model/gguf_shards.h"
 
@@ -66,6 +67,13 @@ std::vector<std::string> GgufFile::file_paths() const {
   std::vector<std::string> paths;
   for (const auto& file : files_) paths.push_back(file->path());
   return paths;
+}
+
+absl::Status GgufFile::CheckUnchanged() const {
+  for (const auto& file : files_) {
+    RETURN_IF_ERROR(common::CheckUnchanged(file->path(), file->version()));
+  }
+  return absl::OkStatus();
 }
 
 int64_t GgufFile::file_bytes() const {

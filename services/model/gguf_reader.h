@@ -62,6 +62,9 @@ class GgufFile {
   // Of all shards, in order.
   std::vector<std::string> file_paths() const;
   int64_t file_bytes() const;
+  // Aborted (FILE_CHANGED): one of the files was written to since Open, or
+  // another has taken its place, so that it is not what others read there.
+  absl::Status CheckUnchanged() const;
   // See MappedFile. The part lies in one tensor.
   void DropPages(absl::Span<const uint8_t> part) const;
   // In file order, shard by shard.

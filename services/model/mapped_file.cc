@@ -43,7 +43,8 @@ absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(
   }
   close(fd);
   return std::unique_ptr<MappedFile>(new MappedFile(
-      path, absl::MakeConstSpan(static_cast<const uint8_t*>(data), size)));
+      path, absl::MakeConstSpan(static_cast<const uint8_t*>(data), size),
+      common::FileVersionOf(info)));
 }
 
 MappedFile::~MappedFile() {

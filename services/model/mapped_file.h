@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "services/common/file_version.h"
 
 namespace onegrid::model {
 
@@ -28,17 +29,21 @@ class MappedFile {
 
   const std::string& path() const { return path_; }
   absl::Span<const uint8_t> bytes() const { return bytes_; }
+  // Of the file that is mapped.
+  const common::FileVersion& version() const { return version_; }
 
   // Takes the whole pages of a part out of this process's memory, until they
   // are read again. What has been copied need not be held twice.
   void DropPages(absl::Span<const uint8_t> part) const;
 
  private:
-  MappedFile(std::string path, absl::Span<const uint8_t> bytes)
-      : path_(std::move(path)), bytes_(bytes) {}
+  MappedFile(std::string path, absl::Span<const uint8_t> bytes,
+             const common::FileVersion& version)
+      : path_(std::move(path)), bytes_(bytes), version_(version) {}
 
   const std::string path_;
   const absl::Span<const uint8_t> bytes_;
+  const common::FileVersion version_;
 };
 
 // DataLoss with reason CORRUPT_FILE; the message is "PATH: WHAT".

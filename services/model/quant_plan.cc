@@ -10,6 +10,7 @@
 #include "kernels/quant/ggml_types.h"
 #include "kernels/quant/grid_blocks.h"
 #include "services/common/error_info.h"
+#include "services/common/yaml_documents.h"
 #include "services/model/tensor_names.h"
 #include "yaml-cpp/yaml.h"
 
@@ -197,6 +198,9 @@ QuantPlan MobilePlan(const GemmaConfig& config) {
 
 absl::StatusOr<QuantPlan> QuantPlan::Parse(absl::string_view text) {
   try {
+    if (common::HasMoreYamlDocuments(text)) {
+      return PlanError("expected one YAML document, found more");
+    }
     const YAML::Node root = YAML::Load(std::string(text));
     return ReadPlan(root);
   } catch (const YAML::Exception& error) {
