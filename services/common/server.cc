@@ -9,7 +9,6 @@
 #include "absl/time/clock.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/grpcpp.h"
-#include "grpcpp/health_check_service_interface.h"
 #include "services/common/error_info.h"
 #include "services/common/files.h"
 #include "services/common/log.h"
@@ -65,7 +64,11 @@ absl::Status ServerRunner::Start() {
                      {{"address", wanted}});
   }
   address_ = absl::StrCat(options_.host, ":", bound_port);
-  SetHealthy(true);
+  {
+    absl::MutexLock lock(&mu_);
+    health_ = server_->GetHealthCheckService();
+    Report(!draining_);
+  }
   if (!options_.port_file.empty()) {
     RETURN_IF_ERROR(WriteFileAtomic(options_.port_file, address_));
   }
@@ -73,24 +76,33 @@ absl::Status ServerRunner::Start() {
   return absl::OkStatus();
 }
 
-void ServerRunner::SetHealthy(bool healthy) {
-  grpc::HealthCheckServiceInterface* health =
-      server_ == nullptr ? nullptr : server_->GetHealthCheckService();
-  if (health == nullptr) return;
+void ServerRunner::Report(bool healthy) {
+  if (health_ == nullptr) return;
   for (const std::string& name : names_) {
-    health->SetServingStatus(name, healthy);
+    health_->SetServingStatus(name, healthy);
   }
-  health->SetServingStatus(healthy);
+  health_->SetServingStatus(healthy);
+}
+
+void ServerRunner::ReportDraining() {
+  absl::MutexLock lock(&mu_);
+  draining_ = true;
+  Report(false);
 }
 
 void ServerRunner::Stop() {
   if (server_ == nullptr) return;
-  SetHealthy(false);
+  ReportDraining();
   if (options_.on_drain) options_.on_drain();
   const auto deadline =
       absl::ToChronoTime(absl::Now() + options_.drain_timeout);
   server_->Shutdown(deadline);
   server_->Wait();
+  {
+    absl::MutexLock lock(&mu_);
+    health_ = nullptr;
+    draining_ = false;
+  }
   server_ = nullptr;
   if (!options_.port_file.empty()) ::unlink(options_.port_file.c_str());
   LogInfo("stopped", {{"address", address_}});

@@ -8,8 +8,11 @@
 #include <string>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/server.h"
 
 namespace onegrid::common {
@@ -54,8 +57,9 @@ class ServerRunner {
   // "host:port" that is bound. Empty before Start.
   const std::string& address() const { return address_; }
 
-  // What grpc.health.v1 reports from now on. Start sets true.
-  void SetHealthy(bool healthy);
+  // grpc.health.v1 reports from now on that nothing is served, until Stop.
+  // Thread-safe, also while Start and Stop are at work.
+  void ReportDraining();
 
   // Reports unhealthy, drains, stops. Idempotent.
   void Stop();
@@ -64,9 +68,15 @@ class ServerRunner {
   absl::Status RunUntilSignal();
 
  private:
+  void Report(bool healthy) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
   ServerOptions options_;
   std::vector<grpc::Service*> services_;
   std::vector<std::string> names_;  // of services and else, for health
+  absl::Mutex mu_;
+  bool draining_ ABSL_GUARDED_BY(mu_) = false;
+  // Null: not started, or stopped.
+  grpc::HealthCheckServiceInterface* health_ ABSL_GUARDED_BY(mu_) = nullptr;
   std::unique_ptr<grpc::Server> server_;
   std::string address_;
 };

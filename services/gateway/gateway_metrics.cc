@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "absl/time/clock.h"
 
 namespace onegrid::gateway {
 namespace {
@@ -134,6 +137,23 @@ void GatewayMetrics::Append(const Histogram& histogram, absl::string_view name,
                   "_count{", label_, "} ", count, "\n");
 }
 
+void GatewayMetrics::AppendAdapters(const v1::Load& load, absl::Time now,
+                                    std::string* out) {
+  const auto names = [](const auto& counts) {
+    std::set<absl::string_view> sorted;
+    for (const auto& [name, count] : counts) sorted.insert(name);
+    return Quoted(absl::StrJoin(sorted, ","));
+  };
+  AppendValue(
+      "onegrid_lora_requests_info", "gauge",
+      "Adapters that requests run and wait with; the value is the time of it.",
+      absl::StrCat("max_lora=\"", load.max_adapters(),
+                   "\",running_lora_adapters=", names(load.adapter_running()),
+                   ",waiting_lora_adapters=", names(load.adapter_queued())),
+      absl::StrFormat("%.3f", absl::ToDoubleSeconds(now - absl::UnixEpoch())),
+      out);
+}
+
 void GatewayMetrics::AppendLoad(const v1::Load& load, std::string* out) const {
   const auto append = [&](absl::string_view name, absl::string_view type,
                           absl::string_view help, auto value) {
@@ -149,8 +169,9 @@ void GatewayMetrics::AppendLoad(const v1::Load& load, std::string* out) const {
   append("onegrid_num_requests_waiting", "gauge",
          "Requests in the backend's queue.", load.queued());
   append("onegrid_kv_cache_usage_perc", "gauge",
-         "Share of the memory for keys and values in use, 0..1.",
-         share(load.kv_bytes()));
+         "Share of the memory for keys and values that requests use, 0..1.",
+         share(std::max<int64_t>(
+             0, load.kv_bytes() - load.idle_prefix_cache_bytes())));
   append("onegrid_prefix_cache_usage_perc", "gauge",
          "Share of the same memory that holds prefixes of earlier requests.",
          share(load.prefix_cache_bytes()));
@@ -222,7 +243,10 @@ std::string GatewayMetrics::Text(const v1::Load* load) const {
   AppendValue("onegrid_backend_up", "gauge",
               "Whether the backend tells how much it has to do.", label_,
               load == nullptr ? 0 : 1, &out);
-  if (load != nullptr) AppendLoad(*load, &out);
+  if (load != nullptr) {
+    AppendLoad(*load, &out);
+    AppendAdapters(*load, absl::Now(), &out);
+  }
   absl::MutexLock lock(&mu_);
   AppendCounters(&out);
   AppendHistograms(&out);

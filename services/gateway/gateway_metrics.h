@@ -57,6 +57,8 @@ class GatewayMetrics {
 
   void Append(const Histogram& histogram, absl::string_view name,
               absl::string_view help, std::string* out) const;
+  static void AppendAdapters(const v1::Load& load, absl::Time now,
+                             std::string* out);
   void AppendLoad(const v1::Load& load, std::string* out) const;
   void AppendCounters(std::string* out) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

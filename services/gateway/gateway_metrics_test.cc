@@ -105,6 +105,7 @@ TEST(GatewayMetricsTest, TheLoadIsThatOfTheBackend) {
   load.set_queued(5);
   load.set_kv_bytes(750);
   load.set_prefix_cache_bytes(250);
+  load.set_idle_prefix_cache_bytes(100);
   load.set_kv_bytes_limit(1000);
   load.set_preemptions(3);
   load.set_prefix_tokens_asked(70);
@@ -116,7 +117,7 @@ TEST(GatewayMetricsTest, TheLoadIsThatOfTheBackend) {
            "backend_up{model_name=\"m\"} 1",
            "num_requests_running{model_name=\"m\"} 2",
            "num_requests_waiting{model_name=\"m\"} 5",
-           "kv_cache_usage_perc{model_name=\"m\"} 0.75",
+           "kv_cache_usage_perc{model_name=\"m\"} 0.65",
            "prefix_cache_usage_perc{model_name=\"m\"} 0.25",
            "num_preemptions_total{model_name=\"m\"} 3",
            "prefix_cache_queries_total{model_name=\"m\"} 70",
@@ -135,6 +136,22 @@ TEST(GatewayMetricsTest, NothingIsSaidOfABackendThatDoesNotAnswer) {
                            "preemptions", "spec_decode"}) {
     EXPECT_THAT(text, Not(HasSubstr(name)));
   }
+}
+
+// Names and labels of vLLM's metric, which routers by adapter read.
+TEST(GatewayMetricsTest, AdaptersThatRunAndWaitAreNamed) {
+  v1::Load load;
+  load.set_max_adapters(4);
+  EXPECT_THAT(GatewayMetrics("m").Text(&load),
+              HasSubstr("\nonegrid_lora_requests_info{max_lora=\"4\","
+                        "running_lora_adapters=\"\","
+                        "waiting_lora_adapters=\"\"} "));
+  (*load.mutable_adapter_running())["b"] = 1;
+  (*load.mutable_adapter_running())["a/x"] = 2;
+  (*load.mutable_adapter_queued())["c"] = 3;
+  EXPECT_THAT(GatewayMetrics("m").Text(&load),
+              HasSubstr("running_lora_adapters=\"a/x,b\","
+                        "waiting_lora_adapters=\"c\"} "));
 }
 
 TEST(GatewayMetricsTest, NoUseIsShownWhereThereIsNoLimit) {

@@ -1,12 +1,14 @@
 #include "services/inference/adapter_registry.h"
 
 #include <algorithm>
+#include <map>
 #include <optional>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "services/common/adapter_files.h"
 #include "services/common/error_info.h"
+#include "services/common/file_version.h"
 #include "services/common/files.h"
 #include "services/common/log.h"
 #include "services/common/path_below.h"
@@ -59,11 +61,16 @@ absl::Status CheckDigest(const std::string& path, const std::string& found,
       {{"found", found}});
 }
 
+std::vector<std::string> PathsOf(const common::AdapterFiles& files) {
+  std::vector<std::string> paths = {files.tensors};
+  if (!files.config.empty()) paths.push_back(files.config);
+  return paths;
+}
+
 // Scales are in PEFT's config, so the tensors alone would not do.
 absl::StatusOr<std::string> DigestOf(const common::AdapterFiles& files) {
   std::vector<std::string> digests;
-  for (const std::string& path : {files.tensors, files.config}) {
-    if (path.empty()) continue;
+  for (const std::string& path : PathsOf(files)) {
     ASSIGN_OR_RETURN(digests.emplace_back(), common::Sha256OfFile(path));
   }
   return common::Sha256OfModel(digests);
@@ -103,6 +110,10 @@ absl::StatusOr<AdapterRegistry::Handle> AdapterRegistry::Load(
   RETURN_IF_ERROR(CheckName(name));
   ASSIGN_OR_RETURN(const common::AdapterFiles files,
                    common::FindAdapterFiles(path));
+  std::map<std::string, common::FileVersion> versions;
+  for (const std::string& file : PathsOf(files)) {
+    ASSIGN_OR_RETURN(versions[file], common::FileVersionOf(file));
+  }
   ASSIGN_OR_RETURN(const std::string digest, DigestOf(files));
   RETURN_IF_ERROR(CheckDigest(files.tensors, digest, sha256));
   {
@@ -116,6 +127,10 @@ absl::StatusOr<AdapterRegistry::Handle> AdapterRegistry::Load(
                            model::GemmaLinears(config_)));
   ASSIGN_OR_RETURN(LoraAdapter lora,
                    LoraAdapter::Create(*adapter, digest, config_, pool_));
+  // The digest is that of what was loaded.
+  for (const auto& [file, version] : versions) {
+    RETURN_IF_ERROR(common::CheckUnchanged(file, version));
+  }
   auto handle = std::make_shared<const LoraAdapter>(std::move(lora));
   {
     // Another call may have been faster.

@@ -38,8 +38,8 @@ class AdapterRegistry {
   // empty: anything.
   // InvalidArgument (INVALID_REQUEST): the name. AlreadyExists
   // (ADAPTER_EXISTS). ResourceExhausted (TOO_MANY_ADAPTERS). DataLoss
-  // (DIGEST_MISMATCH). Errors of common::FindAdapterFiles, model::Adapter::Open
-  // and LoraAdapter::Create.
+  // (DIGEST_MISMATCH). Aborted (FILE_CHANGED): a file changed meanwhile. Errors
+  // of common::FindAdapterFiles, model::Adapter::Open and LoraAdapter::Create.
   absl::StatusOr<Handle> Load(const std::string& name, const std::string& path,
                               const std::string& sha256);
 
@@ -57,6 +57,8 @@ class AdapterRegistry {
 
   // NotFound (ADAPTER_NOT_FOUND); null for an empty name.
   absl::StatusOr<Handle> Find(const std::string& name) const;
+
+  int max_adapters() const { return options_.max_adapters; }
 
   // By name.
   std::vector<std::pair<std::string, Handle>> List() const;

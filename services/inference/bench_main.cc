@@ -41,7 +41,7 @@ ABSL_FLAG(int, step_tokens, 256, "Most tokens of a prompt computed at once.");
 ABSL_FLAG(std::string, activations, "int8",
           "Precision of the linears' inputs: int8 or f32.");
 ABSL_FLAG(std::string, kv_cache, "int8",
-          "Precision of keys and values: int8 or f32.");
+          "Precision of keys and values: int8, bf16 or f32.");
 ABSL_FLAG(std::string, isa, "auto",
           "Instruction set: auto, amx_int8, avx512_vnni, avx2_vnni, avx2 or "
           "reference.");
@@ -198,7 +198,7 @@ void Bench::Describe(const common::ThreadCount& threads) {
   report_["isa"] = kernels::IsaName(numerics.isa);
   report_["activations"] =
       numerics.activations == Precision::kInt8 ? "int8" : "f32";
-  report_["kv_cache"] = numerics.kv_cache == Precision::kInt8 ? "int8" : "f32";
+  report_["kv_cache"] = PrecisionName(numerics.kv_cache);
   report_["threads"] = threads.threads;
   report_["thread_reason"] = threads.reason;
   if (absl::GetFlag(FLAGS_json)) return;

@@ -284,7 +284,8 @@ TEST_F(EngineTest, ResetForgetsTheSequence) {
 }
 
 TEST_F(EngineTest, ACopyGoesOnAsTheSequenceWouldAndApart) {
-  for (Precision kv_cache : {Precision::kInt8, Precision::kF32}) {
+  for (Precision kv_cache :
+       {Precision::kInt8, Precision::kBf16, Precision::kF32}) {
     auto engine = Make(Precision::kInt8, kv_cache);
     // Beyond the window, so that some pages are gone.
     const std::vector<int32_t> tokens = RandomTokens(150, 1);
@@ -310,7 +311,8 @@ TEST_F(EngineTest, TokensTakenBackLeaveNoTrace) {
   const std::vector<int32_t> tokens = RandomTokens(200, 1);
   const std::vector<int32_t> wrong = RandomTokens(kRollback, 9);
   const auto all = absl::MakeConstSpan(tokens);
-  for (Precision kv_cache : {Precision::kInt8, Precision::kF32}) {
+  for (Precision kv_cache :
+       {Precision::kInt8, Precision::kBf16, Precision::kF32}) {
     auto engine = Make(Precision::kInt8, kv_cache);
     const Rows whole = Run(*engine, 0, tokens, 1);
     engine->Reset(0);
@@ -332,6 +334,17 @@ TEST_F(EngineTest, BytesReadStopGrowingAtTheWindow) {
   EXPECT_EQ(engine->kv_bytes_read(0), 4 * kToken);
   EXPECT_EQ(engine->kv_bytes_read(kTinyWindow - 1), 4 * kTinyWindow * kToken);
   EXPECT_EQ(engine->kv_bytes_read(kTinyWindow), (4 * kTinyWindow + 1) * kToken);
+}
+
+TEST_F(EngineTest, Bf16HalvesTheCacheOfFloats) {
+  const auto floats = Make(Precision::kF32, Precision::kF32);
+  const auto halves = Make(Precision::kF32, Precision::kBf16);
+  const std::vector<int32_t> tokens = RandomTokens(150, 1);
+  const Rows expected = Run(*floats, 0, tokens, kStep);
+  const Rows rows = Run(*halves, 0, tokens, kStep);
+  EXPECT_EQ(2 * halves->kv_cache().bytes(), floats->kv_cache().bytes());
+  EXPECT_EQ(2 * halves->kv_bytes_read(9), floats->kv_bytes_read(9));
+  EXPECT_GT(MaxDifference(rows, expected), 0);
 }
 
 TEST_F(EngineTest, WhatDoesNotFitIsRefusedAndChangesNothing) {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <iterator>
 #include <limits>
+#include <tuple>
 
 #include "kernels/base/check.h"
 
@@ -199,18 +200,26 @@ void FairQueue::Charge(const std::string& caller, double tokens) {
   accounts_.try_emplace(caller, Account{floor_}).first->second.served += tokens;
 }
 
-std::vector<std::shared_ptr<Task>> FairQueue::Before(absl::Time time) const {
-  std::vector<std::shared_ptr<Task>> found;
+std::vector<std::shared_ptr<Task>> FairQueue::Late(absl::Time time,
+                                                   int keep) const {
+  std::vector<const Waiting*> late;
   for (const auto& [rank, callers] : classes_) {
     for (const auto& [caller, line] : callers) {
       for (const Waiting& waiting : line) {
-        if (waiting.fresh() && waiting.since < time) {
-          found.push_back(waiting.task);
-        }
+        if (waiting.fresh() && waiting.since < time) late.push_back(&waiting);
       }
     }
   }
-  return found;
+  const int over = std::min(static_cast<int>(late.size()), fresh_ - keep);
+  if (over <= 0) return {};
+  std::partial_sort(late.begin(), late.begin() + over, late.end(),
+                    [](const Waiting* a, const Waiting* b) {
+                      return std::tie(a->rank, a->arrival) <
+                             std::tie(b->rank, b->arrival);
+                    });
+  std::vector<std::shared_ptr<Task>> given_up;
+  for (int i = 0; i < over; ++i) given_up.push_back(late[i]->task);
+  return given_up;
 }
 
 std::vector<std::shared_ptr<Task>> FairQueue::tasks() const {

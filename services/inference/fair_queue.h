@@ -78,8 +78,10 @@ class FairQueue {
   void Charge(const std::string& caller, double tokens);
 
   std::vector<std::shared_ptr<Task>> tasks() const;
-  // Those that were not started and came before `time`.
-  std::vector<std::shared_ptr<Task>> Before(absl::Time time) const;
+  // Of the tasks that were not started and came before `time` those that are
+  // too many where `keep` may wait: of the lowest rank first, in it those that
+  // came first.
+  std::vector<std::shared_ptr<Task>> Late(absl::Time time, int keep) const;
   int size() const { return size_; }
   // Callers that are remembered.
   size_t accounts() const { return accounts_.size(); }

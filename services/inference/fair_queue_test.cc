@@ -40,22 +40,37 @@ class NamedTask : public Task {
   const TaskPlace place_;
 };
 
-TEST(FairQueueBeforeTest, FindsThoseThatCameBeforeAndWereNotStarted) {
+TEST(FairQueueLateTest, GivesUpThoseThatCameBeforeAndAreTooMany) {
   FairQueue queue(8);
   std::optional<std::shared_ptr<Task>> displaced;
   const absl::Time start = absl::UnixEpoch();
-  for (int i = 0; i < 3; ++i) {
+  // Of priorities 0, 1, 0, 1.
+  for (int i = 0; i < 4; ++i) {
     ASSERT_TRUE(queue.Push(
-        std::make_shared<NamedTask>(absl::StrCat(i), TaskPlace{i, "", ""}),
+        std::make_shared<NamedTask>(absl::StrCat(i), TaskPlace{i % 2, "", ""}),
         &displaced, start + absl::Seconds(i)));
   }
-  EXPECT_EQ(queue.Before(start).size(), 0u);
-  EXPECT_EQ(queue.Before(start + absl::Seconds(2)).size(), 2u);
-  Waiting last = *queue.Next();
-  ASSERT_TRUE(queue.Take(last));
-  last.started = 0;
-  queue.PutBack(last);
-  EXPECT_EQ(queue.Before(start + absl::Seconds(9)).size(), 2u);
+  const auto late = [&](int seconds, int keep) {
+    std::string names;
+    for (const auto& task : queue.Late(start + absl::Seconds(seconds), keep)) {
+      names += static_cast<const NamedTask&>(*task).name();
+    }
+    return names;
+  };
+  EXPECT_EQ(late(9, 4), "");
+  EXPECT_EQ(late(9, 3), "0");
+  EXPECT_EQ(late(9, 1), "021");
+  EXPECT_EQ(late(9, 0), "0213");
+  EXPECT_EQ(late(0, 0), "");
+  EXPECT_EQ(late(2, 0), "01");
+  // Those that came later count among those that wait.
+  EXPECT_EQ(late(1, 3), "0");
+  Waiting first = *queue.Next();
+  ASSERT_TRUE(queue.Take(first));
+  first.started = 0;
+  queue.PutBack(first);
+  EXPECT_EQ(late(9, 0), "023");
+  EXPECT_EQ(late(9, 3), "");
 }
 
 class FairQueueTest : public testing::Test {

@@ -1,5 +1,8 @@
 #include "services/inference/generation_grpc.h"
 
+#include "absl/strings/str_cat.h"
+#include "services/common/error_info.h"
+#include "services/common/log.h"
 #include "services/inference/rpc_reply.h"
 
 namespace onegrid::inference {
@@ -72,6 +75,27 @@ grpc::Status GenerationGrpc::GetLoad(grpc::ServerContext*,
                                      const v1::GetLoadRequest*,
                                      v1::Load* response) {
   *response = model_.Get()->service().GetLoad();
+  return grpc::Status::OK;
+}
+
+grpc::Status GenerationGrpc::Drain(grpc::ServerContext*,
+                                   const v1::DrainRequest*,
+                                   v1::DrainResponse* response) {
+  if (!drain_) {
+    return Reply("Drain",
+                 common::MakeError(absl::StatusCode::kPermissionDenied,
+                                   "DRAIN_NOT_ALLOWED",
+                                   "the server was started without "
+                                   "--allow_drain; SIGTERM drains it"));
+  }
+  // Not ready before the first call is refused.
+  drain_();
+  model_.Drain();
+  const v1::Load load = model_.Get()->service().GetLoad();
+  common::LogInfo("draining", {{"running", absl::StrCat(load.running())},
+                               {"queued", absl::StrCat(load.queued())}});
+  response->set_running(load.running());
+  response->set_queued(load.queued());
   return grpc::Status::OK;
 }
 

@@ -2,6 +2,9 @@
 #ifndef SERVICES_INFERENCE_GENERATION_GRPC_H_
 #define SERVICES_INFERENCE_GENERATION_GRPC_H_
 
+#include <functional>
+#include <utility>
+
 #include "grpcpp/grpcpp.h"
 #include "proto/onegrid/v1/generation.grpc.pb.h"
 #include "services/inference/model_slot.h"
@@ -11,8 +14,10 @@ namespace onegrid::inference {
 // Thread-safe. A call occupies one of gRPC's threads until it ends.
 class GenerationGrpc final : public v1::GenerationService::Service {
  public:
-  // `model` must outlive this object.
-  explicit GenerationGrpc(ModelSlot& model) : model_(model) {}
+  // `model` must outlive this object. `drain`: what Drain does besides; empty:
+  // it is not allowed.
+  explicit GenerationGrpc(ModelSlot& model, std::function<void()> drain = {})
+      : model_(model), drain_(std::move(drain)) {}
 
   grpc::Status Generate(
       grpc::ServerContext* context, const v1::GenerateRequest* request,
@@ -42,8 +47,13 @@ class GenerationGrpc final : public v1::GenerationService::Service {
                        const v1::GetLoadRequest* request,
                        v1::Load* response) override;
 
+  grpc::Status Drain(grpc::ServerContext* context,
+                     const v1::DrainRequest* request,
+                     v1::DrainResponse* response) override;
+
  private:
   ModelSlot& model_;
+  const std::function<void()> drain_;
 };
 
 }  // namespace onegrid::inference

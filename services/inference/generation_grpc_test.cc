@@ -1,6 +1,7 @@
 // One call of each kind over loopback.
 #include "services/inference/generation_grpc.h"
 
+#include <atomic>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -34,7 +35,7 @@ class GenerationGrpcTest : public testing::Test {
     auto model = ModelSlot::Open(options, folder_);
     ASSERT_TRUE(model.ok()) << model.status();
     model_ = *std::move(model);
-    service_ = std::make_unique<GenerationGrpc>(*model_);
+    service_ = std::make_unique<GenerationGrpc>(*model_, [this] { ++drains_; });
     runner_ = std::make_unique<common::ServerRunner>(common::ServerOptions());
     runner_->AddService(service_.get());
     ASSERT_TRUE(runner_->Start().ok());
@@ -45,6 +46,7 @@ class GenerationGrpcTest : public testing::Test {
 
   std::string folder_;
   std::unique_ptr<ModelSlot> model_;
+  std::atomic<int> drains_ = 0;
   std::unique_ptr<GenerationGrpc> service_;
   std::unique_ptr<common::ServerRunner> runner_;
   std::unique_ptr<v1::GenerationService::Stub> stub_;
@@ -152,6 +154,50 @@ TEST_F(GenerationGrpcTest, AnotherModelDropsNoStream) {
   EXPECT_EQ(after.sha256, info.artifact_sha256());
   EXPECT_NE(after.sha256, before.sha256);
   EXPECT_NE(after.logprobs, before.logprobs);
+}
+
+TEST_F(GenerationGrpcTest, DrainEndsTheTakingOfRequestsButNoStream) {
+  v1::GenerateRequest request;
+  request.set_text("hello");
+  request.mutable_stopping()->set_max_tokens(200);
+  request.mutable_stopping()->set_ignore_eos(true);
+  grpc::ClientContext stream_context;
+  auto stream = stub_->Generate(&stream_context, request);
+  v1::GenerateResponse response;
+  ASSERT_TRUE(stream->Read(&response));
+  const auto drain = [&] {
+    grpc::ClientContext context;
+    v1::DrainResponse left;
+    return stub_->Drain(&context, v1::DrainRequest(), &left);
+  };
+  EXPECT_TRUE(drain().ok());
+  EXPECT_TRUE(drain().ok());
+  EXPECT_EQ(drains_, 2);
+  grpc::ClientContext refused_context;
+  auto refused = stub_->Generate(&refused_context, request);
+  EXPECT_FALSE(refused->Read(&response));
+  EXPECT_EQ(common::ErrorReason(common::FromGrpc(refused->Finish())),
+            "SERVER_DRAINING");
+  v1::LoadModelRequest load;
+  load.set_path("first.gguf");
+  v1::ServerInfo info;
+  grpc::ClientContext load_context;
+  EXPECT_EQ(common::ErrorReason(
+                common::FromGrpc(stub_->LoadModel(&load_context, load, &info))),
+            "SERVER_DRAINING");
+  while (stream->Read(&response)) {
+  }
+  EXPECT_EQ(response.finished().completion_tokens(), 200);
+  EXPECT_TRUE(stream->Finish().ok());
+}
+
+TEST_F(GenerationGrpcTest, DrainIsForThoseWhoMay) {
+  GenerationGrpc service(*model_);
+  v1::DrainResponse response;
+  const absl::Status status =
+      common::FromGrpc(service.Drain(nullptr, nullptr, &response));
+  EXPECT_EQ(status.code(), absl::StatusCode::kPermissionDenied);
+  EXPECT_EQ(common::ErrorReason(status), "DRAIN_NOT_ALLOWED");
 }
 
 TEST_F(GenerationGrpcTest, AModelThatCannotBeLoadedLeavesTheOldOne) {

@@ -88,22 +88,6 @@ absl::Status ReadStopping(const v1::Stopping& stopping,
   return absl::OkStatus();
 }
 
-absl::StatusOr<TaskPlace> ReadPlace(const v1::GenerateRequest& request) {
-  if (std::abs(int64_t{request.priority()}) > kMaxPriority) {
-    return InvalidRequest(absl::StrCat("priority is ", request.priority(),
-                                       ", expected -", kMaxPriority, "..",
-                                       kMaxPriority));
-  }
-  for (const auto& [name, value] :
-       {std::pair<const char*, const std::string&>{"caller", request.caller()},
-        {"cache_salt", request.cache_salt()}}) {
-    if (value.size() <= kMaxPlaceBytes) continue;
-    return InvalidRequest(absl::StrCat(name, " has ", value.size(),
-                                       " bytes, at most ", kMaxPlaceBytes));
-  }
-  return TaskPlace{request.priority(), request.caller(), request.cache_salt()};
-}
-
 }  // namespace
 
 absl::Status InvalidRequest(absl::string_view message) {
@@ -130,6 +114,22 @@ absl::Status CheckTokenIds(absl::Span<const int32_t> tokens,
   return absl::OkStatus();
 }
 
+absl::StatusOr<TaskPlace> ToTaskPlace(int priority, const std::string& caller,
+                                      const std::string& cache_salt) {
+  if (std::abs(int64_t{priority}) > kMaxPriority) {
+    return InvalidRequest(absl::StrCat("priority is ", priority, ", expected -",
+                                       kMaxPriority, "..", kMaxPriority));
+  }
+  for (const auto& [name, value] :
+       {std::pair<const char*, const std::string&>{"caller", caller},
+        {"cache_salt", cache_salt}}) {
+    if (value.size() <= kMaxPlaceBytes) continue;
+    return InvalidRequest(absl::StrCat(name, " has ", value.size(),
+                                       " bytes, at most ", kMaxPlaceBytes));
+  }
+  return TaskPlace{priority, caller, cache_salt};
+}
+
 absl::StatusOr<GenerateOptions> ToGenerateOptions(
     const v1::GenerateRequest& request, const model::Tokenizer& tokenizer,
     int max_context) {
@@ -142,7 +142,9 @@ absl::StatusOr<GenerateOptions> ToGenerateOptions(
   ASSIGN_OR_RETURN(options.sampler, ToSamplerOptions(request.sampling(),
                                                      tokenizer.vocab_size()));
   RETURN_IF_ERROR(ReadStopping(request.stopping(), tokenizer, &options));
-  ASSIGN_OR_RETURN(options.place, ReadPlace(request));
+  ASSIGN_OR_RETURN(
+      options.place,
+      ToTaskPlace(request.priority(), request.caller(), request.cache_salt()));
   options.max_context = max_context;
   options.logprobs = request.logprobs();
   const int top_max = static_cast<int>(

@@ -23,6 +23,10 @@ absl::StatusOr<GenerateOptions> ToGenerateOptions(
     const v1::GenerateRequest& request, const model::Tokenizer& tokenizer,
     int max_context);
 
+// InvalidArgument (INVALID_REQUEST), naming the field.
+absl::StatusOr<TaskPlace> ToTaskPlace(int priority, const std::string& caller,
+                                      const std::string& cache_salt);
+
 // InvalidArgument: an id outside the vocabulary.
 absl::Status CheckTokenIds(absl::Span<const int32_t> tokens,
                            int64_t vocab_size);

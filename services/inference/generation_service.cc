@@ -102,6 +102,7 @@ absl::Status GenerationService::Generate(
       options.adapter == nullptr ? "" : options.adapter->sha256();
   options.place.cache_salt =
       SharingSalt(options.adapter.get(), options.place.cache_salt);
+  AdapterUse::Request use(adapter_use_, request.adapter());
   // A reader that has gone away is noticed by its failed write, too; the task
   // then learns of it through this flag.
   auto write_failed = std::make_shared<std::atomic<bool>>(false);
@@ -119,6 +120,7 @@ absl::Status GenerationService::Generate(
     if (const auto* status = std::get_if<absl::Status>(&event)) return *status;
     v1::GenerateResponse response;
     if (const auto* started = std::get_if<GenerationStarted>(&event)) {
+      use.Started();
       response.mutable_started()->set_artifact_sha256(info_.artifact_sha256());
       response.mutable_started()->set_prompt_tokens(started->prompt_tokens);
       response.mutable_started()->set_cached_tokens(started->cached_tokens);
@@ -175,15 +177,22 @@ absl::StatusOr<ScoreOptions> GenerationService::ToScoreOptions(
   options.candidates.assign(request.candidate_ids().begin(),
                             request.candidate_ids().end());
   RETURN_IF_ERROR(CheckTokenIds(options.candidates, info_.vocab_size()));
+  ASSIGN_OR_RETURN(options.adapter, adapters_.Find(request.adapter()));
+  ASSIGN_OR_RETURN(
+      options.place,
+      ToTaskPlace(request.priority(), request.caller(), request.cache_salt()));
+  options.place.cache_salt =
+      SharingSalt(options.adapter.get(), options.place.cache_salt);
   return options;
 }
 
 absl::StatusOr<v1::ScoreTokensResponse> GenerationService::ScoreTokens(
     const v1::ScoreTokensRequest& request, const CallContext& context) {
   ASSIGN_OR_RETURN(ScoreOptions options, ToScoreOptions(request));
-  ASSIGN_OR_RETURN(options.adapter, adapters_.Find(request.adapter()));
   const absl::Time start = absl::Now();
+  AdapterUse::Request use(adapter_use_, request.adapter());
   auto task = std::make_shared<ScoreTask>(std::move(options), context);
+  use.Started();  // when it starts is not told
   RETURN_IF_ERROR(scheduler_.Submit(task));
   ASSIGN_OR_RETURN(const Scores scores, task->Wait());
   v1::ScoreTokensResponse response;
@@ -245,6 +254,16 @@ v1::Load GenerationService::GetLoad() const {
   proto.set_prefix_tokens_restored(load.prefix_tokens_restored);
   proto.set_guesses_tried(load.drafts.tried);
   proto.set_guesses_accepted(load.drafts.accepted);
+  proto.set_idle_prefix_cache_bytes(load.idle_prefix_bytes);
+  for (const auto& [name, counts] : adapter_use_.counts()) {
+    if (counts.running > 0) {
+      (*proto.mutable_adapter_running())[name] = counts.running;
+    }
+    if (counts.queued > 0) {
+      (*proto.mutable_adapter_queued())[name] = counts.queued;
+    }
+  }
+  proto.set_max_adapters(adapters_.max_adapters());
   return proto;
 }
 

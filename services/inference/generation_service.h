@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "proto/onegrid/v1/generation.pb.h"
 #include "services/inference/adapter_registry.h"
+#include "services/inference/adapter_use.h"
 #include "services/inference/call_context.h"
 #include "services/inference/grammar/output_grammar.h"
 #include "services/inference/scheduler.h"
@@ -46,6 +47,8 @@ class GenerationService {
   absl::Status UnloadAdapter(const v1::UnloadAdapterRequest& request);
   v1::ListAdaptersResponse ListAdapters() const;
   v1::Load GetLoad() const;
+  // Generate and ScoreTokens take no more: Unavailable (SERVER_DRAINING).
+  void Drain() { scheduler_.Drain(); }
 
   const v1::ServerInfo& info() const { return info_; }
 
@@ -56,6 +59,7 @@ class GenerationService {
   const model::Tokenizer& tokenizer_;
   Scheduler& scheduler_;
   AdapterRegistry& adapters_;
+  AdapterUse adapter_use_;
   const v1::ServerInfo info_;
   grammar::OutputGrammars grammars_;
 };

@@ -309,6 +309,101 @@ TEST_F(GenerationServiceTest, PromptsAreSharedWithinASaltOnly) {
   EXPECT_EQ(cached("one"), 64);
 }
 
+TEST_F(GenerationServiceTest, ScoresAreSharedWithinASaltOnly) {
+  Start();
+  const std::vector<int32_t> tokens =
+      served_->tokenizer().Encode(std::string(80, 'x'), true, false);
+  const auto restored = [&](const std::string& salt) {
+    v1::ScoreTokensRequest request;
+    request.mutable_token_ids()->Add(tokens.begin(), tokens.end());
+    request.set_first_scored(static_cast<int>(tokens.size()) - 1);
+    request.set_cache_salt(salt);
+    const int64_t before = service().GetLoad().prefix_tokens_restored();
+    EXPECT_TRUE(service().ScoreTokens(request, {}).ok());
+    return service().GetLoad().prefix_tokens_restored() - before;
+  };
+  EXPECT_EQ(restored("one"), 0);
+  EXPECT_EQ(restored("two"), 0);
+  EXPECT_EQ(restored("one"), 64);
+  // As a prompt of the same salt.
+  v1::GenerateRequest request = TextRequest(std::string(80, 'x'), 1);
+  request.set_cache_salt("two");
+  EXPECT_EQ(Generate(service(), request).started.cached_tokens(), 64);
+}
+
+TEST_F(GenerationServiceTest, ThePlaceOfScoresIsChecked) {
+  Start();
+  v1::ScoreTokensRequest request;
+  request.add_token_ids(kTinyLetterA);
+  request.add_token_ids(kTinyLetterA);
+  const auto reason = [&] {
+    return common::ErrorReason(service().ScoreTokens(request, {}).status());
+  };
+  request.set_priority(101);
+  EXPECT_EQ(reason(), "INVALID_REQUEST");
+  request.set_priority(-100);
+  request.set_caller(std::string(257, 'c'));
+  EXPECT_EQ(reason(), "INVALID_REQUEST");
+  request.set_caller(std::string(256, 'c'));
+  EXPECT_TRUE(service().ScoreTokens(request, {}).ok());
+}
+
+// While it runs; nothing is left of it afterwards.
+TEST_F(GenerationServiceTest, LoadTellsWhichAdaptersRun) {
+  Start();
+  ASSERT_TRUE(WriteTinyAdapter(testing::TempDir() + "/load_adapters/one",
+                               TinyConfig(TinyStructure::kGemma3), {})
+                  .ok());
+  v1::LoadAdapterRequest load;
+  load.set_name("one");
+  load.set_path("load_adapters/one");
+  ASSERT_TRUE(service().LoadAdapter(load).ok());
+  v1::GenerateRequest request = TextRequest("hello", 100);
+  request.set_adapter("one");
+  v1::Load during;
+  ASSERT_TRUE(service()
+                  .Generate(request, {},
+                            [&](const v1::GenerateResponse& response) {
+                              if (response.has_started()) {
+                                during = service().GetLoad();
+                              }
+                              return true;
+                            })
+                  .ok());
+  ASSERT_EQ(during.adapter_running().count("one"), 1u);
+  EXPECT_EQ(during.adapter_running().at("one"), 1);
+  EXPECT_TRUE(during.adapter_queued().empty());
+  EXPECT_EQ(during.max_adapters(), 16);
+  EXPECT_TRUE(service().GetLoad().adapter_running().empty());
+}
+
+TEST_F(GenerationServiceTest, AfterDrainNothingNewIsTakenAndTheRestGoesOn) {
+  Start();
+  v1::GenerateRequest request = TextRequest("hello", 50);
+  int tokens = 0;
+  absl::Status refused, score_refused;
+  ASSERT_TRUE(service()
+                  .Generate(request, {},
+                            [&](const v1::GenerateResponse& response) {
+                              if (response.has_started()) {
+                                service().Drain();
+                                refused = Generate(service(), request).status;
+                                v1::ScoreTokensRequest score;
+                                score.add_token_ids(kTinyLetterA);
+                                score.add_token_ids(kTinyLetterA);
+                                score_refused =
+                                    service().ScoreTokens(score, {}).status();
+                              }
+                              tokens += response.delta().token_ids_size();
+                              return true;
+                            })
+                  .ok());
+  EXPECT_EQ(tokens, 50);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(common::ErrorReason(refused), "SERVER_DRAINING");
+  EXPECT_EQ(common::ErrorReason(score_refused), "SERVER_DRAINING");
+}
+
 TEST_F(GenerationServiceTest, LoadTellsWhatIsHeld) {
   Start();
   const v1::Load before = service().GetLoad();
@@ -321,6 +416,7 @@ TEST_F(GenerationServiceTest, LoadTellsWhatIsHeld) {
   EXPECT_EQ(load.queued(), 0);
   EXPECT_GT(load.kv_bytes(), 0);
   EXPECT_EQ(load.kv_bytes(), load.prefix_cache_bytes());
+  EXPECT_EQ(load.kv_bytes(), load.idle_prefix_cache_bytes());
   EXPECT_EQ(load.prefix_tokens_asked(), 101);
   EXPECT_EQ(load.prefix_tokens_restored(), 0);
   EXPECT_EQ(load.preemptions(), 0);

@@ -1,8 +1,11 @@
 // Serves one Gemma 3 GGUF over gRPC.
 #include <algorithm>
 #include <cstdio>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/flags/flag.h"
@@ -37,7 +40,7 @@ ABSL_FLAG(std::string, port_file, "",
 ABSL_FLAG(std::string, activations, "int8",
           "Precision of the linears' inputs: int8 or f32.");
 ABSL_FLAG(std::string, kv_cache, "int8",
-          "Precision of keys and values: int8 or f32.");
+          "Precision of keys and values: int8, bf16 or f32.");
 ABSL_FLAG(std::string, isa, "auto",
           "Instruction set: auto, amx_int8, avx512_vnni, avx2_vnni, avx2 or "
           "reference.");
@@ -58,9 +61,11 @@ ABSL_FLAG(int, threads, 0,
           "Threads to compute with; 0 takes all this process may use.");
 ABSL_FLAG(int, max_sequences, 8, "Requests computed at once.");
 ABSL_FLAG(int, max_queue, 64, "Requests that may wait; more are refused.");
-ABSL_FLAG(absl::Duration, max_queue_delay, absl::InfiniteDuration(),
-          "How long a request may wait for its turn, e.g. 1500ms; then it is "
-          "refused like one that finds the queue full.");
+ABSL_FLAG(absl::Duration, max_queue_delay, absl::Milliseconds(1500),
+          "How long a request may wait for its turn while more than "
+          "max_sequences do; then it is refused like one that finds the queue "
+          "full, so that under overload those who are answered do not wait "
+          "long. inf: until its deadline.");
 ABSL_FLAG(int, max_context, 8192, "Most tokens of one sequence.");
 ABSL_FLAG(int, max_step_tokens, 256,
           "Most tokens computed in one step over all requests.");
@@ -84,6 +89,8 @@ ABSL_FLAG(std::string, kv_budget, "auto",
           "is refused, so a small one goes with a small max_context. auto: as "
           "much as max_sequences requests of max_context tokens and "
           "prefix_cache can take.");
+ABSL_FLAG(bool, allow_drain, false,
+          "Let callers of the Drain RPC end the taking of requests.");
 ABSL_FLAG(int, drain_seconds, 20,
           "On SIGTERM, how long calls in progress may go on.");
 
@@ -141,7 +148,6 @@ int Main(int argc, char** argv) {
   auto model = ModelSlot::Open(*options, absl::GetFlag(FLAGS_model_dir));
   if (!model.ok()) return Fail(model.status());
 
-  GenerationGrpc service(**model);
   OpenInferenceService open_inference(**model, (*model)->Get()->name());
   OpenInferenceGrpc open_inference_grpc(open_inference);
   VocabularyGrpc vocabulary(**model);
@@ -151,8 +157,17 @@ int Main(int argc, char** argv) {
   server.port_file = absl::GetFlag(FLAGS_port_file);
   server.drain_timeout = absl::Seconds(absl::GetFlag(FLAGS_drain_seconds));
   server.on_drain = [&] { open_inference_grpc.Drain(); };
+  std::optional<GenerationGrpc> service;  // outlives the runner
   common::ServerRunner runner(server);
-  runner.AddService(&service, v1::GenerationService::service_full_name());
+  std::function<void()> drain;
+  if (absl::GetFlag(FLAGS_allow_drain)) {
+    drain = [&] {
+      runner.ReportDraining();
+      open_inference_grpc.Drain();
+    };
+  }
+  service.emplace(**model, std::move(drain));
+  runner.AddService(&*service, v1::GenerationService::service_full_name());
   runner.AddService(&vocabulary, v1::VocabularyService::service_full_name());
   runner.AddService(&open_inference_grpc,
                     oip::GRPCInferenceService::service_full_name());

@@ -28,14 +28,25 @@ KvCache::KvCache(const model::GemmaConfig& config, const Numerics& numerics,
       prefixes_(prefix_bytes,
                 HasSlidingLayer(config) ? config.sliding_window : 0),
       shared_(slots) {
+  switch (numerics.kv_cache) {
+    case Precision::kInt8:
+      caches_.emplace<std::vector<cpu::KvInt8>>();
+      break;
+    case Precision::kF32:
+      caches_.emplace<std::vector<cpu::KvF32>>();
+      break;
+    case Precision::kBf16:
+      caches_.emplace<std::vector<cpu::KvBf16>>();
+      break;
+  }
   for (int64_t layer = 0; layer < config.layer_count(); ++layer) {
-    for (int slot = 0; slot < slots; ++slot) {
-      if (numerics.kv_cache == Precision::kInt8) {
-        int8_.emplace_back(Layout(layer));
-      } else {
-        f32_.emplace_back(Layout(layer));
-      }
-    }
+    std::visit(
+        [&](auto& caches) {
+          for (int slot = 0; slot < slots; ++slot) {
+            caches.emplace_back(Layout(layer));
+          }
+        },
+        caches_);
     if (config.HasKv(layer)) {
       block_bytes_ += cpu::kPageTokens * TokenBytes(layer);
     }
@@ -53,21 +64,25 @@ int64_t KvCache::Window(int64_t layer) const {
 
 template <typename Use>
 void KvCache::ForEachLayer(int slot, Use use) {
-  for (int layer = 0; layer < config_.layer_count(); ++layer) {
-    if (!config_.HasKv(layer)) continue;
-    const int64_t i = Index(layer, slot);
-    if (numerics_.kv_cache == Precision::kInt8) {
-      use(int8_[i], layer);
-    } else {
-      use(f32_[i], layer);
-    }
-  }
+  std::visit(
+      [&](auto& caches) {
+        for (int layer = 0; layer < config_.layer_count(); ++layer) {
+          if (config_.HasKv(layer)) use(caches[Index(layer, slot)], layer);
+        }
+      },
+      caches_);
+}
+
+const cpu::KvPages& KvCache::Pages(int layer, int slot) const {
+  return std::visit(
+      [&](const auto& caches) -> const cpu::KvPages& {
+        return caches[Index(layer, slot)];
+      },
+      caches_);
 }
 
 cpu::KvPages& KvCache::Pages(int layer, int slot) {
-  const int64_t i = Index(layer, slot);
-  if (numerics_.kv_cache == Precision::kInt8) return int8_[i];
-  return f32_[i];
+  return const_cast<cpu::KvPages&>(std::as_const(*this).Pages(layer, slot));
 }
 
 KvBlock KvCache::BlockOf(int slot, int64_t block) {
@@ -155,12 +170,7 @@ void KvCache::Copy(int from, int to) {
   shared_[to] = {shared_[from].blocks, -1, shared_[from].salt};
   for (int layer = 0; layer < config_.layer_count(); ++layer) {
     if (!config_.HasKv(layer)) continue;
-    const int64_t i = Index(layer, to), j = Index(layer, from);
-    if (numerics_.kv_cache == Precision::kInt8) {
-      int8_[i].CopyFrom(int8_[j]);
-    } else {
-      f32_[i].CopyFrom(f32_[j]);
-    }
+    Pages(layer, to).CopyFrom(Pages(layer, from));
   }
 }
 
@@ -170,18 +180,23 @@ void KvCache::Append(int layer, absl::Span<const KvRows> rows, const float* k,
   const int64_t width = shape.kv_heads * shape.head_dim;
   for (const KvRows& part : rows) {
     const int64_t i = Index(layer, part.slot);
-    if (numerics_.kv_cache == Precision::kInt8) {
-      int8_[i].Append(k, v, part.count, pool, numerics_.isa);
-    } else {
-      f32_[i].Append(k, v, part.count, pool);
-    }
+    std::visit(
+        [&](auto& caches) {
+          if constexpr (std::is_same_v<decltype(caches),
+                                       std::vector<cpu::KvInt8>&>) {
+            caches[i].Append(k, v, part.count, pool, numerics_.isa);
+          } else {
+            caches[i].Append(k, v, part.count, pool);
+          }
+        },
+        caches_);
     k += part.count * width;
     v += part.count * width;
   }
 }
 
 template <typename Cache>
-void KvCache::AttendTo(std::vector<Cache>& caches, int layer,
+void KvCache::AttendTo(const std::vector<Cache>& caches, int layer,
                        absl::Span<const KvRows> rows, const float* q,
                        float* out, kernels::ThreadPool& pool) {
   const model::GemmaLayer& shape = config_.layers[layer];
@@ -203,11 +218,9 @@ void KvCache::AttendTo(std::vector<Cache>& caches, int layer,
 
 void KvCache::Attend(int layer, absl::Span<const KvRows> rows, const float* q,
                      float* out, kernels::ThreadPool& pool) {
-  if (numerics_.kv_cache == Precision::kInt8) {
-    AttendTo(int8_, layer, rows, q, out, pool);
-  } else {
-    AttendTo(f32_, layer, rows, q, out, pool);
-  }
+  std::visit(
+      [&](const auto& caches) { AttendTo(caches, layer, rows, q, out, pool); },
+      caches_);
 }
 
 void KvCache::Advance(absl::Span<const KvRows> rows) {
@@ -226,19 +239,23 @@ void KvCache::Advance(absl::Span<const KvRows> rows) {
 int64_t KvCache::slot_bytes(int slot) const {
   int64_t sum = 0;
   for (int layer = 0; layer < config_.layer_count(); ++layer) {
-    const auto i = static_cast<size_t>(Index(layer, slot));
-    sum += numerics_.kv_cache == Precision::kInt8 ? int8_[i].bytes()
-                                                  : f32_[i].bytes();
+    sum += Pages(layer, slot).bytes();
   }
   return sum;
 }
 
 int64_t KvCache::TokenBytes(int64_t layer) const {
   const int64_t head_dim = config_.layers[layer].head_dim;
-  return config_.layers[layer].kv_heads *
-         (numerics_.kv_cache == Precision::kInt8
-              ? 2 * head_dim + 4 + head_dim / 32 * 4
-              : 2 * head_dim * 4);
+  const int64_t kv_heads = config_.layers[layer].kv_heads;
+  switch (numerics_.kv_cache) {
+    case Precision::kInt8:
+      return kv_heads * (2 * head_dim + 4 + head_dim / 32 * 4);
+    case Precision::kF32:
+      return kv_heads * 2 * head_dim * 4;
+    case Precision::kBf16:
+      break;
+  }
+  return kv_heads * 2 * head_dim * 2;
 }
 
 int64_t KvCache::bytes_read(int64_t position) const {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "absl/strings/string_view.h"
@@ -99,7 +100,7 @@ class KvCache {
 
  private:
   template <typename Cache>
-  void AttendTo(std::vector<Cache>& caches, int layer,
+  void AttendTo(const std::vector<Cache>& caches, int layer,
                 absl::Span<const KvRows> rows, const float* q, float* out,
                 kernels::ThreadPool& pool);
   // Calls use(cache) for the slot's cache in each layer that has one.
@@ -111,6 +112,7 @@ class KvCache {
   }
   // 0 in global layers.
   int64_t Window(int64_t layer) const;
+  const cpu::KvPages& Pages(int layer, int slot) const;
   cpu::KvPages& Pages(int layer, int slot);
   // The pages of a block that the slot's sequence has.
   KvBlock BlockOf(int slot, int64_t block);
@@ -134,10 +136,11 @@ class KvCache {
     std::string salt;
   };
   std::vector<Shared> shared_;  // [slots]
-  // [layers, slots]; the one that is not in use is empty. Layers without keys
-  // of their own have caches that stay empty.
-  std::vector<cpu::KvInt8> int8_;
-  std::vector<cpu::KvF32> f32_;
+  // [layers, slots]. Layers without keys of their own have caches that stay
+  // empty.
+  std::variant<std::vector<cpu::KvInt8>, std::vector<cpu::KvF32>,
+               std::vector<cpu::KvBf16>>
+      caches_;
 };
 
 }  // namespace onegrid::inference

@@ -29,6 +29,12 @@ ModelSlot::Handle ModelSlot::Get() const {
   return model_;
 }
 
+void ModelSlot::Drain() {
+  absl::MutexLock lock(&mu_);
+  draining_ = true;
+  model_->service().Drain();
+}
+
 absl::StatusOr<ModelSlot::Handle> ModelSlot::Replace(
     const std::string& path, const std::string& artifact_sha256) {
   const std::optional<std::string> full =
@@ -54,6 +60,11 @@ absl::StatusOr<ModelSlot::Handle> ModelSlot::Replace(
   Handle last = next;
   {
     absl::MutexLock lock(&mu_);
+    if (draining_) {
+      return common::MakeError(absl::StatusCode::kUnavailable,
+                               "SERVER_DRAINING",
+                               "the server takes no more models");
+    }
     model_.swap(last);
   }
   common::LogInfo("model_replaced",

@@ -33,8 +33,12 @@ class ModelSlot {
   // PermissionDenied (MODELS_NOT_ALLOWED): there is no folder, or the path,
   // links followed, leads out of it. Aborted (MODEL_LOADING): another Replace
   // is at it. Errors of ServedModel::Load.
+  // Unavailable (SERVER_DRAINING): after Drain.
   absl::StatusOr<Handle> Replace(const std::string& path,
                                  const std::string& artifact_sha256);
+
+  // The model takes no more requests, and is not replaced any more.
+  void Drain();
 
  private:
   ModelSlot(ServedModelOptions options, std::string folder, Handle model);
@@ -44,6 +48,7 @@ class ModelSlot {
   std::atomic<bool> loading_ = false;
   mutable absl::Mutex mu_;
   Handle model_ ABSL_GUARDED_BY(mu_);
+  bool draining_ ABSL_GUARDED_BY(mu_) = false;
 };
 
 }  // namespace onegrid::inference

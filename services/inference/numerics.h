@@ -48,7 +48,20 @@ namespace onegrid::inference {
 enum class Precision {
   kInt8,  // as served
   kF32,   // for comparison with a float reference
+  kBf16,  // as other servers keep keys and values; of the cache only
 };
+
+inline const char* PrecisionName(Precision precision) {
+  switch (precision) {
+    case Precision::kInt8:
+      return "int8";
+    case Precision::kF32:
+      return "f32";
+    case Precision::kBf16:
+      break;
+  }
+  return "bf16";
+}
 
 struct Numerics {
   // kInt8: the input of every linear in groups of 32, exact integer dot
@@ -56,7 +69,7 @@ struct Numerics {
   // weights times f32.
   Precision activations = Precision::kInt8;
   // kInt8: K rotated by a Hadamard matrix with one scale per token and head, V
-  // in groups of 32.
+  // in groups of 32. kBf16: each rounded by itself.
   Precision kv_cache = Precision::kInt8;
   // Must be supported by the processor.
   kernels::Isa isa = kernels::BestIsa();

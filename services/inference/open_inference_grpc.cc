@@ -1,5 +1,6 @@
 #include "services/inference/open_inference_grpc.h"
 
+#include "services/common/error_info.h"
 #include "services/inference/open_inference_response.h"
 #include "services/inference/rpc_reply.h"
 
@@ -73,8 +74,13 @@ grpc::Status OpenInferenceGrpc::ModelStreamInfer(
       });
   {
     absl::MutexLock lock(&mu_);
+    if (draining_) {
+      return Reply(
+          "ModelStreamInfer",
+          common::MakeError(absl::StatusCode::kUnavailable, "SERVER_DRAINING",
+                            "the server takes no more requests"));
+    }
     streams_[&requests] = context;
-    if (draining_) context->TryCancel();
   }
   requests.Run([stream](oip::ModelInferRequest* request) {
     return stream->Read(request);

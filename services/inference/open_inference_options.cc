@@ -19,9 +19,9 @@ using Json = nlohmann::json;
 
 constexpr int32_t kMaxInt32 = std::numeric_limits<int32_t>::max();
 // The options that sampling_parameters may hold.
-constexpr std::array<absl::string_view, 9> kSamplingNames = {
-    "max_tokens", "temperature",        "top_p", "top_k",     "min_p",
-    "seed",       "repetition_penalty", "stop",  "ignore_eos"};
+constexpr std::array<absl::string_view, 10> kSamplingNames = {
+    "max_tokens", "temperature",        "top_p", "top_k",      "min_p",
+    "seed",       "repetition_penalty", "stop",  "ignore_eos", "lora_name"};
 
 absl::StatusOr<uint64_t> Seed(const InferOption& option) {
   if (const auto* value = std::get_if<uint64_t>(&option.value)) return *value;
@@ -96,7 +96,7 @@ absl::StatusOr<TensorElement> ElementOf(absl::string_view name,
     return WrongTensor(what, "a value", value.type_name());
   }
   const std::string& text = value.get_ref<const std::string&>();
-  if (name == "stop") return absl::string_view(text);
+  if (name == "stop" || name == "lora_name") return absl::string_view(text);
   int64_t integer = 0;
   if (absl::SimpleAtoi(text, &integer)) return integer;
   double real = 0;
@@ -175,6 +175,8 @@ absl::Status SetOption(const InferOption& option, GivenNames* given,
   } else if (option.name == "ignore_eos") {
     ASSIGN_OR_RETURN(const bool value, BooleanOf(option));
     stopping.set_ignore_eos(value);
+  } else if (option.name == "lora_name") {
+    ASSIGN_OR_RETURN(*call->request.mutable_adapter(), Text(option));
   } else if (option.name == "stream") {
     ASSIGN_OR_RETURN(call->stream, BooleanOf(option));
   } else if (option.name == "exclude_input_in_output") {

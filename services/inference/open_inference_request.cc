@@ -190,6 +190,8 @@ absl::Span<const ModelInputInfo> ModelInputs() {
        false},
       {"stop", {Datatype::kBytes}, true},
       {"ignore_eos", {Datatype::kBool}, false},
+      // An adapter that is loaded; empty: none.
+      {"lora_name", {Datatype::kBytes}, false},
       {"stream", {Datatype::kBool}, false},
       // Those of vLLM's backend: a JSON object of the options above, numbers as
       // texts too; and whether text_output is to begin with text_input (false).

@@ -119,6 +119,7 @@ TEST(OpenInferenceRequestTest, ParametersSetTheSameOptions) {
   Parameter("stop", &request).set_string_param("\n");
   Parameter("min_p", &request).set_double_param(0.125);
   Parameter("repetition_penalty", &request).set_double_param(1.5);
+  Parameter("lora_name", &request).set_string_param("one");
   Parameter("timeout", &request).set_int64_param(1500);
   Parameter("triton_enable_empty_final_response", &request)
       .set_bool_param(true);
@@ -132,6 +133,7 @@ TEST(OpenInferenceRequestTest, ParametersSetTheSameOptions) {
   EXPECT_EQ(call->request.sampling().min_p(), 0.125f);
   EXPECT_EQ(call->request.sampling().repetition_penalty(), 1.5f);
   EXPECT_THAT(call->request.stopping().stop(), ElementsAre("\n"));
+  EXPECT_EQ(call->request.adapter(), "one");
   EXPECT_EQ(call->timeout, absl::Microseconds(1500));
   EXPECT_TRUE(call->empty_final_response);
 }
@@ -293,7 +295,8 @@ TEST(OpenInferenceRequestTest, SamplingParametersAreOptionsInJson) {
   Parameter("sampling_parameters", &request)
       .set_string_param(
           R"({"temperature": "0.5", "top_p": 0.25, "top_k": "40", "seed": 7,
-              "max_tokens": 9, "stop": ["a", "1"], "ignore_eos": true})");
+              "max_tokens": 9, "stop": ["a", "1"], "ignore_eos": true,
+              "lora_name": "7"})");
   const auto call = ReadInferRequest(request, kModel);
   ASSERT_TRUE(call.ok()) << call.status();
   EXPECT_EQ(call->request.sampling().temperature(), 0.5f);
@@ -303,6 +306,7 @@ TEST(OpenInferenceRequestTest, SamplingParametersAreOptionsInJson) {
   EXPECT_EQ(call->request.stopping().max_tokens(), 9);
   EXPECT_THAT(call->request.stopping().stop(), ElementsAre("a", "1"));
   EXPECT_TRUE(call->request.stopping().ignore_eos());
+  EXPECT_EQ(call->request.adapter(), "7");
 
   const auto expect = [&request](const std::string& json,
                                  const std::string& expected,

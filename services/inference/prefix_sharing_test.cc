@@ -230,7 +230,7 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Combine(testing::Values(TinyStructure::kGemma3,
                                      TinyStructure::kGemma4Edge,
                                      TinyStructure::kGemma4Experts),
-                     testing::Values("int8", "f32")));
+                     testing::Values("int8", "bf16", "f32")));
 
 }  // namespace
 }  // namespace onegrid::inference

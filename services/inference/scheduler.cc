@@ -5,11 +5,15 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "kernels/cpu/kv_cache.h"
 #include "services/common/error_info.h"
 
 namespace onegrid::inference {
 namespace {
+
+// How old Load::idle_prefix_bytes may be.
+constexpr absl::Duration kIdleBytesAge = absl::Milliseconds(100);
 
 // What a token of output weighs against one of a prompt in a caller's account.
 constexpr double kOutputWeight = 2;
@@ -80,6 +84,7 @@ absl::Status Scheduler::Submit(std::shared_ptr<Task> task) {
   }
   absl::MutexLock lock(&mu_);
   if (stopping_) return Draining("the server is stopping");
+  if (draining_) return Draining("the server takes no more requests");
   std::optional<std::shared_ptr<Task>> displaced;
   if (!queue_.Push(std::move(task), &displaced)) {
     return QueueFull(options_.max_queue);
@@ -87,6 +92,11 @@ absl::Status Scheduler::Submit(std::shared_ptr<Task> task) {
   // Its calls are all made by the scheduler's thread.
   if (displaced.has_value()) displaced_.push_back(*std::move(displaced));
   return absl::OkStatus();
+}
+
+void Scheduler::Drain() {
+  absl::MutexLock lock(&mu_);
+  draining_ = true;
 }
 
 Scheduler::Load Scheduler::load() const {
@@ -100,6 +110,11 @@ void Scheduler::Publish() {
   load_.kv_bytes = engine_.kv_cache().bytes();
   load_.prefix_bytes = engine_.kv_cache().prefix_bytes();
   load_.drafts = step_.drafts();
+  // To count them takes a look at each page.
+  const absl::Time now = absl::Now();
+  if (load_.running > 0 && now - idle_bytes_time_ < kIdleBytesAge) return;
+  idle_bytes_time_ = now;
+  load_.idle_prefix_bytes = engine_.kv_cache().idle_prefix_bytes();
 }
 
 void Scheduler::Loop() {
@@ -184,7 +199,8 @@ void Scheduler::DropLate() {
   std::vector<std::shared_ptr<Task>> late;
   {
     absl::MutexLock lock(&mu_);
-    late = queue_.Before(absl::Now() - options_.max_queue_delay);
+    late = queue_.Late(absl::Now() - options_.max_queue_delay,
+                       engine_.options().max_sequences);
     for (const auto& task : late) queue_.Remove(task.get());
   }
   for (const auto& task : late) {
@@ -192,7 +208,8 @@ void Scheduler::DropLate() {
         absl::StatusCode::kResourceExhausted, "QUEUE_FULL",
         absl::StrCat("the request waited for ",
                      absl::FormatDuration(options_.max_queue_delay),
-                     ", the longest there may be")));
+                     ", and more wait than the ",
+                     engine_.options().max_sequences, " that run at once")));
   }
 }
 

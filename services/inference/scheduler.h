@@ -23,7 +23,7 @@ namespace onegrid::inference {
 
 struct SchedulerOptions {
   int max_queue = 64;  // tasks waiting for their first slot
-  // How long a task may wait for that.
+  // How long a task may wait for that while more wait than there are slots.
   absl::Duration max_queue_delay = absl::InfiniteDuration();
   int64_t kv_limit = 0;  // see KvRoom
   StepOptions step;
@@ -62,11 +62,15 @@ class Scheduler {
 
   // Queues a task; its OnEnd will be called exactly once, with
   // ResourceExhausted (QUEUE_FULL) if a later task takes its place in a full
-  // queue, or it waits longer than max_queue_delay. On error the task is not
+  // queue, or it waited longer than max_queue_delay. On error the task is not
   // touched: InvalidArgument (KV_BUDGET_EXCEEDED): its most_tokens need more
   // memory than the limit. ResourceExhausted (QUEUE_FULL): see FairQueue.
   // Unavailable (SERVER_DRAINING): the scheduler is stopping.
   absl::Status Submit(std::shared_ptr<Task> task);
+
+  // From now on Submit takes nothing: Unavailable (SERVER_DRAINING). What it
+  // took goes on.
+  void Drain();
 
   // Counts are since the start.
   struct Load {
@@ -76,6 +80,9 @@ class Scheduler {
     // those of kept prefixes.
     int64_t kv_bytes = 0;
     int64_t prefix_bytes = 0;
+    // Of those, the ones that no sequence used, a tenth of a second ago at
+    // most.
+    int64_t idle_prefix_bytes = 0;
     int64_t preemptions = 0;
     // Tokens of the tasks that were started, and those of them whose keys and
     // values were kept from earlier ones. Restarts do not count.
@@ -133,7 +140,9 @@ class Scheduler {
   FairQueue queue_ ABSL_GUARDED_BY(mu_);
   std::vector<std::shared_ptr<Task>> displaced_ ABSL_GUARDED_BY(mu_);
   Load load_ ABSL_GUARDED_BY(mu_);  // but for `queued`
+  bool draining_ ABSL_GUARDED_BY(mu_) = false;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  absl::Time idle_bytes_time_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();
 
   std::thread thread_;  // last: starts when all else is ready
 };

@@ -261,11 +261,13 @@ TEST_F(SchedulerTest, DisplacedTaskEndsWithQueueFull) {
   EXPECT_TRUE(other->Wait().ok());
 }
 
-// The first one has the only slot for as long as the second one is queued.
-TEST_F(SchedulerTest, WhoeverWaitsTooLongIsRefused) {
+// The first one has the only slot until one of the others was refused: of two
+// that wait, one too many for one slot, the one that came first.
+TEST_F(SchedulerTest, WhoeverWaitsTooLongAmongTooManyIsRefused) {
   Start(1, 0, 0, 64, absl::Milliseconds(20));
   auto first = std::make_shared<SayingTask>(Prompt(4), 200);
   auto second = std::make_shared<SayingTask>(Prompt(4), 1);
+  auto third = std::make_shared<SayingTask>(Prompt(4), 1);
   absl::Notification begun;
   first->on_token = [&](int said) {
     if (said == 1) begun.Notify();
@@ -274,12 +276,27 @@ TEST_F(SchedulerTest, WhoeverWaitsTooLongIsRefused) {
   Submit(first);
   begun.WaitForNotification();
   Submit(second);
+  Submit(third);
   const absl::Status late = second->Wait();
   EXPECT_EQ(common::ErrorReason(late), "QUEUE_FULL");
   EXPECT_THAT(late.message(), HasSubstr("20ms"));
   EXPECT_EQ(second->said(), 0);
   EXPECT_TRUE(first->Wait().ok());
+  EXPECT_TRUE(third->Wait().ok());
+}
+
+TEST_F(SchedulerTest, WhoeverWaitsForOneOfTheSlotsIsNotTooMany) {
+  Start(1, 0, 0, 64, absl::Milliseconds(1));
+  auto first = std::make_shared<SayingTask>(Prompt(4), 40);
+  absl::Notification begun;
+  first->on_token = [&](int said) {
+    if (said == 1) begun.Notify();
+    absl::SleepFor(absl::Milliseconds(1));
+  };
+  Submit(first);
+  begun.WaitForNotification();
   EXPECT_TRUE(Submit(std::make_shared<SayingTask>(Prompt(4), 1))->Wait().ok());
+  EXPECT_TRUE(first->Wait().ok());
 }
 
 // What a task of low rank holds would not be enough for the one that waits.

@@ -10,7 +10,6 @@ namespace onegrid::inference {
 ScoreTask::ScoreTask(ScoreOptions options, CallContext context)
     : options_(std::move(options)),
       context_(std::move(context)),
-      place_{0, "", SharingSalt(options_.adapter.get(), "")},
       positions_(static_cast<int>(options_.tokens.size()) -
                  options_.first_scored) {
   const size_t positions = positions_;

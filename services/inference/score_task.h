@@ -24,6 +24,7 @@ struct ScoreOptions {
   int candidates_per_position = 0;
   std::vector<int32_t> candidates;             // [P, candidates_per_position]
   std::shared_ptr<const LoraAdapter> adapter;  // null: the model as it is
+  TaskPlace place;
 };
 
 // Natural log-probabilities.
@@ -52,7 +53,7 @@ class ScoreTask : public Task {
   int most_tokens() const override {
     return static_cast<int>(options_.tokens.size()) - 1;
   }
-  const TaskPlace& place() const override { return place_; }
+  const TaskPlace& place() const override { return options_.place; }
   int first_output() const override {
     return options_.first_scored - 1 + positions_done_.load();
   }
@@ -65,7 +66,6 @@ class ScoreTask : public Task {
  private:
   const ScoreOptions options_;
   const CallContext context_;
-  const TaskPlace place_;
   const int positions_;
   Scores scores_;  // rows of different positions are written concurrently
   std::atomic<int> positions_done_{0};

@@ -32,9 +32,12 @@ absl::Status InvalidFlag(absl::string_view flag, absl::string_view value,
 
 absl::StatusOr<Precision> ParsePrecision(absl::string_view flag,
                                          absl::string_view value) {
+  const bool is_cache = flag == "kv_cache";
   if (value == "int8") return Precision::kInt8;
   if (value == "f32") return Precision::kF32;
-  return InvalidFlag(flag, value, "int8 or f32");
+  if (value == "bf16" && is_cache) return Precision::kBf16;
+  return InvalidFlag(flag, value,
+                     is_cache ? "int8, bf16 or f32" : "int8 or f32");
 }
 
 absl::StatusOr<kernels::Isa> ParseIsa(absl::string_view value) {
@@ -117,7 +120,7 @@ v1::ServerInfo MakeInfo(const ServedModelOptions& options,
   info.set_kv_cache(
       numerics.kv_cache == Precision::kInt8
           ? "int8 (K Hadamard-rotated, per token and head; V groups of 32)"
-          : "f32");
+          : PrecisionName(numerics.kv_cache));
   info.set_activations(
       numerics.activations == Precision::kInt8
           ? "int8 groups of 32 (int16 for q, k, v and the head)"
@@ -282,6 +285,8 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
   ASSIGN_OR_RETURN(GemmaWeights weights,
                    LoadGemmaWeights(*file, served->pool_));
   served->weights_ = std::make_unique<GemmaWeights>(std::move(weights));
+  // The digest is that of what was loaded.
+  RETURN_IF_ERROR(file->CheckUnchanged());
   ASSIGN_OR_RETURN(served->tokenizer_, model::Tokenizer::FromGguf(*file));
   if (served->tokenizer_->vocab_size() > served->weights_->config.vocab_size) {
     return common::MakeError(

@@ -30,7 +30,7 @@ struct ServedModelOptions {
   std::string model_name;              // empty: ModelName says
   std::string artifact_sha256;         // empty: whatever the files have
   std::string activations = "int8";    // "int8", "f32"
-  std::string kv_cache = "int8";       // "int8", "f32"
+  std::string kv_cache = "int8";       // "int8", "bf16", "f32"
   std::string isa = "auto";            // "auto" or kernels::IsaName
   std::string prompt_lookup = "auto";  // "auto", "always", "off"
   // model::ChatFormatNamed; "auto": by the chat template in the file
@@ -81,7 +81,8 @@ absl::Status LoadAdapters(const std::vector<std::string>& adapters,
 // once Load has returned.
 class ServedModel {
  public:
-  // DataLoss (DIGEST_MISMATCH): the file is not the artifact named.
+  // DataLoss (DIGEST_MISMATCH): the file is not the artifact named. Aborted
+  // (FILE_CHANGED): it changed meanwhile.
   // InvalidArgument (INVALID_FLAG): kv_budget_bytes hold no sequence. Errors of
   // ChooseNumerics, model::GgufFile, model::Tokenizer, LoadGemmaWeights and
   // Engine::Create.

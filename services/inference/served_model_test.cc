@@ -222,8 +222,13 @@ TEST(ServedModelTest, UnknownPrecisionAndInstructionSetAreRefused) {
       std::string(ChooseNumerics(options, &degraded).status().message()),
       HasSubstr("--activations"));
   options = Options("any");
-  options.kv_cache = "bf16";
+  options.activations = "bf16";  // of the cache only
   EXPECT_FALSE(ChooseNumerics(options, &degraded).ok());
+  options = Options("any");
+  options.kv_cache = "f16";
+  EXPECT_THAT(
+      std::string(ChooseNumerics(options, &degraded).status().message()),
+      HasSubstr("expected int8, bf16 or f32"));
   options = Options("any");
   options.isa = "neon";
   EXPECT_FALSE(ChooseNumerics(options, &degraded).ok());

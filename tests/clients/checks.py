@@ -94,11 +94,18 @@ class Servers:
         with open(port_file, encoding="utf-8") as file:
             return process, file.read().strip()
 
-    def start_inference(self):
+    def start_inference(self, *flags):
         return self.start("inference", "inference", f"--model={self.model}",
-                          f"--model_name={MODEL_NAME}", "--max_context=2048")
+                          f"--model_name={MODEL_NAME}", "--max_context=2048", *flags)
 
     def __enter__(self):
+        try:
+            return self._start_all()
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _start_all(self):
         _, self.endpoint = self.start_inference()
         _, self.gateway = self.start("gateway", "gateway", f"--backend={self.endpoint}",
                                      f"--model_name={MODEL_NAME}")

@@ -12,9 +12,9 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase)
-from tritonclient.grpc import service_pb2
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from checks import MODEL_NAME, check
+from checks import MODEL_NAME, check, wait_for
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 GENERATION = "onegrid.v1.GenerationService"
@@ -100,6 +100,66 @@ def health_watch(servers):
     assert seen == {name: [SERVING, NOT_SERVING] for name in HEALTH_NAMES}, seen
 
 
+def methods_of(channel, service):
+    """Callables of a service's methods by name, made of what reflection says."""
+    pool = descriptor_pool.DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
+    calls = {}
+    for method in pool.FindServiceByName(service).methods:
+        make = channel.unary_stream if method.server_streaming else channel.unary_unary
+        request = GetMessageClass(method.input_type)
+        calls[method.name] = (request, make(
+            f"/{service}/{method.name}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=GetMessageClass(method.output_type).FromString))
+    return calls
+
+
+@check("grpcio-health-checking",
+       "Drain: NOT_SERVING, no new request over either protocol, the stream goes on")
+def drain(servers):
+    process, endpoint = servers.start_inference("--allow_drain")
+    with grpc.insecure_channel(endpoint) as channel:
+        calls = methods_of(channel, GENERATION)
+        health_stub = health_pb2_grpc.HealthStub(channel)
+
+        def call(name, **fields):
+            request, method = calls[name]
+            return method(request(**fields), timeout=60)
+
+        def refused(answer):
+            try:
+                list(answer())
+            except grpc.RpcError as error:
+                return error.code() == grpc.StatusCode.UNAVAILABLE
+            return False
+
+        def generate(tokens):
+            return call("Generate", text="Once", stopping={"max_tokens": tokens,
+                                                           "ignore_eos": True})
+
+        stream = generate(300)
+        assert next(stream).HasField("started")
+        assert call("Drain").running == 1
+        for name in HEALTH_NAMES:
+            answer = health_stub.Check(health_pb2.HealthCheckRequest(service=name))
+            assert answer.status == NOT_SERVING, name
+        assert refused(lambda: generate(1))
+        open_inference = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        assert not open_inference.ServerReady(service_pb2.ServerReadyRequest()).ready
+        tensor = service_pb2.ModelInferRequest.InferInputTensor(
+            name="text_input", datatype="BYTES", shape=[1])
+        tensor.contents.bytes_contents.append(b"Once")
+        request = service_pb2.ModelInferRequest(model_name=MODEL_NAME, inputs=[tensor])
+        assert refused(lambda: [open_inference.ModelInfer(request)])
+        assert refused(lambda: open_inference.ModelStreamInfer(iter([request])))
+        last = list(stream)[-1]
+        assert last.finished.completion_tokens == 300
+        wait_for(lambda: call("GetLoad").running == 0, "the slot to be free")
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+
+
 @check("grpcio-reflection", "lists both services with all methods and messages")
 def reflection(servers):
     with grpc.insecure_channel(servers.endpoint) as channel:
@@ -116,14 +176,8 @@ def reflection(servers):
 @check("grpcio-reflection", "a call made of nothing but what reflection says")
 def reflection_call(servers):
     with grpc.insecure_channel(servers.endpoint) as channel:
-        pool = descriptor_pool.DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
-        method = pool.FindServiceByName(OPEN_INFERENCE).FindMethodByName("ModelReady")
-        request = GetMessageClass(method.input_type)(name=MODEL_NAME)
-        call = channel.unary_unary(
-            f"/{OPEN_INFERENCE}/ModelReady",
-            request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=GetMessageClass(method.output_type).FromString)
-        assert call(request).ready
+        request, call = methods_of(channel, OPEN_INFERENCE)["ModelReady"]
+        assert call(request(name=MODEL_NAME)).ready
 
 
 def field_key(field):

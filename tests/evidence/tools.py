@@ -184,6 +184,8 @@ class Programs:
 
     def serving(self, gguf, **options):
         """host:port of an inference server for the model."""
+        # Evidence asks all at once and wants all answers.
+        options = {"max_queue_delay": "inf", **options}
         return self._running("inference", model=gguf, **options)
 
     def gateway(self, backend, model_name):
