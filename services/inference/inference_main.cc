@@ -62,10 +62,15 @@ ABSL_FLAG(int, threads, 0,
 ABSL_FLAG(int, max_sequences, 8, "Requests computed at once.");
 ABSL_FLAG(int, max_queue, 64, "Requests that may wait; more are refused.");
 ABSL_FLAG(absl::Duration, max_queue_delay, absl::Milliseconds(1500),
-          "How long a request may wait for its turn while more than "
-          "max_sequences do; then it is refused like one that finds the queue "
-          "full, so that under overload those who are answered do not wait "
-          "long. inf: until its deadline.");
+          "How long a request may wait for its turn while more than calm_queue "
+          "do; then it is refused like one that finds the queue full, so that "
+          "under overload those who are answered do not wait long. inf: until "
+          "its deadline.");
+ABSL_FLAG(
+    int, calm_queue, -1,
+    "So many requests may wait for as long as it takes; -1: max_sequences. "
+    "0, with a short max_queue_delay, bounds the time to the first token "
+    "of all that is answered.");
 ABSL_FLAG(int, max_context, 8192, "Most tokens of one sequence.");
 ABSL_FLAG(int, max_step_tokens, 256,
           "Most tokens computed in one step over all requests.");
@@ -118,6 +123,7 @@ absl::StatusOr<ServedModelOptions> OptionsFromFlags() {
   options.max_sequences = absl::GetFlag(FLAGS_max_sequences);
   options.max_queue = absl::GetFlag(FLAGS_max_queue);
   options.max_queue_delay = absl::GetFlag(FLAGS_max_queue_delay);
+  options.calm_queue = absl::GetFlag(FLAGS_calm_queue);
   options.max_context = absl::GetFlag(FLAGS_max_context);
   options.max_step_tokens = absl::GetFlag(FLAGS_max_step_tokens);
   options.adapters = absl::GetFlag(FLAGS_adapters);

@@ -196,11 +196,12 @@ void Scheduler::DropInterrupted() {
 
 void Scheduler::DropLate() {
   if (options_.max_queue_delay == absl::InfiniteDuration()) return;
+  const int calm = options_.calm_queue < 0 ? engine_.options().max_sequences
+                                           : options_.calm_queue;
   std::vector<std::shared_ptr<Task>> late;
   {
     absl::MutexLock lock(&mu_);
-    late = queue_.Late(absl::Now() - options_.max_queue_delay,
-                       engine_.options().max_sequences);
+    late = queue_.Late(absl::Now() - options_.max_queue_delay, calm);
     for (const auto& task : late) queue_.Remove(task.get());
   }
   for (const auto& task : late) {
@@ -208,8 +209,7 @@ void Scheduler::DropLate() {
         absl::StatusCode::kResourceExhausted, "QUEUE_FULL",
         absl::StrCat("the request waited for ",
                      absl::FormatDuration(options_.max_queue_delay),
-                     ", and more wait than the ",
-                     engine_.options().max_sequences, " that run at once")));
+                     " while more than ", calm, " waited")));
   }
 }
 

@@ -23,8 +23,10 @@ namespace onegrid::inference {
 
 struct SchedulerOptions {
   int max_queue = 64;  // tasks waiting for their first slot
-  // How long a task may wait for that while more wait than there are slots.
+  // How long a task may wait for that while more wait than calm_queue; -1: than
+  // there are slots.
   absl::Duration max_queue_delay = absl::InfiniteDuration();
+  int calm_queue = -1;
   int64_t kv_limit = 0;  // see KvRoom
   StepOptions step;
 };

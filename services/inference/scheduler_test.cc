@@ -101,7 +101,8 @@ class SchedulerTest : public testing::Test {
  protected:
   void Start(int slots, int64_t kv_limit = 0, int64_t prefix_bytes = 0,
              int max_queue = 64,
-             absl::Duration max_queue_delay = absl::InfiniteDuration()) {
+             absl::Duration max_queue_delay = absl::InfiniteDuration(),
+             int calm_queue = -1) {
     const std::string path = absl::StrCat(
         testing::TempDir(), "/",
         testing::UnitTest::GetInstance()->current_test_info()->name(), ".gguf");
@@ -122,6 +123,7 @@ class SchedulerTest : public testing::Test {
     SchedulerOptions how;
     how.max_queue = max_queue;
     how.max_queue_delay = max_queue_delay;
+    how.calm_queue = calm_queue;
     how.kv_limit = kv_limit;
     scheduler_ = std::make_unique<Scheduler>(*engine_, pool_, how);
   }
@@ -261,28 +263,34 @@ TEST_F(SchedulerTest, DisplacedTaskEndsWithQueueFull) {
   EXPECT_TRUE(other->Wait().ok());
 }
 
-// The first one has the only slot until one of the others was refused: of two
-// that wait, one too many for one slot, the one that came first.
+// The first one has the only slot until the second one was refused, which came
+// first of those that wait, in a queue too long by one.
 TEST_F(SchedulerTest, WhoeverWaitsTooLongAmongTooManyIsRefused) {
-  Start(1, 0, 0, 64, absl::Milliseconds(20));
-  auto first = std::make_shared<SayingTask>(Prompt(4), 200);
-  auto second = std::make_shared<SayingTask>(Prompt(4), 1);
-  auto third = std::make_shared<SayingTask>(Prompt(4), 1);
-  absl::Notification begun;
-  first->on_token = [&](int said) {
-    if (said == 1) begun.Notify();
-    if (said > 1 && !second->ended()) absl::SleepFor(absl::Milliseconds(1));
-  };
-  Submit(first);
-  begun.WaitForNotification();
-  Submit(second);
-  Submit(third);
-  const absl::Status late = second->Wait();
-  EXPECT_EQ(common::ErrorReason(late), "QUEUE_FULL");
-  EXPECT_THAT(late.message(), HasSubstr("20ms"));
-  EXPECT_EQ(second->said(), 0);
-  EXPECT_TRUE(first->Wait().ok());
-  EXPECT_TRUE(third->Wait().ok());
+  for (const int calm : {0, 1, 2}) {
+    Start(1, 0, 0, 64, absl::Milliseconds(20), calm);
+    auto first = std::make_shared<SayingTask>(Prompt(4), 200);
+    auto second = std::make_shared<SayingTask>(Prompt(4), 1);
+    std::vector<std::shared_ptr<SayingTask>> calm_ones;
+    for (int i = 0; i < calm; ++i) {
+      calm_ones.push_back(std::make_shared<SayingTask>(Prompt(4), 1));
+    }
+    absl::Notification begun;
+    first->on_token = [&](int said) {
+      if (said == 1) begun.Notify();
+      if (said > 1 && !second->ended()) absl::SleepFor(absl::Milliseconds(1));
+    };
+    Submit(first);
+    begun.WaitForNotification();
+    Submit(second);
+    for (const auto& task : calm_ones) Submit(task);
+    const absl::Status late = second->Wait();
+    EXPECT_EQ(common::ErrorReason(late), "QUEUE_FULL");
+    EXPECT_THAT(late.message(), HasSubstr("20ms"));
+    EXPECT_EQ(second->said(), 0);
+    EXPECT_TRUE(first->Wait().ok());
+    for (const auto& task : calm_ones) EXPECT_TRUE(task->Wait().ok());
+    scheduler_.reset();
+  }
 }
 
 TEST_F(SchedulerTest, WhoeverWaitsForOneOfTheSlotsIsNotTooMany) {

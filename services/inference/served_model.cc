@@ -268,6 +268,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
   SchedulerOptions scheduler;
   scheduler.max_queue = options.max_queue;
   scheduler.max_queue_delay = options.max_queue_delay;
+  scheduler.calm_queue = options.calm_queue;
   scheduler.kv_limit = options.kv_budget_bytes;
   ASSIGN_OR_RETURN(scheduler.step.drafting,
                    ParseDrafting(options.prompt_lookup));

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdio>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -103,6 +104,18 @@ TEST(GgufReaderTest, EveryTruncationIsRefused) {
     ASSERT_FALSE(file.ok()) << "truncated to " << size << " bytes";
     EXPECT_EQ(common::ErrorReason(file.status()), "CORRUPT_FILE") << size;
   }
+}
+
+TEST(GgufReaderTest, TellsWhenAnotherFileHasTakenThePlace) {
+  const std::string bytes = SmallFile().str();
+  const auto file = OpenBytes(bytes);
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_TRUE((*file)->CheckUnchanged().ok());
+  const std::string other = WriteTestFile("other.gguf", bytes);
+  ASSERT_EQ(std::rename(other.c_str(), (*file)->path().c_str()), 0);
+  const absl::Status status = (*file)->CheckUnchanged();
+  EXPECT_EQ(common::ErrorReason(status), "FILE_CHANGED");
+  EXPECT_THAT(std::string(status.message()), HasSubstr("test.gguf"));
 }
 
 TEST(GgufReaderTest, MissingFileIsNotFoundAndFolderIsRefused) {
