@@ -7,6 +7,8 @@
 #include <fstream>
 #include <string>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/common/error_info.h"
@@ -52,10 +54,12 @@ TEST_F(FileVersionTest, WritingToItIsAChange) {
   ASSERT_TRUE(version.ok());
   Write(path_, "abcd");
   EXPECT_FALSE(CheckUnchanged(path_, *version).ok());
-  // Of the same size, too.
-  FileVersion earlier = *FileVersionOf(path_);
-  --earlier.changed_ns;
-  EXPECT_FALSE(CheckUnchanged(path_, earlier).ok());
+  // Of the same size, too, a tick of the file system's clock later.
+  const auto longer = FileVersionOf(path_);
+  ASSERT_TRUE(longer.ok());
+  absl::SleepFor(absl::Milliseconds(30));
+  Write(path_, "dcba");
+  EXPECT_FALSE(CheckUnchanged(path_, *longer).ok());
 }
 
 TEST_F(FileVersionTest, AFileThatIsGoneIsAnError) {

@@ -201,6 +201,11 @@ std::vector<v1::GenerateRequest> FakeBackend::requests() const {
   return requests_;
 }
 
+std::vector<v1::ScoreTokensRequest> FakeBackend::score_requests() const {
+  absl::MutexLock lock(&mu_);
+  return score_requests_;
+}
+
 grpc::Status FakeBackend::Linger(
     grpc::ServerContext* context, bool writes,
     grpc::ServerWriter<v1::GenerateResponse>* writer) {
@@ -276,6 +281,10 @@ grpc::Status FakeBackend::Generate(
 grpc::Status FakeBackend::ScoreTokens(grpc::ServerContext* context,
                                       const v1::ScoreTokensRequest* request,
                                       v1::ScoreTokensResponse* response) {
+  {
+    absl::MutexLock lock(&mu_);
+    score_requests_.push_back(*request);
+  }
   const std::string prompt = TextOf(request->token_ids());
   if (grpc::Status error = ErrorOf(prompt); !error.ok()) return error;
   if (absl::StrContains(prompt, "silent")) {

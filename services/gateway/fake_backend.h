@@ -63,8 +63,9 @@ class FakeBackend final : public v1::GenerationService::Service {
       : has_control_tokens_(has_control_tokens),
         chat_format_(std::move(chat_format)) {}
 
-  // The requests to generate so far.
+  // The requests to generate and to score so far.
   std::vector<v1::GenerateRequest> requests() const;
+  std::vector<v1::ScoreTokensRequest> score_requests() const;
   FakeVocabulary& vocabulary() { return vocabulary_; }
   // Generations that saw themselves cancelled, and those in progress.
   int cancelled() const { return cancelled_; }
@@ -97,6 +98,7 @@ class FakeBackend final : public v1::GenerationService::Service {
   std::atomic<int> running_ = 0;
   mutable absl::Mutex mu_;
   std::vector<v1::GenerateRequest> requests_ ABSL_GUARDED_BY(mu_);
+  std::vector<v1::ScoreTokensRequest> score_requests_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace onegrid::gateway

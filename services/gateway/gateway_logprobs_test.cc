@@ -204,6 +204,21 @@ TEST_F(GatewayLogprobsTest, RefusalsOfAnEchoAreHttpStatuses) {
   EXPECT_EQ(PostJson(kCompletions, body).status, 504);
 }
 
+TEST_F(GatewayLogprobsTest, ScoresOfAPromptStandWhereItsRequestDoes) {
+  json body = Body("abc");
+  body.update({{"echo", true},
+               {"logprobs", 1},
+               {"priority", 3},
+               {"user", "u"},
+               {"cache_salt", "s"}});
+  EXPECT_EQ(PostJson(kCompletions, body).status, 200);
+  ASSERT_EQ(fake_.score_requests().size(), 1u);
+  const v1::ScoreTokensRequest score = fake_.score_requests()[0];
+  EXPECT_EQ(score.priority(), -3);
+  EXPECT_EQ(score.caller(), "u");
+  EXPECT_EQ(score.cache_salt(), "s");
+}
+
 TEST_F(GatewayLogprobsTest, WhatSteersReachesTheBackend) {
   json body = Body("a");
   body.update({{"presence_penalty", 1.5},

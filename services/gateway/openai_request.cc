@@ -162,12 +162,6 @@ void ReadPlace(JsonFields& fields, CompletionRequest* request) {
   ReadName(fields, "user", &request->caller);
   ReadName(fields, "safety_identifier", &request->caller);
   ReadName(fields, "cache_salt", &request->cache_salt);
-  if (!request->cache_salt.empty() && request->echo && request->logprobs) {
-    fields.Fail(UnsupportedField(
-        "cache_salt",
-        "cache_salt is not supported with echo and logprobs: prompts that are "
-        "scored share what is kept of them"));
-  }
 }
 
 void ReadStreaming(JsonFields& fields, CompletionRequest* request) {

@@ -59,6 +59,9 @@ absl::StatusOr<PromptEcho> EchoPrompt(
     call.mutable_token_ids()->Add(ids.begin(), ids.end());
     call.set_top_n(request.top_logprobs);
     call.set_adapter(request.adapter);
+    call.set_priority(request.priority);
+    call.set_caller(request.caller);
+    call.set_cache_salt(request.cache_salt);
     ASSIGN_OR_RETURN(scores, backend.Score(call, deadline, abandoned));
     if (!IsWhole(scores, ids.size() - 1, width)) {
       return common::MakeError(absl::StatusCode::kInternal, "BACKEND_ANSWER",

@@ -121,15 +121,6 @@ TEST(SamplingFieldsTest, CallersAndSaltsAreNames) {
   }
 }
 
-// A backend that scores knows no salt.
-TEST(SamplingFieldsTest, APromptThatIsScoredIsNotKeptApart) {
-  EXPECT_EQ(
-      ErrorOf(Completion(R"("cache_salt":"s","echo":true,"logprobs":0)")).param,
-      "cache_salt");
-  Parsed(Completion(R"("cache_salt":"s","echo":true)"));
-  Parsed(Completion(R"("cache_salt":"","echo":true,"logprobs":0)"));
-}
-
 TEST(SamplingFieldsTest, StopTokensAreIds) {
   EXPECT_THAT(
       Parsed(Chat(R"("stop_token_ids":[1,262143])")).stopping.stop_token_ids(),

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <iterator>
 #include <limits>
-#include <tuple>
 
 #include "kernels/base/check.h"
 
@@ -200,26 +199,55 @@ void FairQueue::Charge(const std::string& caller, double tokens) {
   accounts_.try_emplace(caller, Account{floor_}).first->second.served += tokens;
 }
 
-std::vector<std::shared_ptr<Task>> FairQueue::Late(absl::Time time,
-                                                   int keep) const {
-  std::vector<const Waiting*> late;
-  for (const auto& [rank, callers] : classes_) {
-    for (const auto& [caller, line] : callers) {
-      for (const Waiting& waiting : line) {
-        if (waiting.fresh() && waiting.since < time) late.push_back(&waiting);
+bool FairQueue::AddLate(const Class& callers, absl::Time time, size_t most,
+                        std::vector<std::shared_ptr<Task>>* late) {
+  struct Caller {
+    int fresh;
+    std::vector<const Waiting*> late;  // the first one last
+  };
+  std::vector<Caller> all;
+  for (const auto& [name, line] : callers) {
+    Caller& caller = all.emplace_back(Caller{FreshTasks(line), {}});
+    for (auto waiting = line.rbegin(); waiting != line.rend(); ++waiting) {
+      if (waiting->fresh() && waiting->since < time) {
+        caller.late.push_back(&*waiting);
       }
     }
   }
-  const int over = std::min(static_cast<int>(late.size()), fresh_ - keep);
-  if (over <= 0) return {};
-  std::partial_sort(late.begin(), late.begin() + over, late.end(),
-                    [](const Waiting* a, const Waiting* b) {
-                      return std::tie(a->rank, a->arrival) <
-                             std::tie(b->rank, b->arrival);
-                    });
-  std::vector<std::shared_ptr<Task>> given_up;
-  for (int i = 0; i < over; ++i) given_up.push_back(late[i]->task);
-  return given_up;
+  const auto fewer = [](const Caller& a, const Caller& b) {
+    return a.fresh < b.fresh;
+  };
+  const size_t end = late->size() + most;
+  while (true) {
+    const int largest = std::max_element(all.begin(), all.end(), fewer)->fresh;
+    Caller* next = nullptr;
+    bool any = false;
+    for (Caller& caller : all) {
+      if (caller.late.empty()) continue;
+      any = true;
+      if (caller.fresh + 1 < largest) continue;
+      if (next == nullptr || next->fresh < caller.fresh ||
+          (next->fresh == caller.fresh &&
+           caller.late.back()->arrival < next->late.back()->arrival)) {
+        next = &caller;
+      }
+    }
+    if (next == nullptr || late->size() == end) return !any;
+    late->push_back(next->late.back()->task);
+    next->late.pop_back();
+    --next->fresh;
+  }
+}
+
+std::vector<std::shared_ptr<Task>> FairQueue::Late(absl::Time time,
+                                                   int keep) const {
+  std::vector<std::shared_ptr<Task>> late;
+  if (fresh_ <= keep) return late;
+  const auto most = static_cast<size_t>(fresh_ - keep);
+  for (auto rank = classes_.rbegin(); rank != classes_.rend(); ++rank) {
+    if (!AddLate(rank->second, time, most - late.size(), &late)) break;
+  }
+  return late;
 }
 
 std::vector<std::shared_ptr<Task>> FairQueue::tasks() const {

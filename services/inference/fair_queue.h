@@ -42,9 +42,9 @@ struct Waiting {
 // turns while idle. Counters of callers of whom nothing waits are forgotten
 // once the lift makes up for them, or when there are more than kMostAccounts.
 //
-// No task waits forever: one start in kTurn, while tasks of several ranks wait,
-// is that of the longest waiting one below the highest rank, which has the
-// highest rank from then on.
+// No task that is not given up (Late) waits forever: one start in kTurn, while
+// tasks of several ranks wait, is that of the longest waiting one below the
+// highest rank, which has the highest rank from then on.
 //
 // The limit is on tasks that were not started. When it is reached, a new one of
 // a rank above the lowest that waits takes the place of the newest task of that
@@ -79,8 +79,9 @@ class FairQueue {
 
   std::vector<std::shared_ptr<Task>> tasks() const;
   // Of the tasks that were not started and came before `time` those that are
-  // too many where `keep` may wait: of the lowest rank first, in it those that
-  // came first.
+  // too many where `keep` may wait: of the lowest rank of which there are any,
+  // each time the first of the caller who has most tasks there. A caller who
+  // has at least two fewer than another keeps its own.
   std::vector<std::shared_ptr<Task>> Late(absl::Time time, int keep) const;
   int size() const { return size_; }
   // Callers that are remembered.
@@ -101,6 +102,10 @@ class FairQueue {
   // The line whose newest task makes room for one of `caller`, if there is one.
   std::optional<std::pair<int, std::string>> Victim(
       int priority, const std::string& caller) const;
+  // Adds to `late` at most `most` of the callers' tasks, see Late. False:
+  // others came before `time` and are kept.
+  static bool AddLate(const Class& callers, absl::Time time, size_t most,
+                      std::vector<std::shared_ptr<Task>>* late);
   Waiting Erase(int rank, const std::string& caller, size_t index);
   // Count a task of the caller as waiting, and no longer.
   void Join(const std::string& caller);

@@ -73,6 +73,37 @@ TEST(FairQueueLateTest, GivesUpThoseThatCameBeforeAndAreTooMany) {
   EXPECT_EQ(late(9, 3), "");
 }
 
+// The one who has a single task keeps it, though it waits for longest, until
+// the others have as few.
+TEST(FairQueueLateTest, TakesFromTheCallerWhoHasMost) {
+  FairQueue queue(16);
+  std::optional<std::shared_ptr<Task>> displaced;
+  const absl::Time start = absl::UnixEpoch();
+  const auto push = [&](const std::string& name, const std::string& caller,
+                        int seconds) {
+    ASSERT_TRUE(
+        queue.Push(std::make_shared<NamedTask>(name, TaskPlace{0, caller, ""}),
+                   &displaced, start + absl::Seconds(seconds)));
+  };
+  push("b", "small", 0);
+  for (const char* name : {"1", "2", "3", "4"}) push(name, "flood", 2);
+  push("x", "middle", 3);
+  push("y", "middle", 3);
+  const auto late = [&](int seconds, int keep) {
+    std::string names;
+    for (const auto& task : queue.Late(start + absl::Seconds(seconds), keep)) {
+      names += static_cast<const NamedTask&>(*task).name();
+    }
+    return names;
+  };
+  // Nobody else's are late.
+  EXPECT_EQ(late(1, 2), "");
+  EXPECT_EQ(late(3, 5), "12");
+  EXPECT_EQ(late(9, 4), "123");
+  EXPECT_EQ(late(9, 3), "123x");
+  EXPECT_EQ(late(9, 0), "123xb4y");
+}
+
 class FairQueueTest : public testing::Test {
  protected:
   // The name of the task that lost its place, "refused", or nothing.

@@ -74,7 +74,7 @@ grpc::Status GenerationGrpc::GetServerInfo(grpc::ServerContext*,
 grpc::Status GenerationGrpc::GetLoad(grpc::ServerContext*,
                                      const v1::GetLoadRequest*,
                                      v1::Load* response) {
-  *response = model_.Get()->service().GetLoad();
+  *response = model_.GetLoad();
   return grpc::Status::OK;
 }
 
@@ -91,7 +91,7 @@ grpc::Status GenerationGrpc::Drain(grpc::ServerContext*,
   // Not ready before the first call is refused.
   drain_();
   model_.Drain();
-  const v1::Load load = model_.Get()->service().GetLoad();
+  const v1::Load load = model_.GetLoad();
   common::LogInfo("draining", {{"running", absl::StrCat(load.running())},
                                {"queued", absl::StrCat(load.queued())}});
   response->set_running(load.running());

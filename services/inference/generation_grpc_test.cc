@@ -5,8 +5,10 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
+#include "absl/synchronization/notification.h"
 #include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
 #include "proto/google/rpc/error_details.pb.h"
@@ -189,6 +191,40 @@ TEST_F(GenerationGrpcTest, DrainEndsTheTakingOfRequestsButNoStream) {
   }
   EXPECT_EQ(response.finished().completion_tokens(), 200);
   EXPECT_TRUE(stream->Finish().ok());
+}
+
+// It was replaced while its request held its scheduler up.
+TEST_F(GenerationGrpcTest, AReplacedModelDrainsAndCounts) {
+  const ModelSlot::Handle old = model_->Get();
+  absl::Notification asked, go;
+  std::atomic<bool> first = true;
+  CallContext context;
+  context.cancelled = [&] {
+    if (first.exchange(false)) {
+      asked.Notify();
+      go.WaitForNotification();
+    }
+    return false;
+  };
+  v1::GenerateRequest request;
+  request.set_text("hello");
+  absl::Status status;
+  std::thread call([&] {
+    status = old->service().Generate(
+        request, context, [](const v1::GenerateResponse&) { return true; });
+  });
+  asked.WaitForNotification();
+  ASSERT_TRUE(model_->Replace("first.gguf", "").ok());
+  EXPECT_EQ(model_->Get()->service().GetLoad().queued(), 0);
+  EXPECT_EQ(model_->GetLoad().running() + model_->GetLoad().queued(), 1);
+  model_->Drain();
+  const absl::Status refused = old->service().Generate(
+      request, {}, [](const v1::GenerateResponse&) { return true; });
+  EXPECT_EQ(common::ErrorReason(refused), "SERVER_DRAINING");
+  go.Notify();
+  call.join();
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(model_->GetLoad().running() + model_->GetLoad().queued(), 0);
 }
 
 TEST_F(GenerationGrpcTest, DrainIsForThoseWhoMay) {

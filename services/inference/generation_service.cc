@@ -191,8 +191,8 @@ absl::StatusOr<v1::ScoreTokensResponse> GenerationService::ScoreTokens(
   ASSIGN_OR_RETURN(ScoreOptions options, ToScoreOptions(request));
   const absl::Time start = absl::Now();
   AdapterUse::Request use(adapter_use_, request.adapter());
+  options.on_start = [&use] { use.Started(); };
   auto task = std::make_shared<ScoreTask>(std::move(options), context);
-  use.Started();  // when it starts is not told
   RETURN_IF_ERROR(scheduler_.Submit(task));
   ASSIGN_OR_RETURN(const Scores scores, task->Wait());
   v1::ScoreTokensResponse response;

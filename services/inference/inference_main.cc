@@ -66,11 +66,10 @@ ABSL_FLAG(absl::Duration, max_queue_delay, absl::Milliseconds(1500),
           "do; then it is refused like one that finds the queue full, so that "
           "under overload those who are answered do not wait long. inf: until "
           "its deadline.");
-ABSL_FLAG(
-    int, calm_queue, -1,
-    "So many requests may wait for as long as it takes; -1: max_sequences. "
-    "0, with a short max_queue_delay, bounds the time to the first token "
-    "of all that is answered.");
+ABSL_FLAG(int, calm_queue, 32,
+          "So many requests may wait for as long as it takes. 0, with a short "
+          "max_queue_delay, bounds the time to the first token of all that is "
+          "answered.");
 ABSL_FLAG(int, max_context, 8192, "Most tokens of one sequence.");
 ABSL_FLAG(int, max_step_tokens, 256,
           "Most tokens computed in one step over all requests.");

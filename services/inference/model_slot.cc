@@ -10,6 +10,14 @@
 #include "services/common/path_below.h"
 
 namespace onegrid::inference {
+namespace {
+
+absl::Status Draining() {
+  return common::MakeError(absl::StatusCode::kUnavailable, "SERVER_DRAINING",
+                           "the server takes no more models");
+}
+
+}  // namespace
 
 ModelSlot::ModelSlot(ServedModelOptions options, std::string folder,
                      Handle model)
@@ -29,10 +37,43 @@ ModelSlot::Handle ModelSlot::Get() const {
   return model_;
 }
 
+std::vector<ModelSlot::Handle> ModelSlot::All() const {
+  std::vector<Handle> all = {model_};
+  for (const auto& replaced : replaced_) {
+    if (Handle model = replaced.lock()) all.push_back(std::move(model));
+  }
+  return all;
+}
+
 void ModelSlot::Drain() {
+  // Those of the handles that turn out to be the last ones end outside the
+  // lock.
+  std::vector<Handle> all;
   absl::MutexLock lock(&mu_);
   draining_ = true;
-  model_->service().Drain();
+  all = All();
+  for (const Handle& model : all) model->service().Drain();
+}
+
+v1::Load ModelSlot::GetLoad() const {
+  std::vector<Handle> all;
+  {
+    absl::ReaderMutexLock lock(&mu_);
+    all = All();
+  }
+  v1::Load load = all[0]->service().GetLoad();
+  for (size_t i = 1; i < all.size(); ++i) {
+    const v1::Load old = all[i]->service().GetLoad();
+    load.set_running(load.running() + old.running());
+    load.set_queued(load.queued() + old.queued());
+    for (const auto& [name, count] : old.adapter_running()) {
+      (*load.mutable_adapter_running())[name] += count;
+    }
+    for (const auto& [name, count] : old.adapter_queued()) {
+      (*load.mutable_adapter_queued())[name] += count;
+    }
+  }
+  return load;
 }
 
 absl::StatusOr<ModelSlot::Handle> ModelSlot::Replace(
@@ -52,6 +93,10 @@ absl::StatusOr<ModelSlot::Handle> ModelSlot::Replace(
                              "another model is being loaded");
   }
   const auto done = absl::MakeCleanup([this] { loading_ = false; });
+  {
+    absl::ReaderMutexLock lock(&mu_);
+    if (draining_) return Draining();
+  }
   ServedModelOptions options = options_;
   options.model_path = *full;
   options.artifact_sha256 = artifact_sha256;
@@ -60,11 +105,9 @@ absl::StatusOr<ModelSlot::Handle> ModelSlot::Replace(
   Handle last = next;
   {
     absl::MutexLock lock(&mu_);
-    if (draining_) {
-      return common::MakeError(absl::StatusCode::kUnavailable,
-                               "SERVER_DRAINING",
-                               "the server takes no more models");
-    }
+    if (draining_) return Draining();
+    std::erase_if(replaced_, [](const auto& old) { return old.expired(); });
+    replaced_.push_back(model_);
     model_.swap(last);
   }
   common::LogInfo("model_replaced",

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -32,15 +33,22 @@ class ModelSlot {
   // old one's place; on error that stays. Returns the new one.
   // PermissionDenied (MODELS_NOT_ALLOWED): there is no folder, or the path,
   // links followed, leads out of it. Aborted (MODEL_LOADING): another Replace
-  // is at it. Errors of ServedModel::Load.
-  // Unavailable (SERVER_DRAINING): after Drain.
+  // is at it. Unavailable (SERVER_DRAINING): after Drain. Errors of
+  // ServedModel::Load.
   absl::StatusOr<Handle> Replace(const std::string& path,
                                  const std::string& artifact_sha256);
 
-  // The model takes no more requests, and is not replaced any more.
+  // No model takes more requests, those that were replaced and still have some
+  // included, and none is replaced any more.
   void Drain();
 
+  // That of the model, with the requests of those that were replaced.
+  v1::Load GetLoad() const;
+
  private:
+  // The model, and those that were replaced and still have requests.
+  std::vector<Handle> All() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+
   ModelSlot(ServedModelOptions options, std::string folder, Handle model);
 
   const ServedModelOptions options_;
@@ -48,6 +56,7 @@ class ModelSlot {
   std::atomic<bool> loading_ = false;
   mutable absl::Mutex mu_;
   Handle model_ ABSL_GUARDED_BY(mu_);
+  std::vector<std::weak_ptr<ServedModel>> replaced_ ABSL_GUARDED_BY(mu_);
   bool draining_ ABSL_GUARDED_BY(mu_) = false;
 };
 

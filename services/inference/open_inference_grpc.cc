@@ -34,7 +34,8 @@ grpc::Status OpenInferenceGrpc::ModelReady(
     oip::ModelReadyResponse* response) {
   const absl::Status status =
       service_.CheckModel(request->name(), request->version());
-  response->set_ready(status.ok());
+  absl::MutexLock lock(&mu_);
+  response->set_ready(status.ok() && !draining_);
   return Reply("ModelReady", status);
 }
 

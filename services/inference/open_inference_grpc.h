@@ -21,9 +21,9 @@ class OpenInferenceGrpc final : public oip::GRPCInferenceService::Service {
   explicit OpenInferenceGrpc(OpenInferenceService& service)
       : service_(service) {}
 
-  // The server is about to stop: it is no longer ready, and streams that wait
-  // for their caller's next request are cancelled, for they could wait as long
-  // as the server may drain.
+  // The server and its model are no longer ready, there are no new streams, and
+  // those that wait for their caller's next request are cancelled, for they
+  // could wait as long as the server may drain.
   void Drain();
 
   grpc::Status ServerLive(grpc::ServerContext* context,

@@ -196,12 +196,11 @@ void Scheduler::DropInterrupted() {
 
 void Scheduler::DropLate() {
   if (options_.max_queue_delay == absl::InfiniteDuration()) return;
-  const int calm = options_.calm_queue < 0 ? engine_.options().max_sequences
-                                           : options_.calm_queue;
   std::vector<std::shared_ptr<Task>> late;
   {
     absl::MutexLock lock(&mu_);
-    late = queue_.Late(absl::Now() - options_.max_queue_delay, calm);
+    late = queue_.Late(absl::Now() - options_.max_queue_delay,
+                       options_.calm_queue);
     for (const auto& task : late) queue_.Remove(task.get());
   }
   for (const auto& task : late) {
@@ -209,7 +208,7 @@ void Scheduler::DropLate() {
         absl::StatusCode::kResourceExhausted, "QUEUE_FULL",
         absl::StrCat("the request waited for ",
                      absl::FormatDuration(options_.max_queue_delay),
-                     " while more than ", calm, " waited")));
+                     " while more than ", options_.calm_queue, " waited")));
   }
 }
 
@@ -238,6 +237,7 @@ void Scheduler::StartQueued() {
       if (first) {
         load_.prefix_tokens_asked += tokens;
         load_.prefix_tokens_restored += running->fed;
+        if (running->fed > 0) idle_bytes_time_ = absl::InfinitePast();
         queue_.Charge(next->task->place().caller,
                       static_cast<double>(tokens - running->fed));
       }

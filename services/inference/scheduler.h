@@ -23,10 +23,9 @@ namespace onegrid::inference {
 
 struct SchedulerOptions {
   int max_queue = 64;  // tasks waiting for their first slot
-  // How long a task may wait for that while more wait than calm_queue; -1: than
-  // there are slots.
+  // How long a task may wait for that while more wait than calm_queue.
   absl::Duration max_queue_delay = absl::InfiniteDuration();
-  int calm_queue = -1;
+  int calm_queue = 32;
   int64_t kv_limit = 0;  // see KvRoom
   StepOptions step;
 };
@@ -64,10 +63,11 @@ class Scheduler {
 
   // Queues a task; its OnEnd will be called exactly once, with
   // ResourceExhausted (QUEUE_FULL) if a later task takes its place in a full
-  // queue, or it waited longer than max_queue_delay. On error the task is not
-  // touched: InvalidArgument (KV_BUDGET_EXCEEDED): its most_tokens need more
-  // memory than the limit. ResourceExhausted (QUEUE_FULL): see FairQueue.
-  // Unavailable (SERVER_DRAINING): the scheduler is stopping.
+  // queue, or it waited longer than max_queue_delay in a long one. On error the
+  // task is not touched: InvalidArgument (KV_BUDGET_EXCEEDED): its most_tokens
+  // need more memory than the limit. ResourceExhausted (QUEUE_FULL): see
+  // FairQueue. Unavailable (SERVER_DRAINING): after Drain, or the scheduler is
+  // stopping.
   absl::Status Submit(std::shared_ptr<Task> task);
 
   // From now on Submit takes nothing: Unavailable (SERVER_DRAINING). What it
@@ -82,8 +82,8 @@ class Scheduler {
     // those of kept prefixes.
     int64_t kv_bytes = 0;
     int64_t prefix_bytes = 0;
-    // Of those, the ones that no sequence used, a tenth of a second ago at
-    // most.
+    // Of those, the ones that no sequence used, as of a step that ended at most
+    // a tenth of a second before the last one.
     int64_t idle_prefix_bytes = 0;
     int64_t preemptions = 0;
     // Tokens of the tasks that were started, and those of them whose keys and
@@ -102,7 +102,8 @@ class Scheduler {
   void Loop();
   bool WaitForWork();
   void DropInterrupted();
-  // Ends tasks that waited too long and could not start now.
+  // Ends tasks that waited too long in a queue too long, and could not start
+  // now.
   void DropLate();
   // Ends tasks whose place in the queue was taken.
   void EndDisplaced();

@@ -102,7 +102,7 @@ class SchedulerTest : public testing::Test {
   void Start(int slots, int64_t kv_limit = 0, int64_t prefix_bytes = 0,
              int max_queue = 64,
              absl::Duration max_queue_delay = absl::InfiniteDuration(),
-             int calm_queue = -1) {
+             int calm_queue = 32) {
     const std::string path = absl::StrCat(
         testing::TempDir(), "/",
         testing::UnitTest::GetInstance()->current_test_info()->name(), ".gguf");
@@ -293,8 +293,8 @@ TEST_F(SchedulerTest, WhoeverWaitsTooLongAmongTooManyIsRefused) {
   }
 }
 
-TEST_F(SchedulerTest, WhoeverWaitsForOneOfTheSlotsIsNotTooMany) {
-  Start(1, 0, 0, 64, absl::Milliseconds(1));
+TEST_F(SchedulerTest, WhoeverWaitsInACalmQueueIsNotRefused) {
+  Start(1, 0, 0, 64, absl::Milliseconds(1), 1);
   auto first = std::make_shared<SayingTask>(Prompt(4), 40);
   absl::Notification begun;
   first->on_token = [&](int said) {

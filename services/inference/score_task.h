@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -25,6 +26,7 @@ struct ScoreOptions {
   std::vector<int32_t> candidates;             // [P, candidates_per_position]
   std::shared_ptr<const LoraAdapter> adapter;  // null: the model as it is
   TaskPlace place;
+  std::function<void()> on_start = [] {};  // on the scheduler's thread
 };
 
 // Natural log-probabilities.
@@ -58,7 +60,7 @@ class ScoreTask : public Task {
     return options_.first_scored - 1 + positions_done_.load();
   }
   absl::Status Interrupted() const override { return CheckCall(context_); }
-  void OnStart(int) override {}
+  void OnStart(int) override { options_.on_start(); }
   void OnLogits(int index, absl::Span<float> logits) override;
   bool OnStepDone() override;
   void OnEnd(const absl::Status& status) override;

@@ -40,7 +40,7 @@ struct ServedModelOptions {
   int max_sequences = 8;
   int max_queue = 64;
   absl::Duration max_queue_delay = absl::InfiniteDuration();
-  int calm_queue = -1;     // see SchedulerOptions
+  int calm_queue = 32;     // see SchedulerOptions
   int max_context = 8192;  // a shorter model context takes its place
   int max_step_tokens = 256;
   // Loaded before the server is ready: NAME=PATH, as AdapterRegistry::Load.
