@@ -40,6 +40,14 @@ class NamedTask : public Task {
   const TaskPlace place_;
 };
 
+std::string NamesOf(const std::vector<std::shared_ptr<Task>>& tasks) {
+  std::string names;
+  for (const auto& task : tasks) {
+    names += static_cast<const NamedTask&>(*task).name();
+  }
+  return names;
+}
+
 TEST(FairQueueLateTest, GivesUpThoseThatCameBeforeAndAreTooMany) {
   FairQueue queue(8);
   std::optional<std::shared_ptr<Task>> displaced;
@@ -51,11 +59,7 @@ TEST(FairQueueLateTest, GivesUpThoseThatCameBeforeAndAreTooMany) {
         &displaced, start + absl::Seconds(i)));
   }
   const auto late = [&](int seconds, int keep) {
-    std::string names;
-    for (const auto& task : queue.Late(start + absl::Seconds(seconds), keep)) {
-      names += static_cast<const NamedTask&>(*task).name();
-    }
-    return names;
+    return NamesOf(queue.Late(start + absl::Seconds(seconds), keep));
   };
   EXPECT_EQ(late(9, 4), "");
   EXPECT_EQ(late(9, 3), "0");
@@ -90,11 +94,7 @@ TEST(FairQueueLateTest, TakesFromTheCallerWhoHasMost) {
   push("x", "middle", 3);
   push("y", "middle", 3);
   const auto late = [&](int seconds, int keep) {
-    std::string names;
-    for (const auto& task : queue.Late(start + absl::Seconds(seconds), keep)) {
-      names += static_cast<const NamedTask&>(*task).name();
-    }
-    return names;
+    return NamesOf(queue.Late(start + absl::Seconds(seconds), keep));
   };
   // Nobody else's are late.
   EXPECT_EQ(late(1, 2), "");

@@ -146,8 +146,7 @@ v1::ServerInfo MakeInfo(const ServedModelOptions& options,
 }
 
 // Refuses a budget that holds no sequence, and tells of one that does not hold
-// every sequence there may be.
-// Refuses a budget in which no request fits.
+// the longest there may be.
 absl::Status CheckBudget(const ServedModelOptions& options,
                          const Engine& engine) {
   const int64_t budget = options.kv_budget_bytes;
