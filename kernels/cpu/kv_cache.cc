@@ -160,7 +160,7 @@ const float* KvInt8::ValueScales(int64_t page, int64_t head) const {
 
 void KvInt8::Append(const float* k, const float* v, int64_t tokens,
                     kernels::ThreadPool& pool, kernels::Isa isa) {
-  const LinearKernels& linear = LinearKernelsFor(isa, 1);
+  const LinearKernels& linear = LinearKernelsFor(isa, 1, CodeBits::k8);
   const VectorKernels& vectors = VectorKernelsFor(isa);
   const AttentionKernels& attention = AttentionKernelsFor(isa);
   const int64_t first = length();

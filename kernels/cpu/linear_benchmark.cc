@@ -120,14 +120,14 @@ using benchmark::internal::Benchmark;
 
 // The linear layers of Gemma 3 270M and of a larger model.
 void Shapes(Benchmark* b, int64_t threads) {
-  for (int64_t m : {1, 4, 8, 32, 128, 512}) {
+  for (int64_t m : {1, 4, 8, 16, 32, 128, 512}) {
     b->Args({m, 2048, 640, threads});
     b->Args({m, 640, 2048, threads});
     b->Args({m, 8192, 2048, threads});
   }
 }
 void HeadShapes(Benchmark* b, int64_t threads) {
-  b->Args({1, 262144, 640, threads})->Args({8, 262144, 640, threads});
+  for (int64_t m : {1, 4, 8, 16}) b->Args({m, 262144, 640, threads});
 }
 
 // One thread is measured in processor time, which other processes disturb
@@ -162,6 +162,8 @@ BENCHMARK_CAPTURE(Int4, avx2, kAvx2)->Apply(OneThread);
 BENCHMARK_CAPTURE(Int4, avx2, kAvx2)->Apply(AllThreads);
 BENCHMARK_CAPTURE(Int4F32, avx512, kAvx512)->Apply(OneThread);
 BENCHMARK_CAPTURE(Int4F32, avx2, kAvx2)->Apply(OneThread);
+BENCHMARK_CAPTURE(Head, amx, kAmx)->Apply(HeadOneThread);
+BENCHMARK_CAPTURE(Head, amx, kAmx)->Apply(HeadAllThreads);
 BENCHMARK_CAPTURE(Head, avx512, kAvx512)->Apply(HeadOneThread);
 BENCHMARK_CAPTURE(Head, avx512, kAvx512)->Apply(HeadAllThreads);
 BENCHMARK_CAPTURE(Head, avx2, kAvx2)->Apply(HeadOneThread);

@@ -21,9 +21,13 @@ inline constexpr int kTileRows = 16;
 // Most activation rows in one panel, without and with AMX.
 inline constexpr int kPanelRows = 12;
 inline constexpr int kMaxPanelRows = 16;
-// Rows from which on AMX is faster than AVX-512: below it the decoding of the
-// weights and what a tile costs whatever it holds are shared by too few.
-inline constexpr int64_t kAmxRows = 32;
+// Bits of an activation's code.
+enum class CodeBits { k8, k16 };
+
+// Rows from which on AMX is faster than AVX-512, for codes of 8 and of 16 bits:
+// below it what a tile costs whatever it holds is shared by too few.
+inline constexpr int64_t kAmxRows = 8;
+inline constexpr int64_t kAmxWideRows = 4;
 // A group of activations no larger than this becomes zero: 127 / amax would
 // leave the range of a float.
 inline constexpr float kSmallestAmax = 1e-30f;
@@ -67,12 +71,14 @@ struct Int8Layout {
   static constexpr int64_t kPlaceBytes = kInt8GroupBytes;
 };
 
-// How 32 codes of 16 bits lie: in the order 0 2 1 3 of each four, or their low
-// bytes and then their high ones.
+// How 32 codes of 16 bits lie: in the order 0 2 1 3 of each four; or, in each
+// group of a panel, the low bytes of all rows and then their high bytes. Of a
+// panel of at most kStackedRows rows the low bytes are less by 128.
 // The first because weights' codes, bytes of a 32-bit lane, become numbers of
 // 16 bits by masking the lane and shifting it, which leaves bytes 0 and 2, and
 // 1 and 3, side by side.
 enum class WideOrder { k0213, kBytePlanes };
+inline constexpr int kStackedRows = kMaxPanelRows / 2;
 
 // Behind the codes of the last panel lie so many more bytes, which AMX reads as
 // rows that are not there.
@@ -117,6 +123,10 @@ struct LinearKernels {
   TileKernel int2_wide_tile;
   TileKernel int4_wide_tile;
   TileKernel int8_wide_tile;
+  // To be called by a thread before its first product of a batch and after the
+  // last, if not nullptr: they set up and release what the kernels need.
+  void (*begin)();
+  void (*end)();
 };
 
 // The same with weights and activations in floats.
@@ -144,7 +154,8 @@ extern const FloatKernels kFloatKernelsAvx512;
 
 // The sets for isa, which the processor must support; the linear one for
 // products of so many rows of activations.
-const LinearKernels& LinearKernelsFor(kernels::Isa isa, int64_t rows);
+const LinearKernels& LinearKernelsFor(kernels::Isa isa, int64_t rows,
+                                      CodeBits bits);
 const FloatKernels& FloatKernelsFor(kernels::Isa isa);
 
 }  // namespace onegrid::cpu

@@ -9,11 +9,8 @@
 namespace onegrid::cpu {
 namespace {
 
-// Rows of one panel: at most those of a tile register. Rows are spread evenly
-// over panels, so that none of kAmxRows or more is smaller than the least.
-constexpr int kRowsLeast = 11;
+// Most rows of one panel: those of a tile register.
 constexpr int kRowsMost = 16;
-static_assert(kAmxRows == 2 * kRowsMost);
 static_assert(kRowsMost <= kMaxPanelRows);
 // Groups of weights decoded at a time: 16 KB, which stay in the L1 cache while
 // the panels pass.
@@ -23,9 +20,13 @@ constexpr int64_t kBlockGroups = 32;
 constexpr int64_t kGroupBytes = 8 * 64;
 // How far ahead of the decoding memory is fetched.
 constexpr int64_t kFetchBytes = 4096;
-// Bytes of one row's codes in a group, of 8 and of 16 bits.
+// Bytes of one row's codes in a group, or of its low or high bytes.
 constexpr int64_t kRowBytes = 32;
-constexpr int64_t kWideRowBytes = 2 * kRowBytes;
+
+// Low and high bytes of up to kStackedRows rows are the rows of one tile, so
+// both have signs: what low bytes are less by there.
+static_assert(2 * kStackedRows <= kRowsMost);
+constexpr int kLowBias = 128;
 
 // Tile registers: 0 .. 3 sums, 4 and 5 activations, 6 and 7 weights.
 void Configure() {
@@ -38,94 +39,166 @@ void Configure() {
 
 void QuantizeRowWide(const float* x, int64_t groups, int row, int rows,
                      int16_t* codes, float* scales, int32_t* offsets) {
+  const __m128i bias =
+      _mm_set1_epi8(static_cast<char>(rows <= kStackedRows ? kLowBias : 0));
+  const int64_t plane = rows * kRowBytes;
+  auto* to = reinterpret_cast<int8_t*>(codes) + row * kRowBytes;
   for (int64_t g = 0; g < groups; ++g) {
     const auto [first, second, scale] =
         QuantizeGroup(x + g * kLinearGroup, 32767.0f);
-    const int64_t at = g * rows + row;
-    auto* to = reinterpret_cast<__m128i*>(codes + at * kLinearGroup);
-    _mm_storeu_si128(to, _mm512_cvtepi32_epi8(first));
-    _mm_storeu_si128(to + 1, _mm512_cvtepi32_epi8(second));
-    _mm_storeu_si128(to + 2, _mm512_cvtepi32_epi8(_mm512_srai_epi32(first, 8)));
-    _mm_storeu_si128(to + 3,
+    auto* low = reinterpret_cast<__m128i*>(to + 2 * g * plane);
+    auto* high = reinterpret_cast<__m128i*>(to + (2 * g + 1) * plane);
+    _mm_storeu_si128(low, _mm_xor_si128(_mm512_cvtepi32_epi8(first), bias));
+    _mm_storeu_si128(low + 1,
+                     _mm_xor_si128(_mm512_cvtepi32_epi8(second), bias));
+    _mm_storeu_si128(high, _mm512_cvtepi32_epi8(_mm512_srai_epi32(first, 8)));
+    _mm_storeu_si128(high + 1,
                      _mm512_cvtepi32_epi8(_mm512_srai_epi32(second, 8)));
-    scales[at] = scale;
-    offsets[at] = 0;  // Weights are signed here.
+    scales[g * rows + row] = scale;
+    offsets[g * rows + row] = 0;  // Weights are signed here.
   }
 }
 
-// Group g of a tile's codes, signed, as kGroupBytes says; `place` is where the
-// group lies.
-template <typename Format>
-void Decode(const uint8_t* place, int64_t g, int8_t* to) {
+// Some groups of a tile: signed codes, as kGroupBytes says, scales in floats,
+// and what kLowBias takes from the sum of low bytes.
+template <int64_t kGroups>
+struct DecodedGroups {
+  alignas(64) int8_t codes[kGroups * kGroupBytes];
+  alignas(64) float scales[kGroups * kTileRows];
+  alignas(64) int32_t low_sums[kGroups * kTileRows];
+};
+
+// Decodes group g of a tile as group i of `to`; `low_sums` only if kLowSums.
+template <typename Format, bool kLowSums, int64_t kGroups>
+inline void Decode(const uint8_t* tile, int64_t g, int64_t i,
+                   DecodedGroups<kGroups>* to) {
   constexpr int kBits = Format::kBits, kFields = 8 / kBits;
   constexpr int kLines = kLinearGroup / (4 * kFields);
   const __m512i mask = _mm512_set1_epi8(static_cast<char>((1 << kBits) - 1));
   const __m512i bias = _mm512_set1_epi8(static_cast<char>(Format::kBias));
+  const __m512i low_bias = _mm512_set1_epi8(static_cast<char>(kLowBias));
+  const uint8_t* place = tile + g / Format::kPlaceGroups * Format::kPlaceBytes;
+  if (g % Format::kPlaceGroups == 0) {
+#pragma GCC unroll 9
+    for (int64_t line = 0; line < Format::kPlaceBytes; line += 64) {
+      _mm_prefetch(place + kFetchBytes + line, _MM_HINT_T0);
+    }
+  }
   const uint8_t* lines = place + 64 * kLines * (g % Format::kPlaceGroups);
+  int8_t* codes = to->codes + i * kGroupBytes;
+  __m512i sums = _mm512_setzero_si512();
 #pragma GCC unroll 8
   for (int j = 0; j < kLines; ++j) {
     const __m512i line = _mm512_loadu_si512(lines + 64 * j);
 #pragma GCC unroll 4
     for (int f = 0; f < kFields; ++f) {
       const __m512i field = f == 0 ? line : _mm512_srli_epi16(line, kBits * f);
-      _mm512_store_si512(to + 64 * (kFields * j + f),
-                         _mm512_sub_epi8(_mm512_and_si512(field, mask), bias));
+      const __m512i code =
+          _mm512_sub_epi8(_mm512_and_si512(field, mask), bias);
+      _mm512_store_si512(codes + 64 * (kFields * j + f), code);
+      if (kLowSums) sums = _mm512_dpbusd_epi32(sums, low_bias, code);
     }
   }
+  const auto* scales = reinterpret_cast<const __m256i*>(
+      place + Format::kPlaceBytes - 2 * kTileRows);
+  _mm512_store_ps(to->scales + i * kTileRows,
+                  _mm512_cvtph_ps(_mm256_loadu_si256(scales)));
+  if (kLowSums) _mm512_store_si512(to->low_sums + i * kTileRows, sums);
 }
 
-// Groups [first, first + count) of a tile: codes decoded, scales in floats.
-struct WeightBlock {
-  alignas(64) int8_t codes[kBlockGroups * kGroupBytes];
-  alignas(64) float scales[kBlockGroups * kTileRows];
+// A tile's groups [first, first + count), decoded once for many panels.
+class WeightBlock {
+ public:
+  template <typename Format, bool kLowSums>
+  void Fill(const uint8_t* tile, int64_t first, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+      Decode<Format, kLowSums>(tile, first + i, i, &groups_);
+    }
+  }
+
+  void Prepare(int64_t) {}
+  const int8_t* Codes(int64_t i) const {
+    return groups_.codes + i * kGroupBytes;
+  }
+  const float* Scales(int64_t i) const {
+    return groups_.scales + i * kTileRows;
+  }
+  const int32_t* LowSums(int64_t i) const {
+    return groups_.low_sums + i * kTileRows;
+  }
+
+ private:
+  DecodedGroups<kBlockGroups> groups_;
 };
 
-template <typename Format>
-void DecodeBlock(const uint8_t* tile, int64_t first, int64_t count,
-                 WeightBlock* block) {
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t g = first + i;
-    const uint8_t* place =
-        tile + g / Format::kPlaceGroups * Format::kPlaceBytes;
-    if (g % Format::kPlaceGroups == 0) {
-#pragma GCC unroll 9
-      for (int64_t line = 0; line < Format::kPlaceBytes; line += 64) {
-        _mm_prefetch(place + kFetchBytes + line, _MM_HINT_T0);
-      }
-    }
-    Decode<Format>(place, g, block->codes + i * kGroupBytes);
-    const auto* scales = reinterpret_cast<const __m256i*>(
-        place + Format::kPlaceBytes - 2 * kTileRows);
-    _mm512_store_ps(block->scales + i * kTileRows,
-                    _mm512_cvtph_ps(_mm256_loadu_si256(scales)));
+// A tile's groups, decoded for one panel shortly before they are multiplied, so
+// that its memory arrives meanwhile.
+template <typename Format, bool kLowSums>
+class WeightStream {
+ public:
+  WeightStream(const uint8_t* tile, int64_t count) : tile_(tile), count_(count) {
+    for (int64_t i = -kAhead; i < 0; ++i) Prepare(i);
   }
-}
+
+  // To be called with 0, 1, 2 ... before group i is read; group i - 4 is lost.
+  void Prepare(int64_t i) {
+    const int64_t g = i + kAhead;
+    if (g < count_) Decode<Format, kLowSums>(tile_, g, g % kRing, &groups_);
+  }
+  const int8_t* Codes(int64_t i) const {
+    return groups_.codes + i % kRing * kGroupBytes;
+  }
+  const float* Scales(int64_t i) const {
+    return groups_.scales + i % kRing * kTileRows;
+  }
+  const int32_t* LowSums(int64_t i) const {
+    return groups_.low_sums + i % kRing * kTileRows;
+  }
+
+ private:
+  static constexpr int64_t kRing = 8;
+  static constexpr int64_t kAhead = 4;
+
+  const uint8_t* tile_;
+  int64_t count_;
+  DecodedGroups<kRing> groups_;
+};
 
 // The dot products of one group of a panel with a tile's 16 rows, made in tile
 // registers that belong to kSlot (0 or 1) and then stored. Two slots in turn
 // hide the latency of one behind the work on the other.
-template <typename Code, int kSlot>
-struct Slot;
-
-template <int kSlot>
-struct Slot<int8_t, kSlot> {
-  static constexpr int64_t kBytes = kRowBytes;
+template <typename Code, int kRows, int kSlot>
+struct Slot {
   alignas(64) int32_t sums[kRowsMost * kTileRows];
 
   static void Multiply(const int8_t* codes, const int8_t* weights) {
     TileZero<kSlot>();
-    TileLoad<4 + kSlot>(codes, kBytes);
+    TileLoad<4 + kSlot>(codes, kRowBytes);
     TileLoad<6 + kSlot>(weights, 64);
     TileDotSigned<kSlot, 4 + kSlot, 6 + kSlot>();
   }
   void Store() { TileStore<kSlot>(sums, 64); }
-  __m512i Row(int m) const { return _mm512_load_si512(sums + m * kTileRows); }
+  __m512i Row(int m, __m512i) const {
+    return _mm512_load_si512(sums + m * kTileRows);
+  }
 };
 
 // High bytes count 256 times. 32 bits hold the sum: 32 * 128 * 32767 < 2^28.
-template <int kSlot>
-struct Slot<int16_t, kSlot> {
-  static constexpr int64_t kBytes = kWideRowBytes;
+template <int kRows, int kSlot>
+  requires(kRows <= kStackedRows)
+struct Slot<int16_t, kRows, kSlot> : Slot<int8_t, kRows, kSlot> {
+  __m512i Row(int m, __m512i low_sums) const {
+    const int32_t* low = this->sums + m * kTileRows;
+    const int32_t* high = low + kRows * kTileRows;
+    return _mm512_add_epi32(
+        _mm512_add_epi32(_mm512_load_si512(low), low_sums),
+        _mm512_slli_epi32(_mm512_load_si512(high), 8));
+  }
+};
+
+template <int kRows, int kSlot>
+  requires(kRows > kStackedRows)
+struct Slot<int16_t, kRows, kSlot> {
   alignas(64) int32_t low[kRowsMost * kTileRows];
   alignas(64) int32_t high[kRowsMost * kTileRows];
 
@@ -133,8 +206,8 @@ struct Slot<int16_t, kSlot> {
     constexpr int kLow = 2 * kSlot, kHigh = 2 * kSlot + 1, kWeights = 6 + kSlot;
     TileZero<kLow>();
     TileZero<kHigh>();
-    TileLoad<4>(codes, kBytes);
-    TileLoad<5>(codes + kRowBytes, kBytes);
+    TileLoad<4>(codes, kRowBytes);
+    TileLoad<5>(codes + kRows * kRowBytes, kRowBytes);
     TileLoad<kWeights>(weights, 64);
     TileDotUnsignedSigned<kLow, 4, kWeights>();
     TileDotSigned<kHigh, 5, kWeights>();
@@ -143,7 +216,7 @@ struct Slot<int16_t, kSlot> {
     TileStore<2 * kSlot>(low, 64);
     TileStore<2 * kSlot + 1>(high, 64);
   }
-  __m512i Row(int m) const {
+  __m512i Row(int m, __m512i) const {
     return _mm512_add_epi32(
         _mm512_load_si512(low + m * kTileRows),
         _mm512_slli_epi32(_mm512_load_si512(high + m * kTileRows), 8));
@@ -157,28 +230,31 @@ inline const int8_t* CodesOf(const ActivationPanel& panel, const int16_t*) {
   return reinterpret_cast<const int8_t*>(panel.wide_codes);
 }
 
-// total[m] += dots * weight scale * activation scale.
-template <int kRows, typename SlotType>
-inline void AddGroup(const SlotType& dots, const float* weight_scales,
+// total[m] += dots * weight scale * activation scale, of group i of `weights`.
+template <int kRows, typename SlotType, typename Weights>
+inline void AddGroup(const SlotType& dots, const Weights& weights, int64_t i,
                      const float* scales, __m512* total) {
-  const __m512 weight = _mm512_load_ps(weight_scales);
+  const __m512 weight = _mm512_load_ps(weights.Scales(i));
+  const __m512i low_sums = _mm512_load_si512(weights.LowSums(i));
 #pragma GCC unroll 16
   for (int m = 0; m < kRows; ++m) {
-    total[m] =
-        _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(dots.Row(m)), weight),
-                        _mm512_set1_ps(scales[m]), total[m]);
+    const __m512 dot = _mm512_cvtepi32_ps(dots.Row(m, low_sums));
+    total[m] = _mm512_fmadd_ps(_mm512_mul_ps(dot, weight),
+                               _mm512_set1_ps(scales[m]), total[m]);
   }
 }
 
-// out (+)= groups [first, first + count) of a panel times the block.
-template <typename Code, int kRows>
-void Rows(const ActivationPanel& panel, const WeightBlock& block, int64_t first,
-          int64_t count, float* out, int64_t out_stride) {
-  using Even = Slot<Code, 0>;
-  using Odd = Slot<Code, 1>;
+// out (+)= groups [first, first + count) of a panel times `weights`, which
+// begin with group `first`.
+template <typename Code, int kRows, typename Weights>
+void MultiplyRows(const ActivationPanel& panel, Weights& weights, int64_t first,
+                  int64_t count, float* out, int64_t out_stride) {
+  using Even = Slot<Code, kRows, 0>;
+  using Odd = Slot<Code, kRows, 1>;
   Even even;
   Odd odd;
-  constexpr int64_t kPanelGroup = kRows * Even::kBytes;
+  constexpr int64_t kPanelGroup =
+      kRows * kRowBytes * static_cast<int64_t>(sizeof(Code));
   const int8_t* codes =
       CodesOf(panel, static_cast<const Code*>(nullptr)) + first * kPanelGroup;
   const float* scales = panel.scales + first * kRows;
@@ -188,24 +264,24 @@ void Rows(const ActivationPanel& panel, const WeightBlock& block, int64_t first,
     total[m] = first == 0 ? _mm512_setzero_ps()
                           : _mm512_loadu_ps(out + m * out_stride);
   }
-  Even::Multiply(codes, block.codes);
-  if (count > 1) Odd::Multiply(codes + kPanelGroup, block.codes + kGroupBytes);
+  weights.Prepare(0);
+  weights.Prepare(1);
+  Even::Multiply(codes, weights.Codes(0));
+  if (count > 1) Odd::Multiply(codes + kPanelGroup, weights.Codes(1));
   for (int64_t g = 0; g < count; g += 2) {
+    weights.Prepare(g + 2);
+    weights.Prepare(g + 3);
     even.Store();
     if (g + 2 < count) {
-      Even::Multiply(codes + (g + 2) * kPanelGroup,
-                     block.codes + (g + 2) * kGroupBytes);
+      Even::Multiply(codes + (g + 2) * kPanelGroup, weights.Codes(g + 2));
     }
-    AddGroup<kRows>(even, block.scales + g * kTileRows, scales + g * kRows,
-                    total);
+    AddGroup<kRows>(even, weights, g, scales + g * kRows, total);
     if (g + 1 == count) break;
     odd.Store();
     if (g + 3 < count) {
-      Odd::Multiply(codes + (g + 3) * kPanelGroup,
-                    block.codes + (g + 3) * kGroupBytes);
+      Odd::Multiply(codes + (g + 3) * kPanelGroup, weights.Codes(g + 3));
     }
-    AddGroup<kRows>(odd, block.scales + (g + 1) * kTileRows,
-                    scales + (g + 1) * kRows, total);
+    AddGroup<kRows>(odd, weights, g + 1, scales + (g + 1) * kRows, total);
   }
 #pragma GCC unroll 16
   for (int m = 0; m < kRows; ++m) {
@@ -213,34 +289,41 @@ void Rows(const ActivationPanel& panel, const WeightBlock& block, int64_t first,
   }
 }
 
-template <typename Code>
-void PanelRows(const ActivationPanel& panel, const WeightBlock& block,
-               int64_t first, int64_t count, float* out, int64_t out_stride) {
-  using RowsFunction = void (*)(const ActivationPanel&, const WeightBlock&,
-                                int64_t, int64_t, float*, int64_t);
-  static constexpr RowsFunction kByRows[kRowsMost - kRowsLeast + 1] = {
-      Rows<Code, 11>, Rows<Code, 12>, Rows<Code, 13>,
-      Rows<Code, 14>, Rows<Code, 15>, Rows<Code, 16>};
-  kByRows[panel.rows - kRowsLeast](panel, block, first, count, out, out_stride);
+// The same for the number of rows that the panel has.
+template <typename Code, typename Weights, int kRows = kRowsMost>
+void MultiplyPanel(const ActivationPanel& panel, Weights& weights,
+                   int64_t first, int64_t count, float* out,
+                   int64_t out_stride) {
+  if constexpr (kRows > 1) {
+    if (panel.rows < kRows) {
+      return MultiplyPanel<Code, Weights, kRows - 1>(panel, weights, first,
+                                                     count, out, out_stride);
+    }
+  }
+  MultiplyRows<Code, kRows>(panel, weights, first, count, out, out_stride);
 }
 
 template <typename Format, typename Code>
 void Tile(const ActivationPanel* panels, int64_t count, const uint8_t* tile,
           float* out, int64_t out_stride) {
-  WeightBlock block;
-  Configure();
+  constexpr bool kLowSums = sizeof(Code) == 2;
   const int64_t groups = panels[0].groups;
+  if (count == 1) {
+    WeightStream<Format, kLowSums> stream(tile, groups);
+    MultiplyPanel<Code>(panels[0], stream, 0, groups, out, out_stride);
+    return;
+  }
+  WeightBlock block;
   for (int64_t first = 0; first < groups; first += kBlockGroups) {
     const int64_t left = groups - first;
     const int64_t taken = left < kBlockGroups ? left : kBlockGroups;
-    DecodeBlock<Format>(tile, first, taken, &block);
+    block.Fill<Format, kLowSums>(tile, first, taken);
     float* to = out;
     for (int64_t p = 0; p < count; ++p) {
-      PanelRows<Code>(panels[p], block, first, taken, to, out_stride);
+      MultiplyPanel<Code>(panels[p], block, first, taken, to, out_stride);
       to += panels[p].rows * out_stride;
     }
   }
-  TileRelease();
 }
 
 }  // namespace
@@ -256,6 +339,8 @@ const LinearKernels kLinearKernelsAmx = {
     Tile<Int2Layout, int16_t>,
     Tile<Int4Layout, int16_t>,
     Tile<Int8Layout, int16_t>,
+    Configure,
+    TileRelease,
 };
 
 }  // namespace onegrid::cpu

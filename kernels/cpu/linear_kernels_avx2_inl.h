@@ -419,6 +419,8 @@ inline constexpr LinearKernels kLocalLinearKernels = {
     Tile<Int2Format, int16_t>,
     Tile<Int4Format, int16_t>,
     Tile<Int8Format, int16_t>,
+    nullptr,
+    nullptr,
 };
 
 }  // namespace

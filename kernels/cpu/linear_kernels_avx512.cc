@@ -205,6 +205,8 @@ const LinearKernels kLinearKernelsAvx512 = {
     Tile<Int2Layout, int16_t>,
     Tile<Int4Layout, int16_t>,
     Tile<Int8Layout, int16_t>,
+    nullptr,
+    nullptr,
 };
 
 }  // namespace onegrid::cpu

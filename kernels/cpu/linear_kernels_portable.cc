@@ -167,7 +167,7 @@ void F32Tile(const float* x, int64_t x_stride, int64_t rows, const float* w,
 const LinearKernels kLinearKernelsPortable = {
     kPanelRows,       WideOrder::k0213, QuantizeRow,      QuantizeRowWide,
     Tile<Int2Layout>, Tile<Int4Layout>, Tile<Int8Layout>, Tile<Int2Layout>,
-    Tile<Int4Layout>, Tile<Int8Layout>,
+    Tile<Int4Layout>, Tile<Int8Layout>, nullptr,          nullptr,
 };
 
 const FloatKernels kFloatKernelsPortable = {
@@ -178,11 +178,14 @@ const FloatKernels kFloatKernelsPortable = {
     F32Tile,
 };
 
-const LinearKernels& LinearKernelsFor(kernels::Isa isa, int64_t rows) {
+const LinearKernels& LinearKernelsFor(kernels::Isa isa, int64_t rows,
+                                      CodeBits bits) {
   KERNELS_CHECK(kernels::IsaSupported(isa));
   switch (isa) {
     case kernels::Isa::kAmx:
-      return rows < kAmxRows ? kLinearKernelsAvx512 : kLinearKernelsAmx;
+      return rows < (bits == CodeBits::k8 ? kAmxRows : kAmxWideRows)
+                 ? kLinearKernelsAvx512
+                 : kLinearKernelsAmx;
     case kernels::Isa::kAvx512Vnni:
       return kLinearKernelsAvx512;
     case kernels::Isa::kAvxVnni:

@@ -37,9 +37,12 @@ struct Shape {
 // group and the group counts around a float block of 8.
 std::vector<Shape> Shapes() {
   std::vector<Shape> shapes;
-  for (int64_t m = 1; m <= 13; ++m) shapes.push_back({m, 33, 96});
+  for (int64_t m = 1; m <= 20; ++m) shapes.push_back({m, 33, 96});
   for (int64_t n : {1, 3, 15, 16, 17, 31, 129}) shapes.push_back({3, n, 64});
-  for (int64_t k : {32, 224, 256, 288}) shapes.push_back({5, 17, k});
+  for (int64_t k : {32, 224, 256, 288}) {
+    shapes.push_back({5, 17, k});
+    shapes.push_back({9, 17, k});
+  }
   shapes.push_back({31, 48, 640});
   shapes.push_back({129, 33, 128});
   // Every number of rows in a panel of AMX, and more than a block of 32 groups.
@@ -211,19 +214,21 @@ TEST_P(LinearTest, OneStepInOneWeightExceedsTheBound) {
 
 // Largest and smallest codes in every place: no intermediate may saturate.
 TEST_P(LinearTest, ExtremeCodesDoNotSaturate) {
-  const int64_t m = 5, n = 16, k = 64;
-  std::vector<float> x_values(static_cast<size_t>(m * k), -3.0f);
-  for (int64_t i = 0; i < 3 * k; ++i) x_values[static_cast<size_t>(i)] = 2.0f;
-  std::vector<float> out(static_cast<size_t>(m * n));
-  for (const CodeBits bits : kBits) {
-    QuantizedActivations x;
-    QuantizeActivations(x_values, m, k, bits, &x, pool_, GetParam());
-    for (const quant::Grid* grid : kGrids) {
-      for (const int code : {CodesOf(*grid).least, CodesOf(*grid).most}) {
-        quant::GridMatrix w = Random(*grid, n, k, 1);
-        for (int8_t& c : w.codes) c = static_cast<int8_t>(code);
-        Linear(x, Pack(w, pool_), out.data(), pool_, GetParam());
-        EXPECT_LE(WorstExcess(x, w, out), 0) << grid->name << " " << code;
+  for (const int64_t m : {5, 20}) {
+    const int64_t n = 16, k = 64;
+    std::vector<float> x_values(static_cast<size_t>(m * k), -3.0f);
+    for (int64_t i = 0; i < 3 * k; ++i) x_values[static_cast<size_t>(i)] = 2.0f;
+    std::vector<float> out(static_cast<size_t>(m * n));
+    for (const CodeBits bits : kBits) {
+      QuantizedActivations x;
+      QuantizeActivations(x_values, m, k, bits, &x, pool_, GetParam());
+      for (const quant::Grid* grid : kGrids) {
+        for (const int code : {CodesOf(*grid).least, CodesOf(*grid).most}) {
+          quant::GridMatrix w = Random(*grid, n, k, 1);
+          for (int8_t& c : w.codes) c = static_cast<int8_t>(code);
+          Linear(x, Pack(w, pool_), out.data(), pool_, GetParam());
+          EXPECT_LE(WorstExcess(x, w, out), 0) << grid->name << " " << code;
+        }
       }
     }
   }
@@ -253,7 +258,7 @@ TEST_P(LinearTest, QuantizedActivationsAreWithinHalfAStep) {
 
 // Training simulates serving with the scalar rule.
 TEST_P(LinearTest, QuantizedActivationsAreTheScalarRulesBitForBit) {
-  for (int64_t m : {1, 13}) {
+  for (int64_t m : {1, 6, 13}) {
     const int64_t k = 256;
     std::vector<float> x = RandomFloats(m * k, 7);
     for (int64_t i = 0; i < k; i += 3) x[static_cast<size_t>(i)] *= 1e-9f;

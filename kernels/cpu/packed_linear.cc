@@ -255,7 +255,7 @@ void Linear(const QuantizedActivations& x, const PackedLinear& w, float* out,
             kernels::ThreadPool& pool, kernels::Isa isa) {
   KERNELS_CHECK(w.has_codes());
   if (x.m() == 0) return;
-  const LinearKernels& run = LinearKernelsFor(isa, x.m());
+  const LinearKernels& run = LinearKernelsFor(isa, x.m(), x.bits());
   KERNELS_CHECK(&run == &x.kernels());  // Whose layout x has.
   const TileKernel LinearKernels::* kernel =
       x.bits() == CodeBits::k8 ? w.format().tile : w.format().wide_tile;

@@ -25,16 +25,18 @@ int64_t QuantizedActivations::PanelOf(int64_t row) const {
 int QuantizedActivations::CodeAt(int64_t row, int64_t k) const {
   const int64_t p = PanelOf(row);
   const ActivationPanel& panel = panels_[static_cast<size_t>(p)];
-  const int64_t at =
-      (k / kLinearGroup * panel.rows + row - PanelFirstRow(p)) * kLinearGroup;
+  const int64_t group = k / kLinearGroup * panel.rows * kLinearGroup;
+  const int64_t in_panel = (row - PanelFirstRow(p)) * kLinearGroup;
   const int64_t i = k % kLinearGroup;
-  if (bits_ == CodeBits::k8) return panel.codes[at + i];
+  if (bits_ == CodeBits::k8) return panel.codes[group + in_panel + i];
   if (kernels_->wide_order == WideOrder::k0213) {
     constexpr int kOrder[4] = {0, 2, 1, 3};
-    return panel.wide_codes[at + i / 4 * 4 + kOrder[i % 4]];
+    return panel.wide_codes[group + in_panel + i / 4 * 4 + kOrder[i % 4]];
   }
-  const auto* bytes = reinterpret_cast<const uint8_t*>(panel.wide_codes + at);
-  return static_cast<int16_t>(bytes[i] | (bytes[i + kLinearGroup] << 8));
+  const auto* bytes =
+      reinterpret_cast<const uint8_t*>(panel.wide_codes + group) + in_panel + i;
+  const int low = bytes[0] ^ (panel.rows <= kStackedRows ? 128 : 0);
+  return static_cast<int16_t>(low | bytes[panel.rows * kLinearGroup] << 8);
 }
 
 float QuantizedActivations::ScaleAt(int64_t row, int64_t group) const {
@@ -82,7 +84,7 @@ void QuantizeActivations(absl::Span<const float> x, int64_t m, int64_t k,
                          kernels::ThreadPool& pool, kernels::Isa isa) {
   KERNELS_CHECK(k % kLinearGroup == 0);
   KERNELS_CHECK(x.size() == static_cast<size_t>(m * k));
-  const LinearKernels& run = LinearKernelsFor(isa, m);
+  const LinearKernels& run = LinearKernelsFor(isa, m, bits);
   out->Resize(m, k, bits, run);
   // Below this a loop over threads costs more than it saves.
   constexpr int64_t kMinFloatsPerRange = 16384;

@@ -12,9 +12,6 @@
 
 namespace onegrid::cpu {
 
-// Bits of an activation's code.
-enum class CodeBits { k8, k16 };
-
 // Activations x [m, k] as int8 or int16 in groups of 32 along k, each with an
 // f32 scale (amax / 127 or 32767, codes rounded half to even), laid out in
 // panels for the linear kernels of one instruction set. Reuse one object: it

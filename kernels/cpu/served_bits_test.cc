@@ -153,7 +153,7 @@ TEST_P(ServedBits, Linears) {
         quant::BlockType(*grid), *quant::PackBlocks(w), kN, kK, pool_);
     ASSERT_TRUE(packed.ok()) << packed.status();
     for (const CodeBits bits : {CodeBits::k8, CodeBits::k16}) {
-      for (const int64_t m : {1, 2, 5, 12, 31, 45}) {
+      for (const int64_t m : {1, 2, 5, 8, 9, 12, 16, 17, 31, 45}) {
         const auto x = RandomFloats(m * kK, 4);
         QuantizedActivations quantized;
         QuantizeActivations(x, m, kK, bits, &quantized, pool_, GetParam());

@@ -37,6 +37,7 @@ void TiledMatmul(const QuantizedActivations& x, const TiledWeights& weights,
   const int64_t chunks =
       (static_cast<int64_t>(panels.size()) - 1) / panels_per_chunk + 1;
   const auto body = [&](int64_t begin, int64_t end, int) {
+    if (x.kernels().begin != nullptr) x.kernels().begin();
     for (int64_t item = begin; item < end; ++item) {
       const int64_t first = item / tiles * panels_per_chunk;
       const int64_t t = item % tiles;
@@ -58,6 +59,7 @@ void TiledMatmul(const QuantizedActivations& x, const TiledWeights& weights,
         to += panel.rows * weights.n;
       }
     }
+    if (x.kernels().end != nullptr) x.kernels().end();
   };
   pool.ParallelFor(chunks * tiles, pool.GrainFor(chunks * tiles), body);
 }
