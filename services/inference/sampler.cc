@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <functional>
 #include <limits>
 
 #include "absl/strings/str_cat.h"
@@ -17,25 +18,51 @@ absl::Status OutOfRange(absl::string_view field, double value,
       absl::StrCat("sampling.", field, " is ", value, ", expected ", range));
 }
 
-// Values at least as large as the returned one number n or a little more.
-// Found on a histogram of the distance to the largest, in one pass that moves
-// nothing; rows are as long as the vocabulary.
-float LowerBoundOfTop(absl::Span<const float> logits, int n, float max_logit) {
-  constexpr int kBuckets = 2048;
-  constexpr float kWidth = 64.0f / kBuckets;  // covers max-64 .. max
-  std::vector<int> counts(kBuckets + 1, 0);
-  for (float logit : logits) {
-    const float below = (max_logit - logit) * (1.0f / kWidth);
-    ++counts[below < kBuckets ? static_cast<int>(below) : kBuckets];
+constexpr float kNone = -std::numeric_limits<float>::infinity();
+
+// The largest of [values, values + count): lanes without an order among them,
+// so that the loop vectorises.
+float MaxOf(const float* values, size_t count) {
+  constexpr size_t kLanes = 16;
+  float lanes[kLanes];
+  std::fill(lanes, lanes + kLanes, kNone);
+  size_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (size_t j = 0; j < kLanes; ++j) {
+      lanes[j] = values[i + j] > lanes[j] ? values[i + j] : lanes[j];
+    }
   }
-  int sum = 0;
-  for (int b = 0; b < kBuckets; ++b) {
-    sum += counts[b];
-    // One more bucket than counted, so that rounding in the division above
-    // can never lose an entry at the edge.
-    if (sum >= n) return max_logit - (b + 2) * kWidth;
+  float most = *std::max_element(lanes, lanes + kLanes);
+  for (; i < count; ++i) most = std::max(most, values[i]);
+  return most;
+}
+
+// Tokens that hold the n largest logits, and others. Rows are as long as the
+// vocabulary, so they are read once: the n-th largest of the maxima of small
+// blocks bounds the n-th largest logit from below, and few blocks reach it.
+std::vector<int32_t> Candidates(absl::Span<const float> logits, size_t n) {
+  constexpr size_t kBlock = 64;
+  std::vector<float> maxima((logits.size() + kBlock - 1) / kBlock);
+  for (size_t b = 0; b < maxima.size(); ++b) {
+    const absl::Span<const float> block = logits.subspan(b * kBlock, kBlock);
+    maxima[b] = MaxOf(block.data(), block.size());
   }
-  return -std::numeric_limits<float>::infinity();
+  float bound = kNone;
+  if (n <= maxima.size()) {
+    std::vector<float> sorted = maxima;
+    std::nth_element(sorted.begin(), sorted.begin() + (n - 1), sorted.end(),
+                     std::greater<float>());
+    bound = sorted[n - 1];
+  }
+  std::vector<int32_t> tokens;
+  for (size_t b = 0; b < maxima.size(); ++b) {
+    if (maxima[b] < bound) continue;
+    const size_t end = std::min((b + 1) * kBlock, logits.size());
+    for (size_t i = b * kBlock; i < end; ++i) {
+      if (logits[i] >= bound) tokens.push_back(static_cast<int32_t>(i));
+    }
+  }
+  return tokens;
 }
 
 absl::Status ValidateBias(const SamplerOptions& options, int64_t vocab_size) {
@@ -127,15 +154,14 @@ double Sampler::Uniform() { return (random_() >> 11) * 0x1.0p-53; }
 
 int32_t Sampler::Sample(absl::Span<float> logits) {
   ApplyBiasAndPenalties(logits);
-  const int32_t best = ArgMax(logits);
-  if (options_.temperature == 0 || options_.top_k == 1) return best;
+  if (options_.temperature == 0 || options_.top_k == 1) return ArgMax(logits);
   const bool filtered =
       options_.top_k > 0 || options_.top_p < 1 || options_.min_p > 0;
-  return filtered ? DrawFromFiltered(logits, logits[best])
-                  : DrawFromAll(logits, logits[best]);
+  return filtered ? DrawFromFiltered(logits) : DrawFromAll(logits);
 }
 
-int32_t Sampler::DrawFromAll(absl::Span<const float> logits, float max_logit) {
+int32_t Sampler::DrawFromAll(absl::Span<const float> logits) {
+  const float max_logit = MaxOf(logits.data(), logits.size());
   const float scale = 1.0f / options_.temperature;
   std::vector<float> weights(logits.size());
   double sum = 0;
@@ -154,14 +180,15 @@ int32_t Sampler::DrawFromAll(absl::Span<const float> logits, float max_logit) {
   return last;
 }
 
-int32_t Sampler::DrawFromFiltered(absl::Span<const float> logits,
-                                  float max_logit) {
+int32_t Sampler::DrawFromFiltered(absl::Span<const float> logits) {
+  const int vocab = static_cast<int>(logits.size());
+  const int k = options_.top_k > 0 ? std::min(options_.top_k, vocab) : vocab;
+  std::vector<int32_t> kept = TopN(logits, k < vocab ? k : std::min(vocab, 1024));
+  const float max_logit = logits[kept[0]];
   const float scale = 1.0f / options_.temperature;
   const auto weight = [&](int32_t token) {
     return std::exp(static_cast<double>(logits[token] - max_logit) * scale);
   };
-  const int vocab = static_cast<int>(logits.size());
-  const int k = options_.top_k > 0 ? std::min(options_.top_k, vocab) : vocab;
   // top_p's mass is a share of what min_p and top_k kept. The best token's
   // weight is 1.
   double total = 0;
@@ -169,13 +196,10 @@ int32_t Sampler::DrawFromFiltered(absl::Span<const float> logits,
     const double w = weight(token);
     if (w >= options_.min_p) total += w;
   };
-  std::vector<int32_t> kept;
   if (k < vocab) {
-    kept = TopN(logits, k);
     for (int32_t token : kept) add(token);
   } else {
     for (int32_t token = 0; token < vocab; ++token) add(token);
-    kept = TopN(logits, std::min(vocab, 1024));
   }
   double mass = 0;
   size_t count = 0;
@@ -200,24 +224,15 @@ int32_t Sampler::DrawFromFiltered(absl::Span<const float> logits,
 }
 
 int32_t ArgMax(absl::Span<const float> logits) {
-  // Block maxima first: that loop has no index to carry and vectorises.
+  // Block maxima first: that loop has no index to carry.
   constexpr size_t kBlock = 4096;
   size_t best_block = 0;
-  float best = -std::numeric_limits<float>::infinity();
+  float best = kNone;
   for (size_t begin = 0; begin < logits.size(); begin += kBlock) {
-    const size_t end = std::min(begin + kBlock, logits.size());
-    float lanes[16];
-    std::fill(lanes, lanes + 16, -std::numeric_limits<float>::infinity());
-    size_t i = begin;
-    for (; i + 16 <= end; i += 16) {
-      for (int j = 0; j < 16; ++j) {
-        lanes[j] = logits[i + j] > lanes[j] ? logits[i + j] : lanes[j];
-      }
-    }
-    float block = *std::max_element(lanes, lanes + 16);
-    for (; i < end; ++i) block = std::max(block, logits[i]);
-    if (block > best) {
-      best = block;
+    const absl::Span<const float> block = logits.subspan(begin, kBlock);
+    const float most = MaxOf(block.data(), block.size());
+    if (most > best) {
+      best = most;
       best_block = begin;
     }
   }
@@ -236,11 +251,7 @@ double LogSumExp(absl::Span<const float> logits) {
 
 std::vector<int32_t> TopN(absl::Span<const float> logits, int n) {
   if (n <= 0) return {};
-  const float bound = LowerBoundOfTop(logits, n, logits[ArgMax(logits)]);
-  std::vector<int32_t> tokens;
-  for (size_t i = 0; i < logits.size(); ++i) {
-    if (logits[i] >= bound) tokens.push_back(static_cast<int32_t>(i));
-  }
+  std::vector<int32_t> tokens = Candidates(logits, static_cast<size_t>(n));
   const auto more_likely = [&](int32_t a, int32_t b) {
     return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
   };

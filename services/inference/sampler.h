@@ -66,8 +66,8 @@ class Sampler {
 
  private:
   void ApplyBiasAndPenalties(absl::Span<float> logits) const;
-  int32_t DrawFromAll(absl::Span<const float> logits, float max_logit);
-  int32_t DrawFromFiltered(absl::Span<const float> logits, float max_logit);
+  int32_t DrawFromAll(absl::Span<const float> logits);
+  int32_t DrawFromFiltered(absl::Span<const float> logits);
   double Uniform();
 
   SamplerOptions options_;
