@@ -92,7 +92,7 @@ TEST_F(GenerationServiceTest, EachRequestNamesItsAdapter) {
     EXPECT_EQ(alone.started.adapter_sha256().size(),
               names[i].empty() ? 0u : 64u);
     // Kept keys and values of one adapter are no other's.
-    EXPECT_EQ(alone.started.cached_tokens(), 64);
+    EXPECT_EQ(alone.started.cached_tokens(), 81);
     v1::GenerateRequest other = request(i);
     other.set_adapter(names[i].empty() ? "one" : "");
     const Generated without = Generate(service(), other);

@@ -111,8 +111,14 @@ void KvCache::UseBlock(int slot, int64_t block, const KvBlock& pages) {
 }
 
 int KvCache::Restore(int slot, absl::Span<const int32_t> tokens,
-                     absl::string_view salt) {
-  const PrefixCache::Match match = prefixes_.Find(tokens, salt);
+                     absl::string_view salt, bool with_tail) {
+  PrefixCache::Match match = prefixes_.Find(tokens, salt);
+  const auto blocks = static_cast<int64_t>(match.blocks.size());
+  int64_t length = blocks * cpu::kPageTokens;
+  if (with_tail && match.tail_tokens > 0) {
+    length += match.tail_tokens;
+    match.blocks.push_back(std::move(match.tail));
+  }
   size_t global = 0, sliding = 0;  // layers of each kind so far
   for (int layer = 0; layer < config_.layer_count(); ++layer) {
     if (!config_.HasKv(layer)) continue;
@@ -125,10 +131,11 @@ int KvCache::Restore(int slot, absl::Span<const int32_t> tokens,
       pages.push_back(held.empty() ? nullptr : held[place]);
     }
     Pages(layer, slot).Adopt(std::move(pages));
+    // Copies the page of the tail, which others have, too.
+    Pages(layer, slot).Truncate(length);
   }
-  const auto blocks = static_cast<int64_t>(match.blocks.size());
   shared_[slot] = {blocks, match.last, std::string(salt)};
-  lengths_[slot] = static_cast<int>(blocks * cpu::kPageTokens);
+  lengths_[slot] = static_cast<int>(length);
   return lengths_[slot];
 }
 

@@ -46,10 +46,11 @@ class KvCache {
   void Reset(int slot);
 
   // Makes the empty slot's sequence begin as a shared one of the same salt
-  // does, in whole pages, with as many of `tokens` as there are. Returns how
-  // many.
+  // does, with as many of `tokens` as there are: in whole pages, and if
+  // `with_tail`, behind them in a copy of a page that begins with the next
+  // tokens, which takes block_bytes. Returns how many.
   int Restore(int slot, absl::Span<const int32_t> tokens,
-              absl::string_view salt = "");
+              absl::string_view salt = "", bool with_tail = false);
   // Keeps the slot's full pages for Restore. tokens: the sequence's, at least
   // those of its full pages. A page that is kept already takes the place of the
   // slot's own. Costs little where no page was filled since.

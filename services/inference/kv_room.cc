@@ -74,4 +74,9 @@ bool KvRoom::Fits(const std::vector<Growth>& growths,
   return wanted <= limit_ || wanted - cache.idle_prefix_bytes() <= limit_;
 }
 
+bool KvRoom::HasBlock() const {
+  const KvCache& cache = engine_.kv_cache();
+  return cache.bytes() + cache.block_bytes() <= limit_;
+}
+
 }  // namespace onegrid::inference

@@ -44,6 +44,8 @@ class KvRoom {
   // counted as if it were not. Takes nothing.
   bool Fits(const std::vector<Growth>& growths,
             const std::vector<int>& freed = {}) const;
+  // Whether there is room for a block now, with nothing given up.
+  bool HasBlock() const;
 
  private:
   bool TakeBytes(int64_t bytes);

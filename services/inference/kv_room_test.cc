@@ -83,6 +83,20 @@ TEST_F(KvRoomTest, PagesThatSeveralUseCountOnce) {
   EXPECT_EQ(bytes(), 0);
 }
 
+TEST_F(KvRoomTest, ATailTakesABlock) {
+  Run(0, 200);
+  const int64_t one = bytes();
+  EXPECT_TRUE(KvRoom(*engine_, one + block()).HasBlock());
+  EXPECT_FALSE(KvRoom(*engine_, one + block() - 1).HasBlock());
+  const auto tokens = absl::MakeConstSpan(tokens_).first(150);
+  EXPECT_EQ(engine_->Restore(1, tokens), 128);
+  EXPECT_EQ(bytes(), one);
+  EXPECT_EQ(engine_->Restore(2, tokens, "", /*with_tail=*/true), 150);
+  EXPECT_EQ(bytes(), one + block());
+  engine_->Reset(2);
+  EXPECT_EQ(bytes(), one);
+}
+
 TEST_F(KvRoomTest, ComputedTwiceIsHeldOnce) {
   Run(0, 130);
   const int64_t one = bytes();

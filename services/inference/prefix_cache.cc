@@ -68,8 +68,7 @@ PrefixCache::Match PrefixCache::Find(absl::Span<const int32_t> tokens,
     if (gap < begin) break;
   }
   Match match;
-  if (blocks == 0) return match;
-  match.last = path[static_cast<size_t>(blocks) - 1];
+  if (blocks > 0) match.last = path[static_cast<size_t>(blocks) - 1];
   const int64_t window_begin = WindowBegin(blocks);
   for (int64_t i = 0; i < blocks; ++i) {
     Entry& entry = *entries_.at(path[static_cast<size_t>(i)]);
@@ -81,7 +80,46 @@ PrefixCache::Match PrefixCache::Find(absl::Span<const int32_t> tokens,
     match.blocks.push_back(std::move(block));
   }
   Touch(match.last);
+  if (static_cast<size_t>(blocks) == path.size()) {
+    FindTail(tokens.subspan(path.size() * kPageTokens), salt, &match);
+  }
   return match;
+}
+
+void PrefixCache::FindTail(absl::Span<const int32_t> rest,
+                           absl::string_view salt, Match* match) {
+  rest = rest.first(std::min<size_t>(rest.size(), kPageTokens));
+  const Key key = {match->last,
+                   match->last == kRoot ? std::string(salt) : std::string(),
+                   {rest.begin(), rest.end()}};
+  BlockId best = kRoot;
+  // False: what lies further away has no more in common with `rest`.
+  const auto consider = [&](const auto& candidate) {
+    const auto& [parent, its_salt, tokens] = candidate->first;
+    if (parent != std::get<0>(key) || its_salt != std::get<1>(key)) {
+      return false;
+    }
+    const int64_t common =
+        std::mismatch(rest.begin(), rest.end(), tokens.begin(), tokens.end())
+            .first -
+        rest.begin();
+    if (common < std::max(kLeastTail, match->tail_tokens + 1)) return false;
+    const KvBlock& pages = entries_.at(candidate->second)->pages;
+    if (window_ > 0 && pages.sliding.empty()) return true;
+    match->tail_tokens = common;
+    best = candidate->second;
+    return false;
+  };
+  const auto place = ids_.lower_bound(key);
+  for (auto i = place; i != ids_.end() && consider(i); ++i) continue;
+  for (auto i = place; i != ids_.begin() && consider(std::prev(i)); --i) {
+    continue;
+  }
+  if (best == kRoot) return;
+  Entry& entry = *entries_.at(best);
+  match->tail = entry.pages;
+  if (window_ > 0) uses_.splice(uses_.begin(), uses_, entry.sliding_use);
+  Touch(best);
 }
 
 void PrefixCache::SetSliding(BlockId id, std::vector<cpu::KvPage> pages) {

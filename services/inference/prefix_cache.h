@@ -10,6 +10,7 @@
 #include <tuple>
 #include <vector>
 
+#include "absl/container/btree_map.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
@@ -41,12 +42,19 @@ class PrefixCache {
   // own included; 0: there are no such layers.
   PrefixCache(int64_t max_bytes, int64_t window);
 
+  // Fewer tokens of a block are not worth a copy of it.
+  static constexpr int64_t kLeastTail = 8;
+
   struct Match {
     std::vector<KvBlock> blocks;  // sliding: as the window needs
     BlockId last = kRoot;
+    // A block that begins with the next tail_tokens tokens and goes on
+    // otherwise: kLeastTail to kPageTokens - 1, or 0 and no block.
+    KvBlock tail;
+    int64_t tail_tokens = 0;
   };
-  // The most blocks at the start of `tokens` that a sequence can go on behind.
-  // They count as used.
+  // The most blocks at the start of `tokens` that a sequence can go on behind,
+  // and the tail behind them that has most of `tokens`. They count as used.
   Match Find(absl::Span<const int32_t> tokens, absl::string_view salt = "");
 
   // Holds the block of `tokens` (kPageTokens) that follows `parent`, of which
@@ -92,6 +100,9 @@ class PrefixCache {
   // Ids of the blocks that `tokens` begin with.
   std::vector<BlockId> Walk(absl::Span<const int32_t> tokens,
                             absl::string_view salt) const;
+  // The tail of which most tokens are those of `rest`, which follow match.last.
+  void FindTail(absl::Span<const int32_t> rest, absl::string_view salt,
+                Match* match);
   // First block of which a query behind `blocks` blocks sees sliding pages.
   int64_t WindowBegin(int64_t blocks) const;
   void SetSliding(BlockId id, std::vector<cpu::KvPage> pages);
@@ -107,7 +118,7 @@ class PrefixCache {
   int64_t bytes_ = 0;
   BlockId next_id_ = kRoot + 1;
   absl::flat_hash_map<BlockId, std::unique_ptr<Entry>> entries_;
-  absl::flat_hash_map<Key, BlockId> ids_;
+  absl::btree_map<Key, BlockId> ids_;
   Uses uses_;
 };
 

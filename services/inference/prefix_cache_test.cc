@@ -69,6 +69,62 @@ TEST(PrefixCacheTest, FindsTheLongestCommonBeginning) {
   EXPECT_EQ(cache.bytes(), 4 * kBlockBytes);
 }
 
+// A block that begins with `count` times `token` and goes on with others.
+std::vector<int32_t> Mixed(int32_t token, size_t count, int32_t others) {
+  std::vector<int32_t> tokens(count, token);
+  tokens.resize(kPageTokens, others);
+  return tokens;
+}
+
+TEST(PrefixCacheTest, FindsTheTailWithMostInCommon) {
+  PrefixCache cache(1 << 20, kWindow);
+  const auto first = AddAll(cache, {1});
+  for (const size_t count : {9, 20, 30}) {
+    for (const int32_t others : {0, 9}) {
+      cache.Add(first, Mixed(2, count, others), Block());
+    }
+  }
+  const auto tail = [&](std::vector<int32_t> rest, const char* salt = "") {
+    std::vector<int32_t> tokens = Tokens({1});
+    tokens.insert(tokens.end(), rest.begin(), rest.end());
+    const PrefixCache::Match match = cache.Find(tokens, salt);
+    EXPECT_EQ(match.tail.global.size(), match.tail_tokens > 0 ? 1 : 0);
+    EXPECT_EQ(match.tail.sliding.size(), match.tail_tokens > 0 ? 2 : 0);
+    return match.tail_tokens;
+  };
+  EXPECT_EQ(tail(Mixed(2, 25, 3)), 25);
+  EXPECT_EQ(tail(Mixed(2, 40, 3)), 30);
+  EXPECT_EQ(tail(Mixed(2, 30, 3)), 30);
+  EXPECT_EQ(tail(std::vector<int32_t>(20, 2)), 20);
+  EXPECT_EQ(tail(Mixed(2, 8, 3)), 8);
+  // Too little, nothing, and what belongs to others.
+  EXPECT_EQ(tail(Mixed(2, 7, 3)), 0);
+  EXPECT_EQ(tail({}), 0);
+  EXPECT_EQ(tail(Mixed(2, 25, 3), "other"), 0);
+  // A whole block is none.
+  EXPECT_EQ(tail(Mixed(2, 20, 0)), 0);
+  // In front of all others, and behind them.
+  EXPECT_EQ(cache.Find(Mixed(1, 10, 0)).tail_tokens, 10);
+  EXPECT_EQ(cache.Find(Mixed(1, 10, 5)).tail_tokens, 10);
+}
+
+TEST(PrefixCacheTest, ATailNeedsItsWindowAndCountsAsUsed) {
+  PrefixCache cache(3 * kBlockBytes, kWindow);
+  KvBlock passed = Block();
+  passed.sliding[0] = nullptr;
+  cache.Add(PrefixCache::kRoot, Mixed(1, 30, 2), passed);
+  EXPECT_EQ(cache.Find(Mixed(1, 30, 3)).tail_tokens, 0);
+  // The next best one has it.
+  cache.Add(PrefixCache::kRoot, Mixed(1, 10, 2), Block());
+  EXPECT_EQ(cache.Find(Mixed(1, 30, 3)).tail_tokens, 10);
+  cache.Add(PrefixCache::kRoot, Mixed(4, 64, 4), Block());
+  EXPECT_EQ(cache.Find(Mixed(1, 30, 3)).tail_tokens, 10);
+  cache.Add(PrefixCache::kRoot, Mixed(5, 64, 5), Block());
+  cache.Add(PrefixCache::kRoot, Mixed(6, 64, 6), Block());
+  EXPECT_EQ(Found(cache, {4}), 0);
+  EXPECT_EQ(cache.Find(Mixed(1, 30, 3)).tail_tokens, 10);
+}
+
 TEST(PrefixCacheTest, GivesSlidingPagesOnlyWhereTheWindowSeesThem) {
   // A query behind n blocks sees 64 tokens before itself of 65.
   PrefixCache cache(1 << 20, kWindow + 1);

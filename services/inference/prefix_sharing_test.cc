@@ -2,6 +2,7 @@
 // were alone, bit for bit, and say how much was kept.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -17,6 +18,7 @@
 #include "services/inference/engine.h"
 #include "services/inference/gemma_weights.h"
 #include "services/inference/generation_testing.h"
+#include "services/inference/prefix_cache.h"
 #include "services/inference/scheduler.h"
 #include "services/inference/task.h"
 #include "services/model/gguf_reader.h"
@@ -34,12 +36,13 @@ class PrefixSharingTest
   }
 
   std::unique_ptr<ServedModel> Serve(int64_t prefix_bytes,
-                                     const std::string& lookup = "auto") const {
+                                     const std::string& lookup = "auto",
+                                     int max_step_tokens = 40) const {
     ServedModelOptions options;
     options.model_path = path_;
     options.threads = {2, "--threads"};
     options.kv_cache = std::get<1>(GetParam());
-    options.max_step_tokens = 40;
+    options.max_step_tokens = max_step_tokens;
     options.prompt_lookup = lookup;
     options.prefix_cache_bytes = prefix_bytes;
     auto served = ServedModel::Load(options);
@@ -95,11 +98,38 @@ TEST_P(PrefixSharingTest, TheSecondRequestRunsOnlyWhatIsNew) {
     ExpectSame(Generate(*warm, prompt, 12), expected);
     const Generated again = Generate(*warm, prompt, 12);
     ExpectSame(again, expected);
-    // Whole pages, and never the last token: its logits are wanted.
-    EXPECT_EQ(again.started.cached_tokens(), (length - 1) / 64 * 64) << length;
+    // What is in full pages of the first one, of which the last token said did
+    // not run, but never the last token: its logits are wanted.
+    EXPECT_EQ(again.started.cached_tokens(),
+              std::min(length - 1, (length + 11) / 64 * 64))
+        << length;
   }
   EXPECT_GT(warm->scheduler().load().prefix_tokens_restored, 0);
   EXPECT_EQ(cold->scheduler().load().prefix_tokens_restored, 0);
+}
+
+TEST_P(PrefixSharingTest, APageIsSharedAsFarAsItIsTheSame) {
+  // Steps so short that a page is full before the window has passed it.
+  const auto cold = Serve(0), warm = Serve(kPlenty, "auto", 8);
+  // Within the first page, at the ends of pages, and behind some.
+  for (const int common : {20, 63, 64, 71, 72, 100, 127, 160}) {
+    const std::vector<int32_t> shared =
+        Prompt(common, static_cast<uint32_t>(common));
+    Generate(*warm, Joined(Joined(shared, {kTinyLetterA}), Prompt(70, 1)), 1);
+    // The third one has a letter and BOS in common with the second.
+    for (const int more : {0, 2}) {
+      const std::vector<int32_t> prompt =
+          Joined(Joined(shared, {kTinyLetterA + 1}),
+                 Prompt(80, static_cast<uint32_t>(more)));
+      const Generated found = Generate(*warm, prompt, 12);
+      ExpectSame(found, Generate(*cold, prompt, 12));
+      const int same = common + more;
+      // Fewer tokens of a page are not worth a copy.
+      EXPECT_EQ(
+          found.started.cached_tokens(),
+          same % 64 < PrefixCache::kLeastTail ? same / 64 * 64 : same);
+    }
+  }
 }
 
 TEST_P(PrefixSharingTest, AnswersAreKeptForTheNextTurn) {

@@ -286,7 +286,7 @@ std::unique_ptr<Running> Scheduler::Place(const Waiting& next) {
       static_cast<size_t>(std::max(0, next.task->first_output()));
   running->fed = engine_.Restore(
       running->slot, tokens.first(std::min(tokens.size(), without_output)),
-      next.task->place().cache_salt);
+      next.task->place().cache_salt, /*with_tail=*/room_.HasBlock());
   // Alone it fits, or Submit would have refused it.
   while (!running_.empty() && !Fits(*running)) {
     if (!PreemptBelow(next.rank)) {
@@ -315,7 +315,7 @@ bool Scheduler::IsBeingFilled(const Waiting& next) const {
   return std::any_of(
       running_.begin(), running_.end(), [&](const auto& running) {
         // One of lower rank may itself wait for what this one would do.
-        if (!running->has_room || running->generating() ||
+        if (running->starved || running->generating() ||
             running->entry.rank < next.rank ||
             running->task().place().cache_salt != task.place().cache_salt) {
           return false;
@@ -325,7 +325,13 @@ bool Scheduler::IsBeingFilled(const Waiting& next) const {
                                           filled.begin(), filled.end())
                                 .first -
                             tokens.begin();
-        return common / cpu::kPageTokens > running->fed / cpu::kPageTokens;
+        int64_t pages = common / cpu::kPageTokens;
+        // Of the next one a copy will do, if its prompt fills it.
+        if (common % cpu::kPageTokens >= PrefixCache::kLeastTail &&
+            static_cast<int64_t>(filled.size()) / cpu::kPageTokens > pages) {
+          ++pages;
+        }
+        return pages > running->fed / cpu::kPageTokens;
       });
 }
 
@@ -358,7 +364,7 @@ void Scheduler::MakeRoom() {
   }
   for (size_t i = 0; i < running_.size(); ++i) {
     Running& running = *running_[i];
-    running.has_room = false;
+    running.has_room = running.starved = false;
     if (!running.generating()) {
       if (prompt_tokens <= 0) continue;
       const PromptShare share = ShareOf(running, prompt_tokens, outputs);
@@ -368,6 +374,7 @@ void Scheduler::MakeRoom() {
     }
     while (true) {
       running.has_room = room_.Take(running.slot, 1) == 1;
+      running.starved = !running.has_room;
       if (running.has_room || i + 1 == running_.size()) break;
       PreemptLast();
     }

@@ -143,9 +143,9 @@ class SchedulerTest : public testing::Test {
   }
 
   // Holds the scheduler up, with this task waiting, until `done` is notified.
-  std::shared_ptr<SayingTask> Hold(absl::Notification& done) {
-    auto task =
-        std::make_shared<SayingTask>(Prompt(2), 1, TaskPlace{100, "gate", ""});
+  std::shared_ptr<SayingTask> Hold(absl::Notification& done, int prompt = 2) {
+    auto task = std::make_shared<SayingTask>(Prompt(prompt), 1,
+                                             TaskPlace{100, "gate", ""});
     task->on_asked = [&done] { done.WaitForNotification(); };
     return Submit(std::move(task));
   }
@@ -462,6 +462,29 @@ TEST_F(SchedulerTest, PromptsThatComeTogetherRunOnce) {
   EXPECT_EQ(tasks[0]->restored(), 0);
   for (int i = 1; i < 4; ++i) EXPECT_EQ(tasks[i]->restored(), 192) << i;
   ExpectBooksBalance();
+}
+
+TEST_F(SchedulerTest, APageThatIsTheSameInPartIsWaitedForIfItWillBeFull) {
+  // 100 tokens the same, in prompts that fill the second page and that do not.
+  for (const int length : {130, 120}) {
+    Start(/*slots=*/4, 0, /*prefix_bytes=*/1 << 20);
+    absl::Notification go;
+    // Of a whole step, so that the others' pages end where their steps do.
+    const auto gate = Hold(go, 32);
+    std::vector<std::shared_ptr<SayingTask>> tasks;
+    for (int i = 0; i < 3; ++i) {
+      std::vector<int32_t> prompt = Prompt(100, 9);
+      prompt.resize(static_cast<size_t>(length), kTinyLetterA + i);
+      tasks.push_back(Submit(std::make_shared<SayingTask>(prompt, 5)));
+    }
+    go.Notify();
+    for (const auto& task : tasks) EXPECT_TRUE(task->Wait().ok());
+    EXPECT_EQ(tasks[0]->restored(), 0);
+    for (int i = 1; i < 3; ++i) {
+      EXPECT_EQ(tasks[i]->restored(), length == 130 ? 100 : 64) << i;
+    }
+    ExpectBooksBalance();
+  }
 }
 
 TEST_F(SchedulerTest, WhoeverWaitsForATaskThatIsCancelledGoesOnItself) {

@@ -41,8 +41,9 @@ struct Running {
   int fed = 0;  // tokens given to the engine
   // Tokens of the task that its caller's account has.
   size_t charged = 0;
-  // Whether there is memory for its next token in this step.
+  // Whether it has a token in this step, and if not, for want of memory.
   bool has_room = true;
+  bool starved = false;
   DraftRecord record;
   // Of this step: guesses run after the task's tokens, and whether one was
   // wrong, which makes the rest of no use.
