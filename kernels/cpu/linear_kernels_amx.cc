@@ -93,8 +93,7 @@ inline void Decode(const uint8_t* tile, int64_t g, int64_t i,
 #pragma GCC unroll 4
     for (int f = 0; f < kFields; ++f) {
       const __m512i field = f == 0 ? line : _mm512_srli_epi16(line, kBits * f);
-      const __m512i code =
-          _mm512_sub_epi8(_mm512_and_si512(field, mask), bias);
+      const __m512i code = _mm512_sub_epi8(_mm512_and_si512(field, mask), bias);
       _mm512_store_si512(codes + 64 * (kFields * j + f), code);
       if (kLowSums) sums = _mm512_dpbusd_epi32(sums, low_bias, code);
     }
@@ -136,7 +135,8 @@ class WeightBlock {
 template <typename Format, bool kLowSums>
 class WeightStream {
  public:
-  WeightStream(const uint8_t* tile, int64_t count) : tile_(tile), count_(count) {
+  WeightStream(const uint8_t* tile, int64_t count)
+      : tile_(tile), count_(count) {
     for (int64_t i = -kAhead; i < 0; ++i) Prepare(i);
   }
 
@@ -190,9 +190,8 @@ struct Slot<int16_t, kRows, kSlot> : Slot<int8_t, kRows, kSlot> {
   __m512i Row(int m, __m512i low_sums) const {
     const int32_t* low = this->sums + m * kTileRows;
     const int32_t* high = low + kRows * kTileRows;
-    return _mm512_add_epi32(
-        _mm512_add_epi32(_mm512_load_si512(low), low_sums),
-        _mm512_slli_epi32(_mm512_load_si512(high), 8));
+    return _mm512_add_epi32(_mm512_add_epi32(_mm512_load_si512(low), low_sums),
+                            _mm512_slli_epi32(_mm512_load_si512(high), 8));
   }
 };
 

@@ -84,8 +84,8 @@ class Engine {
   void Truncate(int slot, int length) { cache_.Truncate(slot, length); }
   // Begins an empty slot's sequence with tokens of which keys and values are
   // kept, and returns how many: at most tokens.size(), often fewer or none.
-  // Only sequences of the same salt share. with_tail: also part of a page, which
-  // takes kv_cache().block_bytes().
+  // Only sequences of the same salt share. with_tail: also part of a page,
+  // which takes kv_cache().block_bytes().
   int Restore(int slot, absl::Span<const int32_t> tokens,
               absl::string_view salt = "", bool with_tail = false) {
     return cache_.Restore(slot, tokens, salt, with_tail);

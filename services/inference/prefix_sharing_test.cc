@@ -125,9 +125,8 @@ TEST_P(PrefixSharingTest, APageIsSharedAsFarAsItIsTheSame) {
       ExpectSame(found, Generate(*cold, prompt, 12));
       const int same = common + more;
       // Fewer tokens of a page are not worth a copy.
-      EXPECT_EQ(
-          found.started.cached_tokens(),
-          same % 64 < PrefixCache::kLeastTail ? same / 64 * 64 : same);
+      EXPECT_EQ(found.started.cached_tokens(),
+                same % 64 < PrefixCache::kLeastTail ? same / 64 * 64 : same);
     }
   }
 }

@@ -183,7 +183,8 @@ int32_t Sampler::DrawFromAll(absl::Span<const float> logits) {
 int32_t Sampler::DrawFromFiltered(absl::Span<const float> logits) {
   const int vocab = static_cast<int>(logits.size());
   const int k = options_.top_k > 0 ? std::min(options_.top_k, vocab) : vocab;
-  std::vector<int32_t> kept = TopN(logits, k < vocab ? k : std::min(vocab, 1024));
+  std::vector<int32_t> kept =
+      TopN(logits, k < vocab ? k : std::min(vocab, 1024));
   const float max_logit = logits[kept[0]];
   const float scale = 1.0f / options_.temperature;
   const auto weight = [&](int32_t token) {
