@@ -85,7 +85,8 @@ inline constexpr int kStackedRows = kMaxPanelRows / 2;
 inline constexpr int64_t kCodePadding = kMaxPanelRows * 2 * kLinearGroup;
 
 // Some rows of quantized activations, interleaved group by group:
-// codes [groups][rows][32], scales and offsets [groups][rows]. An offset is
+// codes [groups][rows][32], in 16 bits as WideOrder says, scales and offsets
+// [groups][rows]. An offset is
 // -8 * (sum of the row's codes in the group): what the 8 added to each int4
 // code adds to a dot product, negated.
 struct ActivationPanel {

@@ -9,9 +9,11 @@
 namespace onegrid::cpu {
 namespace {
 
-// Most rows of one panel: those of a tile register.
+// Most rows of one panel: those of a tile register. Rows are spread evenly over
+// panels, so that where there are several none has fewer than half as many.
 constexpr int kRowsMost = 16;
 static_assert(kRowsMost <= kMaxPanelRows);
+static_assert(kAmxRows <= kRowsMost / 2 && kAmxWideRows <= kRowsMost / 2);
 // Groups of weights decoded at a time: 16 KB, which stay in the L1 cache while
 // the panels pass.
 constexpr int64_t kBlockGroups = 32;
@@ -169,6 +171,7 @@ class WeightStream {
 // hide the latency of one behind the work on the other.
 template <typename Code, int kRows, int kSlot>
 struct Slot {
+  static constexpr bool kStacked = false;
   alignas(64) int32_t sums[kRowsMost * kTileRows];
 
   static void Multiply(const int8_t* codes, const int8_t* weights) {
@@ -187,6 +190,7 @@ struct Slot {
 template <int kRows, int kSlot>
   requires(kRows <= kStackedRows)
 struct Slot<int16_t, kRows, kSlot> : Slot<int8_t, kRows, kSlot> {
+  static constexpr bool kStacked = true;
   __m512i Row(int m, __m512i low_sums) const {
     const int32_t* low = this->sums + m * kTileRows;
     const int32_t* high = low + kRows * kTileRows;
@@ -198,6 +202,7 @@ struct Slot<int16_t, kRows, kSlot> : Slot<int8_t, kRows, kSlot> {
 template <int kRows, int kSlot>
   requires(kRows > kStackedRows)
 struct Slot<int16_t, kRows, kSlot> {
+  static constexpr bool kStacked = false;
   alignas(64) int32_t low[kRowsMost * kTileRows];
   alignas(64) int32_t high[kRowsMost * kTileRows];
 
@@ -234,7 +239,10 @@ template <int kRows, typename SlotType, typename Weights>
 inline void AddGroup(const SlotType& dots, const Weights& weights, int64_t i,
                      const float* scales, __m512* total) {
   const __m512 weight = _mm512_load_ps(weights.Scales(i));
-  const __m512i low_sums = _mm512_load_si512(weights.LowSums(i));
+  __m512i low_sums = _mm512_setzero_si512();
+  if constexpr (SlotType::kStacked) {
+    low_sums = _mm512_load_si512(weights.LowSums(i));
+  }
 #pragma GCC unroll 16
   for (int m = 0; m < kRows; ++m) {
     const __m512 dot = _mm512_cvtepi32_ps(dots.Row(m, low_sums));
@@ -293,7 +301,8 @@ template <typename Code, typename Weights, int kRows = kRowsMost>
 void MultiplyPanel(const ActivationPanel& panel, Weights& weights,
                    int64_t first, int64_t count, float* out,
                    int64_t out_stride) {
-  if constexpr (kRows > 1) {
+  constexpr int kRowsLeast = sizeof(Code) == 1 ? kAmxRows : kAmxWideRows;
+  if constexpr (kRows > kRowsLeast) {
     if (panel.rows < kRows) {
       return MultiplyPanel<Code, Weights, kRows - 1>(panel, weights, first,
                                                      count, out, out_stride);

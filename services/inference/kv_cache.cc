@@ -112,10 +112,10 @@ void KvCache::UseBlock(int slot, int64_t block, const KvBlock& pages) {
 
 int KvCache::Restore(int slot, absl::Span<const int32_t> tokens,
                      absl::string_view salt, bool with_tail) {
-  PrefixCache::Match match = prefixes_.Find(tokens, salt);
+  PrefixCache::Match match = prefixes_.Find(tokens, salt, with_tail);
   const auto blocks = static_cast<int64_t>(match.blocks.size());
   int64_t length = blocks * cpu::kPageTokens;
-  if (with_tail && match.tail_tokens > 0) {
+  if (match.tail_tokens > 0) {
     length += match.tail_tokens;
     match.blocks.push_back(std::move(match.tail));
   }

@@ -51,6 +51,11 @@ class KvCache {
   // tokens, which takes block_bytes. Returns how many.
   int Restore(int slot, absl::Span<const int32_t> tokens,
               absl::string_view salt = "", bool with_tail = false);
+  // How many tokens Restore would find.
+  int64_t CountKept(absl::Span<const int32_t> tokens, absl::string_view salt,
+                    bool with_tail) const {
+    return prefixes_.Count(tokens, salt, with_tail);
+  }
   // Keeps the slot's full pages for Restore. tokens: the sequence's, at least
   // those of its full pages. A page that is kept already takes the place of the
   // slot's own. Costs little where no page was filled since.

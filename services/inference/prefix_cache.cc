@@ -51,14 +51,11 @@ int64_t PrefixCache::WindowBegin(int64_t blocks) const {
   return std::max<int64_t>(0, position - window_ + 1) / kPageTokens;
 }
 
-PrefixCache::Match PrefixCache::Find(absl::Span<const int32_t> tokens,
-                                     absl::string_view salt) {
-  const std::vector<BlockId> path = Walk(tokens, salt);
+int64_t PrefixCache::UsableBlocks(const std::vector<BlockId>& path) const {
   const auto has_sliding = [&](int64_t block) {
     return !entries_.at(path[static_cast<size_t>(block)])
                 ->pages.sliding.empty();
   };
-  // The most blocks before which the window has no gap.
   int64_t blocks = static_cast<int64_t>(path.size());
   int64_t gap = blocks - 1;
   for (; blocks > 0; --blocks) {
@@ -67,11 +64,69 @@ PrefixCache::Match PrefixCache::Find(absl::Span<const int32_t> tokens,
     while (gap >= begin && has_sliding(gap)) --gap;
     if (gap < begin) break;
   }
-  Match match;
-  if (blocks > 0) match.last = path[static_cast<size_t>(blocks) - 1];
+  return blocks;
+}
+
+void PrefixCache::LookForTail(absl::Span<const int32_t> rest,
+                              absl::string_view salt, Place* place) const {
+  // Siblings are looked at as long as they have no window, but not all of them.
+  constexpr int kMostSiblings = 64;
+  const BlockId parent = place->path.empty() ? kRoot : place->path.back();
+  rest = rest.first(std::min<size_t>(rest.size(), kPageTokens));
+  const Key key = {parent, parent == kRoot ? std::string(salt) : std::string(),
+                   {rest.begin(), rest.end()}};
+  int siblings = 0;
+  // False: what lies further away has no more in common with `rest`.
+  const auto consider = [&](const auto& candidate) {
+    const auto& [its_parent, its_salt, tokens] = candidate->first;
+    if (its_parent != parent || its_salt != std::get<1>(key)) return false;
+    const int64_t common =
+        std::mismatch(rest.begin(), rest.end(), tokens.begin(), tokens.end())
+            .first -
+        rest.begin();
+    if (common < std::max(kLeastTail, place->tail_tokens + 1)) return false;
+    const KvBlock& pages = entries_.at(candidate->second)->pages;
+    if (window_ > 0 && pages.sliding.empty()) {
+      return ++siblings < kMostSiblings;
+    }
+    place->tail_tokens = common;
+    place->tail = candidate->second;
+    return false;
+  };
+  const auto middle = ids_.lower_bound(key);
+  for (auto i = middle; i != ids_.end() && consider(i); ++i) continue;
+  for (auto i = middle; i != ids_.begin() && consider(std::prev(i)); --i) {
+    continue;
+  }
+}
+
+PrefixCache::Place PrefixCache::Look(absl::Span<const int32_t> tokens,
+                                     absl::string_view salt,
+                                     bool with_tail) const {
+  Place place{Walk(tokens, salt)};
+  const auto blocks = static_cast<size_t>(UsableBlocks(place.path));
+  if (with_tail && blocks == place.path.size()) {
+    LookForTail(tokens.subspan(blocks * kPageTokens), salt, &place);
+  }
+  place.path.resize(blocks);
+  return place;
+}
+
+int64_t PrefixCache::Count(absl::Span<const int32_t> tokens,
+                           absl::string_view salt, bool with_tail) const {
+  const Place place = Look(tokens, salt, with_tail);
+  return static_cast<int64_t>(place.path.size()) * kPageTokens +
+         place.tail_tokens;
+}
+
+PrefixCache::Match PrefixCache::Find(absl::Span<const int32_t> tokens,
+                                     absl::string_view salt, bool with_tail) {
+  const Place place = Look(tokens, salt, with_tail);
+  const auto blocks = static_cast<int64_t>(place.path.size());
   const int64_t window_begin = WindowBegin(blocks);
+  Match match;
   for (int64_t i = 0; i < blocks; ++i) {
-    Entry& entry = *entries_.at(path[static_cast<size_t>(i)]);
+    Entry& entry = *entries_.at(place.path[static_cast<size_t>(i)]);
     KvBlock block{entry.pages.global, {}};
     if (i >= window_begin) {
       block.sliding = entry.pages.sliding;
@@ -79,47 +134,15 @@ PrefixCache::Match PrefixCache::Find(absl::Span<const int32_t> tokens,
     }
     match.blocks.push_back(std::move(block));
   }
+  if (blocks > 0) match.last = place.path.back();
   Touch(match.last);
-  if (static_cast<size_t>(blocks) == path.size()) {
-    FindTail(tokens.subspan(path.size() * kPageTokens), salt, &match);
-  }
-  return match;
-}
-
-void PrefixCache::FindTail(absl::Span<const int32_t> rest,
-                           absl::string_view salt, Match* match) {
-  rest = rest.first(std::min<size_t>(rest.size(), kPageTokens));
-  const Key key = {match->last,
-                   match->last == kRoot ? std::string(salt) : std::string(),
-                   {rest.begin(), rest.end()}};
-  BlockId best = kRoot;
-  // False: what lies further away has no more in common with `rest`.
-  const auto consider = [&](const auto& candidate) {
-    const auto& [parent, its_salt, tokens] = candidate->first;
-    if (parent != std::get<0>(key) || its_salt != std::get<1>(key)) {
-      return false;
-    }
-    const int64_t common =
-        std::mismatch(rest.begin(), rest.end(), tokens.begin(), tokens.end())
-            .first -
-        rest.begin();
-    if (common < std::max(kLeastTail, match->tail_tokens + 1)) return false;
-    const KvBlock& pages = entries_.at(candidate->second)->pages;
-    if (window_ > 0 && pages.sliding.empty()) return true;
-    match->tail_tokens = common;
-    best = candidate->second;
-    return false;
-  };
-  const auto place = ids_.lower_bound(key);
-  for (auto i = place; i != ids_.end() && consider(i); ++i) continue;
-  for (auto i = place; i != ids_.begin() && consider(std::prev(i)); --i) {
-    continue;
-  }
-  if (best == kRoot) return;
-  Entry& entry = *entries_.at(best);
-  match->tail = entry.pages;
+  if (place.tail == kRoot) return match;
+  Entry& entry = *entries_.at(place.tail);
+  match.tail = entry.pages;
+  match.tail_tokens = place.tail_tokens;
   if (window_ > 0) uses_.splice(uses_.begin(), uses_, entry.sliding_use);
-  Touch(best);
+  Touch(place.tail);
+  return match;
 }
 
 void PrefixCache::SetSliding(BlockId id, std::vector<cpu::KvPage> pages) {

@@ -54,8 +54,13 @@ class PrefixCache {
     int64_t tail_tokens = 0;
   };
   // The most blocks at the start of `tokens` that a sequence can go on behind,
-  // and the tail behind them that has most of `tokens`. They count as used.
-  Match Find(absl::Span<const int32_t> tokens, absl::string_view salt = "");
+  // and with_tail: the tail behind them that has most of `tokens`. They count
+  // as used.
+  Match Find(absl::Span<const int32_t> tokens, absl::string_view salt = "",
+             bool with_tail = false);
+  // How many tokens Find would find.
+  int64_t Count(absl::Span<const int32_t> tokens, absl::string_view salt,
+                bool with_tail) const;
 
   // Holds the block of `tokens` (kPageTokens) that follows `parent`, of which
   // Holds is true, or what it lacked of it. The salt matters behind kRoot only.
@@ -97,12 +102,22 @@ class PrefixCache {
   // Whether sequences hold some of the pages, too.
   static bool InUse(const std::vector<cpu::KvPage>& pages);
   static BlockId ParentOf(const Entry& entry) { return std::get<0>(entry.key); }
+  // Ids of what Find finds.
+  struct Place {
+    std::vector<BlockId> path;  // of the blocks
+    BlockId tail = kRoot;       // kRoot: none
+    int64_t tail_tokens = 0;
+  };
+  Place Look(absl::Span<const int32_t> tokens, absl::string_view salt,
+             bool with_tail) const;
   // Ids of the blocks that `tokens` begin with.
   std::vector<BlockId> Walk(absl::Span<const int32_t> tokens,
                             absl::string_view salt) const;
-  // The tail of which most tokens are those of `rest`, which follow match.last.
-  void FindTail(absl::Span<const int32_t> rest, absl::string_view salt,
-                Match* match);
+  // How many of the path's blocks have no gap in the window behind them.
+  int64_t UsableBlocks(const std::vector<BlockId>& path) const;
+  // The tail of which most tokens are those of `rest`, which follow the path.
+  void LookForTail(absl::Span<const int32_t> rest, absl::string_view salt,
+                   Place* place) const;
   // First block of which a query behind `blocks` blocks sees sliding pages.
   int64_t WindowBegin(int64_t blocks) const;
   void SetSliding(BlockId id, std::vector<cpu::KvPage> pages);

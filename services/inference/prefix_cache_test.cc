@@ -87,7 +87,11 @@ TEST(PrefixCacheTest, FindsTheTailWithMostInCommon) {
   const auto tail = [&](std::vector<int32_t> rest, const char* salt = "") {
     std::vector<int32_t> tokens = Tokens({1});
     tokens.insert(tokens.end(), rest.begin(), rest.end());
-    const PrefixCache::Match match = cache.Find(tokens, salt);
+    EXPECT_EQ(cache.Find(tokens, salt).tail_tokens, 0);
+    const PrefixCache::Match match = cache.Find(tokens, salt, true);
+    EXPECT_EQ(cache.Count(tokens, salt, true),
+              static_cast<int64_t>(match.blocks.size()) * kPageTokens +
+                  match.tail_tokens);
     EXPECT_EQ(match.tail.global.size(), match.tail_tokens > 0 ? 1 : 0);
     EXPECT_EQ(match.tail.sliding.size(), match.tail_tokens > 0 ? 2 : 0);
     return match.tail_tokens;
@@ -104,8 +108,8 @@ TEST(PrefixCacheTest, FindsTheTailWithMostInCommon) {
   // A whole block is none.
   EXPECT_EQ(tail(Mixed(2, 20, 0)), 0);
   // In front of all others, and behind them.
-  EXPECT_EQ(cache.Find(Mixed(1, 10, 0)).tail_tokens, 10);
-  EXPECT_EQ(cache.Find(Mixed(1, 10, 5)).tail_tokens, 10);
+  EXPECT_EQ(cache.Find(Mixed(1, 10, 0), "", true).tail_tokens, 10);
+  EXPECT_EQ(cache.Find(Mixed(1, 10, 5), "", true).tail_tokens, 10);
 }
 
 TEST(PrefixCacheTest, ATailNeedsItsWindowAndCountsAsUsed) {
@@ -113,16 +117,16 @@ TEST(PrefixCacheTest, ATailNeedsItsWindowAndCountsAsUsed) {
   KvBlock passed = Block();
   passed.sliding[0] = nullptr;
   cache.Add(PrefixCache::kRoot, Mixed(1, 30, 2), passed);
-  EXPECT_EQ(cache.Find(Mixed(1, 30, 3)).tail_tokens, 0);
+  EXPECT_EQ(cache.Find(Mixed(1, 30, 3), "", true).tail_tokens, 0);
   // The next best one has it.
   cache.Add(PrefixCache::kRoot, Mixed(1, 10, 2), Block());
-  EXPECT_EQ(cache.Find(Mixed(1, 30, 3)).tail_tokens, 10);
+  EXPECT_EQ(cache.Find(Mixed(1, 30, 3), "", true).tail_tokens, 10);
   cache.Add(PrefixCache::kRoot, Mixed(4, 64, 4), Block());
-  EXPECT_EQ(cache.Find(Mixed(1, 30, 3)).tail_tokens, 10);
+  EXPECT_EQ(cache.Find(Mixed(1, 30, 3), "", true).tail_tokens, 10);
   cache.Add(PrefixCache::kRoot, Mixed(5, 64, 5), Block());
   cache.Add(PrefixCache::kRoot, Mixed(6, 64, 6), Block());
   EXPECT_EQ(Found(cache, {4}), 0);
-  EXPECT_EQ(cache.Find(Mixed(1, 30, 3)).tail_tokens, 10);
+  EXPECT_EQ(cache.Find(Mixed(1, 30, 3), "", true).tail_tokens, 10);
 }
 
 TEST(PrefixCacheTest, GivesSlidingPagesOnlyWhereTheWindowSeesThem) {

@@ -41,26 +41,31 @@ float MaxOf(const float* values, size_t count) {
 // vocabulary, so they are read once: the n-th largest of the maxima of small
 // blocks bounds the n-th largest logit from below, and few blocks reach it.
 std::vector<int32_t> Candidates(absl::Span<const float> logits, size_t n) {
-  constexpr size_t kBlock = 64;
-  std::vector<float> maxima((logits.size() + kBlock - 1) / kBlock);
-  for (size_t b = 0; b < maxima.size(); ++b) {
-    const absl::Span<const float> block = logits.subspan(b * kBlock, kBlock);
-    maxima[b] = MaxOf(block.data(), block.size());
+  size_t block_size = 64;
+  while (block_size > 1 && logits.size() / block_size < 2 * n) block_size /= 2;
+  std::vector<float> maxima;
+  for (size_t begin = 0; begin < logits.size(); begin += block_size) {
+    const absl::Span<const float> block = logits.subspan(begin, block_size);
+    maxima.push_back(MaxOf(block.data(), block.size()));
   }
-  float bound = kNone;
-  if (n <= maxima.size()) {
-    std::vector<float> sorted = maxima;
-    std::nth_element(sorted.begin(), sorted.begin() + (n - 1), sorted.end(),
-                     std::greater<float>());
-    bound = sorted[n - 1];
-  }
+  std::vector<float> sorted = maxima;
+  const size_t last = std::min(n, maxima.size()) - 1;
+  std::nth_element(sorted.begin(), sorted.begin() + last, sorted.end(),
+                   std::greater<float>());
+  const float bound = n <= maxima.size() ? sorted[last] : kNone;
   std::vector<int32_t> tokens;
   for (size_t b = 0; b < maxima.size(); ++b) {
-    if (maxima[b] < bound) continue;
-    const size_t end = std::min((b + 1) * kBlock, logits.size());
-    for (size_t i = b * kBlock; i < end; ++i) {
-      if (logits[i] >= bound) tokens.push_back(static_cast<int32_t>(i));
+    if (maxima[b] < bound || maxima[b] == kNone) continue;
+    const size_t end = std::min((b + 1) * block_size, logits.size());
+    for (size_t i = b * block_size; i < end; ++i) {
+      if (logits[i] >= bound && logits[i] > kNone) {
+        tokens.push_back(static_cast<int32_t>(i));
+      }
     }
+  }
+  // Masks leave few: of what is masked, the first ones come next.
+  for (size_t i = 0; i < logits.size() && tokens.size() < n; ++i) {
+    if (logits[i] == kNone) tokens.push_back(static_cast<int32_t>(i));
   }
   return tokens;
 }

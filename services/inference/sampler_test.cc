@@ -94,18 +94,29 @@ TEST(SamplerTest, ArgMaxAndTopNAgreeWithASort) {
   for (int n : {1, 2, 3, 15, 16, 17, 4095, 4097, 20000}) {
     std::vector<float> logits = RandomLogits(n, n);
     if (n > 8) logits[7] = logits[3] = logits[8];  // ties
+    // Of the largest, too, blocks apart.
+    for (int i = 5; i < n; i += 611) logits[i] = 100;
     std::vector<int32_t> order(n);
     std::iota(order.begin(), order.end(), 0);
     std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
       return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
     });
     EXPECT_EQ(ArgMax(logits), order[0]) << n;
-    for (int k : {1, n / 2, n}) {
-      if (k == 0) continue;
+    for (int k : {1, 2, 20, 33, 64, 300, n / 2, n}) {
+      if (k == 0 || k > n) continue;
       EXPECT_EQ(TopN(logits, k),
                 std::vector<int32_t>(order.begin(), order.begin() + k));
     }
   }
+}
+
+TEST(SamplerTest, TopNOfAMaskedRowBeginsWithWhatIsLeft) {
+  const float none = -std::numeric_limits<float>::infinity();
+  std::vector<float> logits(5000, none);
+  for (int i : {4001, 70, 71, 4999}) logits[i] = static_cast<float>(i);
+  EXPECT_THAT(TopN(logits, 2), ElementsAre(4999, 4001));
+  EXPECT_THAT(TopN(logits, 4), ElementsAre(4999, 4001, 71, 70));
+  EXPECT_THAT(TopN(logits, 6), ElementsAre(4999, 4001, 71, 70, 0, 1));
 }
 
 TEST(SamplerTest, TopNSeesFarBelowTheLargest) {

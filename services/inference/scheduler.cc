@@ -312,27 +312,32 @@ bool Scheduler::IsBeingFilled(const Waiting& next) const {
   const absl::Span<const int32_t> tokens = task.tokens().first(
       std::min(task.tokens().size(),
                static_cast<size_t>(std::max(0, task.first_output()))));
-  return std::any_of(
-      running_.begin(), running_.end(), [&](const auto& running) {
-        // One of lower rank may itself wait for what this one would do.
-        if (running->starved || running->generating() ||
-            running->entry.rank < next.rank ||
-            running->task().place().cache_salt != task.place().cache_salt) {
-          return false;
-        }
-        const absl::Span<const int32_t> filled = running->task().tokens();
-        const auto common = std::mismatch(tokens.begin(), tokens.end(),
-                                          filled.begin(), filled.end())
-                                .first -
-                            tokens.begin();
-        int64_t pages = common / cpu::kPageTokens;
-        // Of the next one a copy will do, if its prompt fills it.
-        if (common % cpu::kPageTokens >= PrefixCache::kLeastTail &&
-            static_cast<int64_t>(filled.size()) / cpu::kPageTokens > pages) {
-          ++pages;
-        }
-        return pages > running->fed / cpu::kPageTokens;
-      });
+  const bool with_tail = room_.HasBlock();
+  int64_t most = 0;  // tokens of the task that others are about to fill
+  for (const auto& running : running_) {
+    // One of lower rank may itself wait for what this one would do.
+    if (running->starved || running->generating() ||
+        running->entry.rank < next.rank ||
+        running->task().place().cache_salt != task.place().cache_salt) {
+      continue;
+    }
+    const absl::Span<const int32_t> filled = running->task().tokens();
+    const int64_t common = std::mismatch(tokens.begin(), tokens.end(),
+                                         filled.begin(), filled.end())
+                               .first -
+                           tokens.begin();
+    int64_t pages = common / cpu::kPageTokens;
+    int64_t shared = pages * cpu::kPageTokens;
+    // Of the next one a copy will do, if its prompt fills it.
+    if (with_tail && common - shared >= PrefixCache::kLeastTail &&
+        static_cast<int64_t>(filled.size()) / cpu::kPageTokens > pages) {
+      ++pages;
+      shared = common;
+    }
+    if (pages > running->fed / cpu::kPageTokens) most = std::max(most, shared);
+  }
+  return most > 0 && most > engine_.kv_cache().CountKept(
+                                tokens, task.place().cache_salt, with_tail);
 }
 
 bool Scheduler::PreemptBelow(int rank) {

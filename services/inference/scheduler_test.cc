@@ -487,6 +487,35 @@ TEST_F(SchedulerTest, APageThatIsTheSameInPartIsWaitedForIfItWillBeFull) {
   }
 }
 
+TEST_F(SchedulerTest, NobodyWaitsForWhatIsKeptAlready) {
+  Start(/*slots=*/4, 0, /*prefix_bytes=*/1 << 20);
+  const auto prompt = [](int last) {
+    std::vector<int32_t> tokens = Prompt(100, 9);
+    tokens.resize(130, kTinyLetterA + last);
+    return tokens;
+  };
+  // Steps that end where pages do.
+  EXPECT_TRUE(
+      Submit(std::make_shared<SayingTask>(prompt(0), 5))->Wait().ok());
+  absl::Notification go;
+  const auto gate = Hold(go);
+  std::vector<std::shared_ptr<SayingTask>> tasks;
+  int running = 0;
+  for (int i = 1; i <= 3; ++i) {
+    auto task = std::make_shared<SayingTask>(prompt(i), 1);
+    task->on_token = [&](int) {
+      running = std::max(running, scheduler_->load().running);
+    };
+    tasks.push_back(Submit(std::move(task)));
+  }
+  go.Notify();
+  for (const auto& task : tasks) {
+    EXPECT_TRUE(task->Wait().ok());
+    EXPECT_EQ(task->restored(), 100);
+  }
+  EXPECT_GE(running, 3);
+}
+
 TEST_F(SchedulerTest, WhoeverWaitsForATaskThatIsCancelledGoesOnItself) {
   Start(/*slots=*/4, 0, /*prefix_bytes=*/1 << 20);
   absl::Notification go;
