@@ -73,7 +73,8 @@ void PrefixCache::LookForTail(absl::Span<const int32_t> rest,
   constexpr int kMostSiblings = 64;
   const BlockId parent = place->path.empty() ? kRoot : place->path.back();
   rest = rest.first(std::min<size_t>(rest.size(), kPageTokens));
-  const Key key = {parent, parent == kRoot ? std::string(salt) : std::string(),
+  const Key key = {parent,
+                   parent == kRoot ? std::string(salt) : std::string(),
                    {rest.begin(), rest.end()}};
   int siblings = 0;
   // False: what lies further away has no more in common with `rest`.

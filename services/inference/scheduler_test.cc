@@ -495,8 +495,7 @@ TEST_F(SchedulerTest, NobodyWaitsForWhatIsKeptAlready) {
     return tokens;
   };
   // Steps that end where pages do.
-  EXPECT_TRUE(
-      Submit(std::make_shared<SayingTask>(prompt(0), 5))->Wait().ok());
+  EXPECT_TRUE(Submit(std::make_shared<SayingTask>(prompt(0), 5))->Wait().ok());
   absl::Notification go;
   const auto gate = Hold(go);
   std::vector<std::shared_ptr<SayingTask>> tasks;
