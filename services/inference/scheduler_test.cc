@@ -119,6 +119,7 @@ class SchedulerTest : public testing::Test {
     options.prefix_bytes = prefix_bytes;
     auto engine = Engine::Create(*weights_, options, pool_);
     ASSERT_TRUE(engine.ok()) << engine.status();
+    scheduler_.reset();  // Uses the engine there was.
     engine_ = *std::move(engine);
     SchedulerOptions how;
     how.max_queue = max_queue;
