@@ -45,7 +45,8 @@ struct SchedulerOptions {
 // that run have to say for a page more; a task of higher rank takes both from
 // the last running ones of lower rank.
 //
-// A task waits for pages of its prompt that a running one is about to fill.
+// A task waits for pages of its prompt, and one that begins as its next does,
+// that a running one is about to fill, if they are more than what is kept.
 //
 // Interrupted tasks leave before the next step, out of slots and queue.
 // Thread-safe.

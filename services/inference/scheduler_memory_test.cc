@@ -1,7 +1,5 @@
-// Goal: whose memory it is, and what sequences share, on a tiny engine with tasks
-// that say what is done with them.
-#include "services/inference/scheduler.h"
-
+// Goal: whose memory it is, and what sequences share, on a tiny engine with
+// tasks that say what is done with them.
 #include <algorithm>
 #include <cstdint>
 #include <memory>
@@ -14,6 +12,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/common/error_info.h"
+#include "services/inference/scheduler.h"
 #include "services/inference/scheduler_testing.h"
 
 namespace onegrid::inference {
@@ -125,9 +124,15 @@ TEST_F(SchedulerTest, APageThatIsTheSameInPartIsWaitedForIfItWillBeFull) {
       prompt.resize(static_cast<size_t>(length), kTinyLetterA + i);
       tasks.push_back(Submit(std::make_shared<SayingTask>(prompt, 5)));
     }
+    int running = 0;
+    tasks[0]->on_token = [&](int said) {
+      if (said == 1) running = scheduler_->load().running;
+    };
     go.Notify();
     for (const auto& task : tasks) EXPECT_TRUE(task->Wait().ok());
     EXPECT_EQ(tasks[0]->restored(), 0);
+    // As soon as the page is there, or none to come.
+    EXPECT_GE(running, 2);
     for (int i = 1; i < 3; ++i) {
       EXPECT_EQ(tasks[i]->restored(), length == 130 ? 100 : 64) << i;
     }

@@ -1,5 +1,5 @@
-// Tasks that say what is done with them, and a scheduler of a tiny engine to run
-// them.
+// Tasks that say what is done with them, and a scheduler of a tiny engine to
+// run them.
 #ifndef SERVICES_INFERENCE_SCHEDULER_TESTING_H_
 #define SERVICES_INFERENCE_SCHEDULER_TESTING_H_
 
@@ -88,8 +88,8 @@ std::vector<int32_t> Prompt(int length, int seed = 0);
 
 class SchedulerTest : public testing::Test {
  protected:
-  // Ends the scheduler there was, and begins one of its own engine. kv_limit: see
-  // KvRoom.
+  // Ends the scheduler there was, and begins one of its own engine. kv_limit:
+  // see KvRoom.
   void Start(int slots, int64_t kv_limit = 0, int64_t prefix_bytes = 0,
              int max_queue = 64,
              absl::Duration max_queue_delay = absl::InfiniteDuration(),
