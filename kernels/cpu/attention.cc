@@ -48,6 +48,13 @@ struct Part {
   int64_t end_page;
 };
 
+// What a thread did before a part and does after it, as far as it is known: how
+// threads take parts is no promise.
+struct PartOrder {
+  bool fetched;      // The part's first page was, meanwhile.
+  const Part* next;  // May be null.
+};
+
 // Softmax state of a block's rows: running maximum, sum of exponentials and
 // weighted sum of values [rows][d].
 struct Partial {
@@ -117,37 +124,49 @@ class Attention {
   void RunBlocks(kernels::ThreadPool& pool) const {
     pool.ParallelFor(static_cast<int64_t>(blocks_.size()), 1,
                      [&](int64_t begin, int64_t end, int) {
-                       Partial total, later;
                        for (int64_t i = begin; i < end; ++i) {
-                         const Block& block = blocks_[static_cast<size_t>(i)];
-                         const Part* part =
-                             &parts_[static_cast<size_t>(block.first_part)];
-                         Queries queries;
-                         Load(block, &queries);
-                         RunPart(block, part[0], &queries, &total);
-                         for (int64_t p = 1; p < block.parts; ++p) {
-                           RunPart(block, part[p], &queries, &later);
-                           Join(block, later, &total);
-                         }
-                         Write(block, &total);
+                         RunBlock(i, pool.size());
                        }
                      });
+  }
+
+  // Block i, by one of so many threads that take them in turn.
+  void RunBlock(int64_t i, int64_t threads) const {
+    const Block& block = blocks_[static_cast<size_t>(i)];
+    const Part* part = &parts_[static_cast<size_t>(block.first_part)];
+    const Part* next = nullptr;
+    if (const auto n = static_cast<size_t>(i + threads); n < blocks_.size()) {
+      next = &parts_[static_cast<size_t>(blocks_[n].first_part)];
+    }
+    Queries queries;
+    Load(block, &queries);
+    Partial total, later;
+    for (int64_t p = 0; p < block.parts; ++p) {
+      const PartOrder order = {p > 0 || i >= threads,
+                               p + 1 < block.parts ? part + p + 1 : next};
+      RunPart(block, part[p], order, &queries, p == 0 ? &total : &later);
+      if (p > 0) Join(block, later, &total);
+    }
+    Write(block, &total);
   }
 
   // A thread for each part, where there are fewer blocks than threads.
   void RunParts(kernels::ThreadPool& pool) const {
     kernels::AlignedBuffer<Partial> partials(parts_.size());
-    pool.ParallelFor(
-        static_cast<int64_t>(parts_.size()), 1,
-        [&](int64_t begin, int64_t end, int) {
-          for (int64_t i = begin; i < end; ++i) {
-            const Part& part = parts_[static_cast<size_t>(i)];
-            const Block& block = blocks_[static_cast<size_t>(part.block)];
-            Queries queries;
-            Load(block, &queries);
-            RunPart(block, part, &queries, &partials[static_cast<size_t>(i)]);
-          }
-        });
+    const auto count = static_cast<int64_t>(parts_.size());
+    pool.ParallelFor(count, 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) {
+        const Part& part = parts_[static_cast<size_t>(i)];
+        const Block& block = blocks_[static_cast<size_t>(part.block)];
+        Queries queries;
+        Load(block, &queries);
+        const int64_t next = i + pool.size();
+        const PartOrder order = {i >= pool.size(),
+                                 next < count ? &part + pool.size() : nullptr};
+        RunPart(block, part, order, &queries,
+                &partials[static_cast<size_t>(i)]);
+      }
+    });
     for (const Block& block : blocks_) {
       Partial* parts = &partials[static_cast<size_t>(block.first_part)];
       for (int64_t p = 1; p < block.parts; ++p) Join(block, parts[p], parts);
@@ -245,15 +264,17 @@ class Attention {
   }
 
   // Adds keys [first, last) of a page, weighted by `weights`, to `values`.
+  // Fetches `next` meanwhile.
   void AddValues(const Block& block, int64_t page, int64_t first, int64_t last,
-                 const float* weights, float* values) const {
+                 const float* weights, const uint8_t* next,
+                 float* values) const {
     const Cache& cache = *ItemOf(block).cache;
     if constexpr (std::is_same_v<Cache, KvInt8>) {
       const auto* v = cache.Values(page, block.kv_head) + first * d_;
       const float* scales =
           cache.ValueScales(page, block.kv_head) + first * (d_ / kLinearGroup);
       kernels_.add_values_int8(weights + first, block.rows, v, scales,
-                               last - first, d_, values);
+                               last - first, d_, next, values);
     } else {
       alignas(64) float wide[kPageTokens * kMaxHeadDim];
       // Of a page all may be widened, also what was not written yet.
@@ -268,7 +289,8 @@ class Attention {
   }
 
   // Asks for the values of a page before its keys are read, where few rows do
-  // so little with them that the memory would wait.
+  // so little with them that the memory would wait: of the first page, all
+  // others are fetched while values are added.
   void FetchValues(const Block& block, int64_t page, int64_t first,
                    int64_t last) const {
     if (block.rows > kFetchRows) return;
@@ -278,8 +300,20 @@ class Attention {
     for (; at < end; at += 64) _mm_prefetch(at, _MM_HINT_T0);
   }
 
-  void RunPart(const Block& block, const Part& part, Queries* queries,
-               Partial* state) const {
+  // Keys and values of a page.
+  const uint8_t* Page(const Block& block, int64_t page) const {
+    return ItemOf(block).cache->Head(page, block.kv_head);
+  }
+  // Those of the page after `page` of a part, or of the part that follows.
+  const uint8_t* NextPage(const Block& block, const Part& part, int64_t page,
+                          const Part* next) const {
+    if (page + 1 < part.end_page) return Page(block, page + 1);
+    if (next == nullptr) return nullptr;
+    return Page(blocks_[static_cast<size_t>(next->block)], next->first_page);
+  }
+
+  void RunPart(const Block& block, const Part& part, const PartOrder& order,
+               Queries* queries, Partial* state) const {
     std::fill_n(state->max, block.rows, kLowestScore);
     std::fill_n(state->sum, block.rows, 0.0f);
     std::fill_n(state->values, block.rows * d_, 0.0f);
@@ -290,7 +324,9 @@ class Attention {
       const int64_t start = page * kPageTokens;
       const int64_t first = std::max<int64_t>(0, first_key - start);
       const int64_t last = std::min(kPageTokens, end_key - start);
-      FetchValues(block, page, first, last);
+      if (page == part.first_page && !order.fetched) {
+        FetchValues(block, page, first, last);
+      }
       Scores(block, queries, page, first, last, scores);
       for (int r = 0; r < block.rows; ++r) {
         const int64_t position = Position(block, r);
@@ -304,7 +340,8 @@ class Attention {
           vectors_.scale(values, correction, d_, values);
         }
       }
-      AddValues(block, page, first, last, scores, state->values);
+      AddValues(block, page, first, last, scores,
+                NextPage(block, part, page, order.next), state->values);
     }
   }
 

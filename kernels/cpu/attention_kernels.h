@@ -52,9 +52,11 @@ struct AttentionKernels {
   void (*join)(float later_max, float later_sum, const float* later_values,
                int64_t d, float* max, float* sum, float* values);
   // sums[r * d + i] += sum over t < tokens of p[r * kPageTokens + t] * v[t][i].
+  // Meanwhile fetches `next`, if not nullptr: the keys and values of a page, as
+  // many of them as there are tokens here.
   void (*add_values_int8)(const float* p, int rows, const int8_t* v,
                           const float* v_scales, int64_t tokens, int64_t d,
-                          float* sums);
+                          const uint8_t* next, float* sums);
   void (*add_values_f32)(const float* p, int rows, const float* v,
                          int64_t tokens, int64_t d, float* sums);
 };

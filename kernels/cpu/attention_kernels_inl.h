@@ -146,18 +146,27 @@ void Join(float later_max, float later_sum, const float* later_values,
 // two vectors of them. They lie in one group of values.
 inline constexpr int64_t kColumns = 2 * kLanes;
 inline constexpr int64_t kValueGroup = 32;
+inline constexpr int64_t kLineBytes = 64;  // of the cache
 
 // Two vectors of a token's values.
 struct Pair {
   F left, right;
 };
 
-// kColumns values of token t from column i on.
+// kColumns values of token t from column i on. Each group of them fetches a
+// line of `next` into the L2 cache: so memory is read all the time, not in
+// bursts that a core has to wait for.
 struct Int8Values {
   const int8_t* v;
   const float* scales;
   int64_t d;
+  const uint8_t* next;  // may be null
   Pair At(int64_t t, int64_t i) const {
+    if (next != nullptr && i % kValueGroup == 0) {
+      constexpr int kToL2 = 2;
+      const int64_t line = i / kValueGroup * kPageTokens + t;
+      __builtin_prefetch(next + kLineBytes * line, /*rw=*/0, kToL2);
+    }
     const F scale = Set(scales[t * (d / kValueGroup) + i / kValueGroup]);
     const int8_t* at = v + t * d + i;
     return {FromInt8(at) * scale, FromInt8(at + kLanes) * scale};
@@ -220,8 +229,8 @@ inline void AddRows(const float* p, int rows, Values values, int64_t column,
 // Where several blocks of rows need them, values are made floats once.
 void AddValuesInt8(const float* p, int rows, const int8_t* v,
                    const float* v_scales, int64_t tokens, int64_t d,
-                   float* sums) {
-  const Int8Values values = {v, v_scales, d};
+                   const uint8_t* next, float* sums) {
+  const Int8Values values = {v, v_scales, d, next};
   for (int64_t i = 0; i < d; i += kColumns) {
     if (rows <= kValueRows) {
       AddRows(p, rows, values, i, tokens, d, sums + i);

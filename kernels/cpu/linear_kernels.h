@@ -28,6 +28,10 @@ enum class CodeBits { k8, k16 };
 // below it what a tile costs whatever it holds is shared by too few.
 inline constexpr int64_t kAmxRows = 8;
 inline constexpr int64_t kAmxWideRows = 4;
+// How far ahead of a sweep over tiles memory is fetched into the L2 cache, and
+// into the L1 cache, which asks for so few lines at a time that it would wait.
+inline constexpr int64_t kFetchL2Bytes = 16384;
+inline constexpr int64_t kFetchL1Bytes = 4096;
 // A group of activations no larger than this becomes zero: 127 / amax would
 // leave the range of a float.
 inline constexpr float kSmallestAmax = 1e-30f;

@@ -20,8 +20,6 @@ constexpr int64_t kBlockGroups = 32;
 // Bytes of one decoded group: line j holds for each of 16 weight rows the
 // signed codes of k = 4j .. 4j + 3.
 constexpr int64_t kGroupBytes = 8 * 64;
-// How far ahead of the decoding memory is fetched.
-constexpr int64_t kFetchBytes = 4096;
 // Bytes of one row's codes in a group, or of its low or high bytes.
 constexpr int64_t kRowBytes = 32;
 
@@ -83,7 +81,8 @@ inline void Decode(const uint8_t* tile, int64_t g, int64_t i,
   if (g % Format::kPlaceGroups == 0) {
 #pragma GCC unroll 9
     for (int64_t line = 0; line < Format::kPlaceBytes; line += 64) {
-      _mm_prefetch(place + kFetchBytes + line, _MM_HINT_T0);
+      _mm_prefetch(place + kFetchL2Bytes + line, _MM_HINT_T1);
+      _mm_prefetch(place + kFetchL1Bytes + line, _MM_HINT_T0);
     }
   }
   const uint8_t* lines = place + 64 * kLines * (g % Format::kPlaceGroups);

@@ -28,9 +28,6 @@ void QuantizeRowWide(const float* x, int64_t groups, int row, int rows,
   }
 }
 
-// How far ahead of a sweep over a tile memory is fetched.
-constexpr int64_t kFetchBytes = 4096;
-
 // Four consecutive activation codes, or two of 16 bits, in every 32-bit lane.
 inline __m512i Quad(const int8_t* codes) {
   int32_t quad;
@@ -158,7 +155,8 @@ void Rows(const ActivationPanel& panel, const uint8_t* tile, float* out,
     if (g % Format::kPlaceGroups == 0) {
 #pragma GCC unroll 9
       for (int64_t line = 0; line < Format::kPlaceBytes; line += 64) {
-        _mm_prefetch(place + kFetchBytes + line, _MM_HINT_T0);
+        _mm_prefetch(place + kFetchL2Bytes + line, _MM_HINT_T1);
+        _mm_prefetch(place + kFetchL1Bytes + line, _MM_HINT_T0);
       }
     }
     __m512i dot[kRows];
