@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/base/check.h"
+#include "kernels/base/clones.h"
 #include "kernels/base/float_types.h"
 #include "kernels/cpu/linear_kernels.h"
 #include "kernels/cpu/tiled_matmul.h"
@@ -178,6 +180,22 @@ TiledWeights View(const PackedLinear& w) {
           w.format().place_bytes / (w.format().block_elements / kLinearGroup)};
 }
 
+TileKernel KernelOf(const QuantizedActivations& x, const PackedLinear& w) {
+  return x.kernels().*
+         (x.bits() == CodeBits::k8 ? w.format().tile : w.format().wide_tile);
+}
+
+// squares[r] += the squares of column r of values [count][16].
+ONEGRID_CLONES void AddSquares(const float* values, int64_t count,
+                               float* squares) {
+  for (int64_t k = 0; k < count; ++k) {
+    for (int r = 0; r < kTileRows; ++r) {
+      const float value = values[k * kTileRows + r];
+      squares[r] += value * value;
+    }
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<PackedLinear> PackedLinear::FromBlocks(
@@ -257,9 +275,45 @@ void Linear(const QuantizedActivations& x, const PackedLinear& w, float* out,
   if (x.m() == 0) return;
   const LinearKernels& run = LinearKernelsFor(isa, x.m(), x.bits());
   KERNELS_CHECK(&run == &x.kernels());  // Whose layout x has.
-  const TileKernel LinearKernels::* kernel =
-      x.bits() == CodeBits::k8 ? w.format().tile : w.format().wide_tile;
-  TiledMatmul(x, View(w), run.*kernel, out, pool);
+  TiledMatmul(x, View(w), KernelOf(x, w), out, pool);
+}
+
+void LinearTile(const QuantizedActivations& x, const PackedLinear& w,
+                int64_t tile, float* out) {
+  KERNELS_CHECK(w.has_codes() && x.k() == w.k());
+  KERNELS_CHECK(tile >= 0 && tile * kTileRows < w.n());
+  const TiledWeights view = View(w);
+  const LinearKernels& run = x.kernels();
+  if (run.begin != nullptr) run.begin();
+  KernelOf(x, w)(x.panels().data(), static_cast<int64_t>(x.panels().size()),
+                 view.tiles + tile * view.tile_bytes(), out, kTileRows);
+  if (run.end != nullptr) run.end();
+}
+
+void RowNorms(const PackedLinear& w, float* out, kernels::ThreadPool& pool,
+              kernels::Isa isa) {
+  KERNELS_CHECK(w.has_codes());
+  const TiledWeights view = View(w);
+  const ExpandKernel expand = FloatKernelsFor(isa).*w.format().expand;
+  // Groups that are expanded at once; of int2 two share a place.
+  constexpr int64_t kGroups = 2;
+  const auto body = [&](int64_t begin, int64_t end, int) {
+    alignas(64) float values[kGroups * kLinearGroup * kTileRows];
+    for (int64_t tile = begin; tile < end; ++tile) {
+      float squares[kTileRows] = {};
+      const uint8_t* at = view.tiles + tile * view.tile_bytes();
+      const int64_t groups = w.k() / kLinearGroup;
+      for (int64_t g = 0; g < groups; g += kGroups) {
+        const int64_t count = std::min(kGroups, groups - g);
+        expand(at + g * view.group_bytes, count, values);
+        AddSquares(values, count * kLinearGroup, squares);
+      }
+      const int64_t first = tile * kTileRows;
+      const int64_t rows = std::min<int64_t>(kTileRows, w.n() - first);
+      for (int64_t r = 0; r < rows; ++r) out[first + r] = std::sqrt(squares[r]);
+    }
+  };
+  pool.ParallelFor(view.tile_count(), pool.GrainFor(view.tile_count()), body);
 }
 
 void LinearF32(const float* x, int64_t m, const PackedLinear& w, float* out,

@@ -71,6 +71,17 @@ class PackedLinear {
 void Linear(const QuantizedActivations& x, const PackedLinear& w, float* out,
             kernels::ThreadPool& pool, kernels::Isa isa = kernels::BestIsa());
 
+// The products with the 16 rows of the weights from 16 * tile on, those past
+// their end anything: out [m, 16], bit for bit those of Linear. On this thread.
+// 0 <= 16 * tile < w.n().
+void LinearTile(const QuantizedActivations& x, const PackedLinear& w,
+                int64_t tile, float* out);
+
+// out [n]: the Euclidean norms of the rows of w, computed in f32.
+// w.has_codes().
+void RowNorms(const PackedLinear& w, float* out, kernels::ThreadPool& pool,
+              kernels::Isa isa = kernels::BestIsa());
+
 // The same product with x [m, k] and the weights (code * scale) in f32.
 void LinearF32(const float* x, int64_t m, const PackedLinear& w, float* out,
                kernels::ThreadPool& pool,

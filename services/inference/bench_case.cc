@@ -110,11 +110,16 @@ class Runner {
       }
       RETURN_IF_ERROR(engine_.Forward(chunks));
       for (int row = 0; row < bench_.sequences; row += Engine::kMaxLogitRows) {
-        engine_.Logits(row,
-                       std::min(Engine::kMaxLogitRows, bench_.sequences - row));
+        Logits(row, std::min(Engine::kMaxLogitRows, bench_.sequences - row));
       }
     }
     return absl::OkStatus();
+  }
+
+  void Logits(int first, int count) {
+    const std::vector<int> counts(static_cast<size_t>(count), bench_.top_k);
+    if (bench_.top_k > 0 && !engine_.TopLogits(first, counts).empty()) return;
+    engine_.Logits(first, count);
   }
 
   const BenchCase bench_;
@@ -129,6 +134,7 @@ std::string BenchCaseName(const BenchCase& bench) {
       absl::StrCat(bench.kind == Kind::kPrompt ? "pp" : "tg", bench.tokens);
   if (bench.sequences > 1) absl::StrAppend(&name, " x", bench.sequences);
   if (bench.depth > 0) absl::StrAppend(&name, " @ d", bench.depth);
+  if (bench.top_k > 0) absl::StrAppend(&name, " top ", bench.top_k);
   return name;
 }
 

@@ -23,6 +23,7 @@ struct BenchCase {
   int tokens = 512;
   int depth = 0;      // Tokens that each sequence holds before.
   int sequences = 1;  // Run together.
+  int top_k = 0;      // Logits of each row that are asked for; 0: all.
 };
 
 // "pp512", "tg128 x8 @ d512", as llama-bench names them.

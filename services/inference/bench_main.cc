@@ -36,6 +36,9 @@ ABSL_FLAG(std::vector<std::string>, depth, {"0"},
           "Tokens that each sequence holds before, comma-separated.");
 ABSL_FLAG(std::vector<std::string>, batch, {"1"},
           "Sequences that generate together, comma-separated.");
+ABSL_FLAG(std::vector<std::string>, top_k, {"0"},
+          "The largest logits that are asked for in generation, "
+          "comma-separated; 0: all.");
 ABSL_FLAG(int, repetitions, 5, "Of each case.");
 ABSL_FLAG(int, step_tokens, 256, "Most tokens of a prompt computed at once.");
 ABSL_FLAG(std::string, activations, "int8",
@@ -87,6 +90,8 @@ absl::StatusOr<std::vector<BenchCase>> CasesFromFlags() {
                    Numbers("depth", absl::GetFlag(FLAGS_depth), 0));
   ASSIGN_OR_RETURN(const std::vector<int> batches,
                    Numbers("batch", absl::GetFlag(FLAGS_batch), 1));
+  ASSIGN_OR_RETURN(const std::vector<int> tops,
+                   Numbers("top_k", absl::GetFlag(FLAGS_top_k), 0));
   std::vector<BenchCase> cases;
   for (const int depth : depths) {
     for (const int tokens : prompts) {
@@ -96,7 +101,10 @@ absl::StatusOr<std::vector<BenchCase>> CasesFromFlags() {
     for (const int tokens : generations) {
       if (tokens == 0) continue;
       for (const int batch : batches) {
-        cases.push_back({BenchCase::Kind::kGenerate, tokens, depth, batch});
+        for (const int top : tops) {
+          cases.push_back(
+              {BenchCase::Kind::kGenerate, tokens, depth, batch, top});
+        }
       }
     }
   }
@@ -237,6 +245,7 @@ absl::Status Bench::RunCase(const BenchCase& bench) {
               {"tokens", bench.tokens},
               {"depth", bench.depth},
               {"sequences", bench.sequences},
+              {"top_k", bench.top_k},
               {"generate", bench.kind == BenchCase::Kind::kGenerate},
               {"tokens_per_second", speeds},
               {"median", median},

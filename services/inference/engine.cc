@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/elementwise.h"
 #include "services/common/error_info.h"
@@ -24,6 +25,11 @@ absl::Status Invalid(absl::string_view message) {
 constexpr cpu::CodeBits kQkvBits = cpu::CodeBits::k16;
 constexpr cpu::CodeBits kHeadBits = cpu::CodeBits::k16;
 constexpr cpu::CodeBits kOtherBits = cpu::CodeBits::k8;
+
+// With fewer rows reading the head takes all the time; with more logits of a
+// row too many are computed twice.
+constexpr int kLeastTopRows = 9;
+constexpr int kMostTopLogits = 256;
 
 // The first of the layers at the end that all attend to others' keys.
 int FirstSharedLayer(const model::GemmaConfig& config) {
@@ -106,6 +112,12 @@ Engine::Engine(const GemmaWeights& weights, const EngineOptions& options,
   }
   outputs_ = floats(m * c.hidden);
   logits_ = floats(size_t{kMaxLogitRows} * c.vocab_size);
+  if (options.max_sequences >= kLeastTopRows &&
+      options.numerics.activations != Precision::kF32 &&
+      weights.head().has_codes() && c.logit_softcap == 0) {
+    top_ = std::make_unique<cpu::TopProducts>(weights.head(), pool,
+                                              options.numerics.isa);
+  }
 }
 
 absl::Status Engine::Check(absl::Span<const Chunk> chunks) const {
@@ -376,6 +388,20 @@ absl::Span<float> Engine::Logits(int first, int count) {
                  options_.numerics.isa);
   }
   return absl::MakeSpan(logits_.data(), int64_t{count} * c.vocab_size);
+}
+
+absl::Span<const std::vector<cpu::TopProduct>> Engine::TopLogits(
+    int first, absl::Span<const int> counts) {
+  const int rows = static_cast<int>(counts.size());
+  if (top_ == nullptr || rows < kLeastTopRows ||
+      *absl::c_max_element(counts) > kMostTopLogits) {
+    return {};
+  }
+  const OpScope scope(profile_, Op::kHead);
+  const int64_t hidden = config().hidden;
+  return top_->Find(
+      absl::MakeConstSpan(outputs_.data() + first * hidden, rows * hidden),
+      counts, logits_.data());
 }
 
 }  // namespace onegrid::inference

@@ -15,6 +15,7 @@
 #include "kernels/base/aligned_buffer.h"
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/rope.h"
+#include "kernels/cpu/top_products.h"
 #include "services/inference/experts.h"
 #include "services/inference/gemma_weights.h"
 #include "services/inference/kv_cache.h"
@@ -74,6 +75,14 @@ class Engine {
   // Logits of output rows first .. first+count-1: [count, vocabulary]. Valid
   // and writable until the next call. count <= kMaxLogitRows.
   absl::Span<float> Logits(int first, int count);
+
+  // The counts[i] largest logits of output row first + i, largest first, ties
+  // by lower token: bit for bit those of Logits, for less work. Valid until the
+  // next call. At most kMaxLogitRows counts, each from 1 to the vocabulary.
+  // Empty: Logits is to be called instead, as it is faster for few rows and for
+  // many logits of a row, and alone knows capped logits and f32 activations.
+  absl::Span<const std::vector<cpu::TopProduct>> TopLogits(
+      int first, absl::Span<const int> counts);
 
   // Tokens the slot's sequence holds.
   int length(int slot) const { return cache_.length(slot); }
@@ -189,6 +198,7 @@ class Engine {
   kernels::AlignedBuffer<float> up_;        // [M, ff]
   kernels::AlignedBuffer<float> outputs_;   // [M, hidden], final norm applied
   kernels::AlignedBuffer<float> logits_;    // [kMaxLogitRows, vocabulary]
+  std::unique_ptr<cpu::TopProducts> top_;   // of the head; may be null
 };
 
 }  // namespace onegrid::inference

@@ -14,6 +14,7 @@
 #include "gtest/gtest.h"
 #include "services/common/files.h"
 #include "services/inference/engine_oracle.h"
+#include "services/inference/sampler.h"
 #include "services/inference/tiny_model.h"
 #include "services/model/tensor_names.h"
 
@@ -37,12 +38,12 @@ class EngineTest : public testing::Test {
     weights_ = new GemmaWeights(*std::move(weights));
   }
 
-  static std::unique_ptr<Engine> Make(Precision activations,
-                                      Precision kv_cache) {
+  static std::unique_ptr<Engine> Make(Precision activations, Precision kv_cache,
+                                      int max_sequences = 4) {
     EngineOptions options;
     options.numerics.activations = activations;
     options.numerics.kv_cache = kv_cache;
-    options.max_sequences = 4;
+    options.max_sequences = max_sequences;
     options.max_context = kTinyContext;
     options.max_step_tokens = kStep;
     options.max_rollback = kRollback;
@@ -82,6 +83,39 @@ std::string* EngineTest::path_ = nullptr;
 kernels::ThreadPool* EngineTest::pool_ = nullptr;
 model::GgufFile* EngineTest::file_ = nullptr;
 GemmaWeights* EngineTest::weights_ = nullptr;
+
+TEST_F(EngineTest, TheLargestLogitsAreThoseOfAll) {
+  for (const Precision activations : {Precision::kInt8, Precision::kF32}) {
+    auto engine = Make(activations, Precision::kInt8, /*max_sequences=*/12);
+    const std::vector<int32_t> tokens = RandomTokens(12, 7);
+    ASSERT_TRUE(engine->Forward({Chunk{0, tokens, 0}}).ok());
+    std::vector<int> counts;
+    for (int i = 0; i < 10; ++i) counts.push_back(1 + 20 * i);
+    const auto best = engine->TopLogits(2, counts);
+    if (activations == Precision::kF32) {
+      EXPECT_TRUE(best.empty());
+      continue;
+    }
+    ASSERT_EQ(best.size(), counts.size());
+    const std::vector<std::vector<cpu::TopProduct>> kept(best.begin(),
+                                                         best.end());
+    const absl::Span<const float> all = engine->Logits(2, 10);
+    for (int i = 0; i < 10; ++i) {
+      const absl::Span<const float> row =
+          all.subspan(i * kTinyVocab, kTinyVocab);
+      const std::vector<int32_t> top = TopN(row, counts[i]);
+      ASSERT_EQ(kept[i].size(), top.size());
+      for (size_t j = 0; j < top.size(); ++j) {
+        EXPECT_EQ(kept[i][j].index, top[j]);
+        EXPECT_EQ(kept[i][j].value, row[top[j]]);
+      }
+    }
+    // Few rows, or most of a row.
+    EXPECT_TRUE(engine->TopLogits(0, {1, 1, 1}).empty());
+    counts[3] = 300;
+    EXPECT_TRUE(engine->TopLogits(2, counts).empty());
+  }
+}
 
 TEST_F(EngineTest, FloatModeEqualsTheNaiveForwardBeyondTheWindow) {
   const std::vector<int32_t> tokens = RandomTokens(5 * kTinyWindow, 7);

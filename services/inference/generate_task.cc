@@ -4,6 +4,7 @@
 #include <limits>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/time/clock.h"
 #include "services/inference/prompt_lookup.h"
 
@@ -89,6 +90,32 @@ void GenerateTask::OnLogits(int, absl::Span<float> logits) {
     delta.logprobs.push_back(static_cast<float>(logit - log_sum));
   }
   Take(token, std::move(delta));
+}
+
+int GenerateTask::top_logits() const {
+  if (options_.logprobs || options_.top_logprobs > 0 || structure_ != nullptr) {
+    return 0;
+  }
+  const model::Vocabulary& vocabulary = tokenizer_.vocabulary();
+  const int wanted = sampler_.top_logits();
+  if (wanted == 0) return 0;
+  // As many of them may be suppressed.
+  const size_t most = wanted + vocabulary.suppressed.size();
+  return most <= vocabulary.tokens.size() ? static_cast<int>(most) : 0;
+}
+
+void GenerateTask::OnTopLogits(int, absl::Span<const cpu::TopProduct> best) {
+  if (ended_) return;
+  std::vector<cpu::TopProduct> allowed;
+  for (const cpu::TopProduct& logit : best) {
+    if (absl::c_linear_search(tokenizer_.vocabulary().suppressed,
+                              logit.index)) {
+      continue;
+    }
+    allowed.push_back(logit);
+    if (allowed.size() == static_cast<size_t>(sampler_.top_logits())) break;
+  }
+  Take(sampler_.SampleTop(allowed), {});
 }
 
 bool GenerateTask::IsEndToken(int32_t token) {

@@ -15,6 +15,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "kernels/cpu/top_products.h"
 #include "services/inference/call_context.h"
 #include "services/inference/grammar/output_grammar.h"
 #include "services/inference/lora.h"
@@ -108,6 +109,8 @@ class GenerateTask : public Task {
   void OnStart(int restored) override;
   void OnPreempted() override { ++finished_.preemptions; }
   void OnLogits(int index, absl::Span<float> logits) override;
+  int top_logits() const override;
+  void OnTopLogits(int index, absl::Span<const cpu::TopProduct> best) override;
   bool OnStepDone() override { return ended_; }
   void OnEnd(const absl::Status& status) override;
 

@@ -28,9 +28,10 @@ v1::GenerateRequest Request(const std::string& text, int max_tokens) {
 }
 
 std::unique_ptr<ServedModel> Serve(int max_sequences, int threads,
-                                   const std::string& prompt_lookup = "auto") {
+                                   const std::string& prompt_lookup = "auto",
+                                   const TinyModelOptions& tiny = {}) {
   const std::string path = TestModelPath();
-  EXPECT_TRUE(WriteTinyModel(path).ok());
+  EXPECT_TRUE(WriteTinyModel(path, tiny).ok());
   ServedModelOptions options;
   options.model_path = path;
   options.threads = {threads, "--threads"};
@@ -167,6 +168,43 @@ TEST(GenerationSamplingTest, DrawsDoNotDependOnWhatRunsBeside) {
       EXPECT_TRUE(SaysTheSame(together[i], alone[i]))
           << i << " of " << max_sequences;
     }
+  }
+}
+
+// Where more than 8 are sampled together from their largest logits only.
+TEST(GenerationSamplingTest, DrawsFromTheLargestLogitsAreThoseFromAll) {
+  std::vector<v1::GenerateRequest> requests;
+  for (int i = 0; i < 12; ++i) {
+    v1::GenerateRequest request =
+        TextRequest(std::string(static_cast<size_t>(1 + i), 'b'), 30);
+    v1::Sampling& sampling = *request.mutable_sampling();
+    sampling.set_temperature(static_cast<float>(i % 4) * 0.5f);
+    sampling.set_top_k(1 + 13 * i);
+    if (i % 3 == 0) sampling.set_top_p(0.8f);
+    if (i % 5 == 0) sampling.set_min_p(0.1f);
+    sampling.set_seed(static_cast<uint64_t>(i));
+    requests.push_back(request);
+  }
+  TinyModelOptions tiny;
+  tiny.suppressed_tokens = {kTinyLetterA, kTinyLetterA + 1};
+  std::vector<Generated> alone;
+  {
+    const auto model = Serve(1, 1, "off", tiny);
+    for (const auto& request : requests) {
+      alone.push_back(Generate(model->service(), request));
+      ASSERT_TRUE(alone.back().status.ok()) << alone.back().status;
+    }
+  }
+  const auto model = Serve(12, 2, "always", tiny);
+  std::vector<Generated> together(requests.size());
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    threads.emplace_back(
+        [&, i] { together[i] = Generate(model->service(), requests[i]); });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_EQ(together[i].tokens, alone[i].tokens) << i;
   }
 }
 

@@ -70,6 +70,14 @@ std::vector<int32_t> Candidates(absl::Span<const float> logits, size_t n) {
   return tokens;
 }
 
+std::vector<cpu::TopProduct> Largest(absl::Span<const float> logits, int n) {
+  std::vector<cpu::TopProduct> largest;
+  for (const int32_t token : TopN(logits, n)) {
+    largest.push_back({token, logits[token]});
+  }
+  return largest;
+}
+
 absl::Status ValidateBias(const SamplerOptions& options, int64_t vocab_size) {
   if (options.logit_bias.size() > kMaxLogitBias) {
     return absl::InvalidArgumentError(
@@ -185,48 +193,75 @@ int32_t Sampler::DrawFromAll(absl::Span<const float> logits) {
   return last;
 }
 
+double Sampler::Weight(float logit, float max_logit) const {
+  const float scale = 1.0f / options_.temperature;
+  return std::exp(static_cast<double>(logit - max_logit) * scale);
+}
+
+Sampler::Kept Sampler::Keep(absl::Span<const cpu::TopProduct> best,
+                            double total) const {
+  Kept kept = {0, 0};
+  for (; kept.count < best.size(); ++kept.count) {
+    const double w = Weight(best[kept.count].value, best[0].value);
+    const bool enough = kept.count > 0 && kept.mass >= options_.top_p * total;
+    // Of weight 0 are tokens that may not be drawn, however sums are rounded.
+    if (enough || w < options_.min_p || w == 0) break;
+    kept.mass += w;
+  }
+  return kept;
+}
+
+int32_t Sampler::Draw(absl::Span<const cpu::TopProduct> best,
+                      const Kept& kept) {
+  double left = Uniform() * kept.mass;
+  for (const cpu::TopProduct& logit : best.first(kept.count)) {
+    left -= Weight(logit.value, best[0].value);
+    if (left < 0) return logit.index;
+  }
+  return best[kept.count - 1].index;
+}
+
+int32_t Sampler::DrawFromTop(absl::Span<const cpu::TopProduct> best) {
+  double total = 0;
+  for (const cpu::TopProduct& logit : best) {
+    const double w = Weight(logit.value, best[0].value);
+    if (w >= options_.min_p) total += w;
+  }
+  return Draw(best, Keep(best, total));
+}
+
 int32_t Sampler::DrawFromFiltered(absl::Span<const float> logits) {
   const int vocab = static_cast<int>(logits.size());
-  const int k = options_.top_k > 0 ? std::min(options_.top_k, vocab) : vocab;
-  std::vector<int32_t> kept =
-      TopN(logits, k < vocab ? k : std::min(vocab, 1024));
-  const float max_logit = logits[kept[0]];
-  const float scale = 1.0f / options_.temperature;
-  const auto weight = [&](int32_t token) {
-    return std::exp(static_cast<double>(logits[token] - max_logit) * scale);
-  };
-  // top_p's mass is a share of what min_p and top_k kept. The best token's
-  // weight is 1.
+  if (options_.top_k > 0 && options_.top_k < vocab) {
+    return DrawFromTop(Largest(logits, options_.top_k));
+  }
+  // top_p's mass is a share of what min_p kept.
+  const float max_logit = logits[ArgMax(logits)];
   double total = 0;
-  const auto add = [&](int32_t token) {
-    const double w = weight(token);
+  for (const float logit : logits) {
+    const double w = Weight(logit, max_logit);
     if (w >= options_.min_p) total += w;
-  };
-  if (k < vocab) {
-    for (int32_t token : kept) add(token);
-  } else {
-    for (int32_t token = 0; token < vocab; ++token) add(token);
   }
-  double mass = 0;
-  size_t count = 0;
+  int64_t count = std::min(vocab, 1024);
   while (true) {
-    for (; count < kept.size(); ++count) {
-      const double w = weight(kept[count]);
-      const bool enough = count > 0 && mass >= options_.top_p * total;
-      // Of weight 0 are tokens that may not be drawn, however sums are rounded.
-      if (enough || w < options_.min_p || w == 0) break;
-      mass += w;
-    }
-    const int have = static_cast<int>(kept.size());
-    if (count < kept.size() || have >= k) break;
-    kept = TopN(logits, static_cast<int>(std::min<int64_t>(k, have * 8LL)));
+    const std::vector<cpu::TopProduct> best =
+        Largest(logits, static_cast<int>(count));
+    const Kept kept = Keep(best, total);
+    if (kept.count < best.size() || count == vocab) return Draw(best, kept);
+    count = std::min<int64_t>(vocab, count * 8);
   }
-  double left = Uniform() * mass;
-  for (size_t i = 0; i < count; ++i) {
-    left -= weight(kept[i]);
-    if (left < 0) return kept[i];
+}
+
+int Sampler::top_logits() const {
+  if (!options_.logit_bias.empty() || options_.repetition_penalty != 1 ||
+      options_.presence_penalty != 0 || options_.frequency_penalty != 0) {
+    return 0;
   }
-  return kept[count - 1];
+  return options_.temperature == 0 ? 1 : options_.top_k;
+}
+
+int32_t Sampler::SampleTop(absl::Span<const cpu::TopProduct> best) {
+  return top_logits() == 1 ? best[0].index : DrawFromTop(best);
 }
 
 int32_t ArgMax(absl::Span<const float> logits) {

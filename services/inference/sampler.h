@@ -10,6 +10,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "kernels/cpu/top_products.h"
 
 namespace onegrid::inference {
 
@@ -64,10 +65,31 @@ class Sampler {
   // least one is finite.
   int32_t Sample(absl::Span<float> logits);
 
+  // How many of the largest logits are all that Sample looks at; 0: it looks at
+  // all of them. Constant.
+  int top_logits() const;
+
+  // What Sample chooses if the largest logits of a row are these, largest
+  // first, ties by lower token. As many as top_logits() says, which is not 0,
+  // or all there are; at least one.
+  int32_t SampleTop(absl::Span<const cpu::TopProduct> best);
+
  private:
+  // The first `count` of some logits, and the sum of their weights.
+  struct Kept {
+    size_t count;
+    double mass;
+  };
+
   void ApplyBiasAndPenalties(absl::Span<float> logits) const;
   int32_t DrawFromAll(absl::Span<const float> logits);
   int32_t DrawFromFiltered(absl::Span<const float> logits);
+  int32_t DrawFromTop(absl::Span<const cpu::TopProduct> best);
+  // Relative to the most likely token, which has 1.
+  double Weight(float logit, float max_logit) const;
+  // What of `best` is kept if the weights that top_p is a share of are `total`.
+  Kept Keep(absl::Span<const cpu::TopProduct> best, double total) const;
+  int32_t Draw(absl::Span<const cpu::TopProduct> best, const Kept& kept);
   double Uniform();
 
   SamplerOptions options_;

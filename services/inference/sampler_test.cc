@@ -11,6 +11,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/cpu/top_products.h"
 
 namespace onegrid::inference {
 namespace {
@@ -175,6 +176,57 @@ TEST(SamplerTest, TopKTopPAndMinPKeepExactlyTheirSets) {
   share = Frequencies(min_p, logits, 20000);
   EXPECT_NEAR(share[2], 0.125 / 0.875, 0.02);
   EXPECT_EQ(share[3] + share[4], 0);
+}
+
+TEST(SamplerTest, TheLargestLogitsAreEnoughWhereItSaysSo) {
+  const struct {
+    float temperature;
+    int top_k;
+    float top_p, min_p;
+    int needed;
+  } cases[] = {{0, 0, 1, 0, 1},          {0, 7, 1, 0, 1},
+               {1, 1, 1, 0, 1},          {1, 40, 1, 0, 40},
+               {0.8f, 40, 0.9f, 0, 40},  {3, 200, 1, 0.2f, 200},
+               {1, 64, 0.5f, 0.05f, 64}, {1, 0, 0.9f, 0, 0},
+               {1, 0, 1, 0.1f, 0},       {1, 0, 1, 0, 0}};
+  for (const auto& c : cases) {
+    SamplerOptions options;
+    options.temperature = c.temperature;
+    options.top_k = c.top_k;
+    options.top_p = c.top_p;
+    options.min_p = c.min_p;
+    options.seed = 11;
+    Sampler all(options), top(options);
+    ASSERT_EQ(top.top_logits(), c.needed);
+    if (c.needed == 0) continue;
+    for (uint64_t row = 0; row < 100; ++row) {
+      std::vector<float> logits = RandomLogits(1000, row);
+      // Some of equal value.
+      for (float& logit : logits) logit = std::round(logit * 8) / 8;
+      std::vector<cpu::TopProduct> best;
+      for (const int32_t token : TopN(logits, c.needed)) {
+        best.push_back({token, logits[token]});
+      }
+      EXPECT_EQ(top.SampleTop(best), SampleCopy(all, logits))
+          << c.temperature << " " << c.top_k << " row " << row;
+    }
+  }
+}
+
+TEST(SamplerTest, WhatChangesLogitsNeedsThemAll) {
+  SamplerOptions options;
+  options.top_k = 5;
+  options.temperature = 1;
+  ASSERT_EQ(Sampler(options).top_logits(), 5);
+  for (float SamplerOptions::* field :
+       {&SamplerOptions::repetition_penalty, &SamplerOptions::presence_penalty,
+        &SamplerOptions::frequency_penalty}) {
+    SamplerOptions changed = options;
+    changed.*field = 1.5f;
+    EXPECT_EQ(Sampler(changed).top_logits(), 0);
+  }
+  options.logit_bias = {{3, 1.0f}};
+  EXPECT_EQ(Sampler(options).top_logits(), 0);
 }
 
 TEST(SamplerTest, TopPOfANearlyFlatRowReachesBeyondTheFirstCandidates) {

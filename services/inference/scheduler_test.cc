@@ -43,6 +43,33 @@ TEST_F(SchedulerTest, HigherPriorityTakesTheSlotOfALowerOne) {
   ExpectBooksBalance();
 }
 
+// Of 12 tasks that say 8 letters each: the steps of all of them are enough rows
+// for it. Once one of them needs all logits, all get all.
+TEST_F(SchedulerTest, TheLargestLogitsComeAloneIfAllTasksNeedNoMore) {
+  for (const bool one_needs_all : {false, true}) {
+    Start(/*slots=*/12);
+    absl::Notification go;
+    const auto gate = Hold(go);
+    std::vector<std::shared_ptr<SayingTask>> tasks;
+    for (int i = 0; i < 12; ++i) {
+      auto task = std::make_shared<SayingTask>(Prompt(2), 8);
+      task->top_logits_wanted = one_needs_all && i == 7 ? 0 : 1 + i;
+      tasks.push_back(Submit(task));
+    }
+    go.Notify();
+    int given = 0;
+    for (const auto& task : tasks) {
+      EXPECT_TRUE(task->Wait().ok());
+      given += task->top_logits_given;
+    }
+    if (one_needs_all) {
+      EXPECT_EQ(given, 0);
+    } else {
+      EXPECT_GE(given, 12 * 7);
+    }
+  }
+}
+
 TEST_F(SchedulerTest, EqualPriorityWaits) {
   Start(/*slots=*/1);
   auto first = std::make_shared<SayingTask>(Prompt(10), 20);

@@ -17,6 +17,7 @@
 #include "absl/types/span.h"
 #include "gtest/gtest.h"
 #include "kernels/base/thread_pool.h"
+#include "kernels/cpu/top_products.h"
 #include "services/inference/engine.h"
 #include "services/inference/gemma_weights.h"
 #include "services/inference/scheduler.h"
@@ -46,9 +47,12 @@ class SayingTask : public Task {
   }
   void OnStart(int restored) override { restored_ = restored; }
   void OnPreempted() override { ++preemptions_; }
-  void OnLogits(int, absl::Span<float>) override {
-    tokens_.push_back(kTinyLetterA);
-    if (on_token) on_token(said());
+  void OnLogits(int, absl::Span<float>) override { Say(); }
+  int top_logits() const override { return top_logits_wanted; }
+  void OnTopLogits(int, absl::Span<const cpu::TopProduct> best) override {
+    EXPECT_EQ(best.size(), static_cast<size_t>(top_logits_wanted));
+    ++top_logits_given;
+    Say();
   }
   bool OnStepDone() override { return said() >= outputs_; }
   void OnEnd(const absl::Status& status) override {
@@ -71,8 +75,15 @@ class SayingTask : public Task {
   std::function<void(int said)> on_token;
   std::function<void()> on_end;
   std::atomic<bool> cancelled = false;
+  int top_logits_wanted = 0;
+  int top_logits_given = 0;  // times
 
  private:
+  void Say() {
+    tokens_.push_back(kTinyLetterA);
+    if (on_token) on_token(said());
+  }
+
   const int prompt_;
   const int outputs_;
   const TaskPlace place_;

@@ -113,10 +113,11 @@ std::vector<Chunk> StepRunner::Plan(const RunningTasks& tasks, KvRoom& room) {
   return chunks;
 }
 
-void StepRunner::DeliverRow(const Output& output, absl::Span<float> logits) {
+template <typename Give>
+void StepRunner::DeliverRow(const Output& output, const Give& give) {
   Running& running = *output.running;
   if (running.rejected) return;
-  running.task().OnLogits(output.index, logits);
+  give(running.task());
   if (running.draft.empty()) return;
   const absl::Span<const int32_t> tokens = running.task().tokens();
   const size_t next = static_cast<size_t>(output.index) + 1;
@@ -130,25 +131,47 @@ void StepRunner::DeliverRow(const Output& output, absl::Span<float> logits) {
 void StepRunner::DeliverLogits() {
   const int rows = static_cast<int>(outputs_.size());
   for (int first = 0; first < rows; first += Engine::kMaxLogitRows) {
-    const int count = std::min(Engine::kMaxLogitRows, rows - first);
-    const absl::Span<float> logits = engine_.Logits(first, count);
-    const size_t vocab = logits.size() / count;
-    // Rows of a sequence with guesses run in order, all others as they come.
-    std::vector<int> begins;
-    for (int i = 0; i < count; ++i) {
-      const Running* running = outputs_[first + i].running;
-      const bool follows = i > 0 && !running->draft.empty() &&
-                           outputs_[first + i - 1].running == running;
-      if (!follows) begins.push_back(i);
-    }
-    const auto parts = static_cast<int64_t>(begins.size());
-    begins.push_back(count);
-    pool_.ParallelFor(parts, 1, [&](int64_t begin, int64_t end, int) {
-      for (int i = begins[begin]; i < begins[end]; ++i) {
-        DeliverRow(outputs_[first + i], logits.subspan(i * vocab, vocab));
-      }
-    });
+    DeliverRows(first, std::min(Engine::kMaxLogitRows, rows - first));
   }
+}
+
+absl::Span<const std::vector<cpu::TopProduct>> StepRunner::TopLogits(
+    int first, int count) {
+  std::vector<int> wanted;
+  for (int i = first; i < first + count; ++i) {
+    wanted.push_back(outputs_[i].running->task().top_logits());
+    if (wanted.back() == 0) return {};
+  }
+  return engine_.TopLogits(first, wanted);
+}
+
+void StepRunner::DeliverRows(int first, int count) {
+  const auto best = TopLogits(first, count);
+  absl::Span<float> logits;
+  if (best.empty()) logits = engine_.Logits(first, count);
+  const size_t vocab = logits.size() / count;
+  // Rows of a sequence with guesses run in order, all others as they come.
+  std::vector<int> begins;
+  for (int i = 0; i < count; ++i) {
+    const Running* running = outputs_[first + i].running;
+    const bool follows = i > 0 && !running->draft.empty() &&
+                         outputs_[first + i - 1].running == running;
+    if (!follows) begins.push_back(i);
+  }
+  const auto parts = static_cast<int64_t>(begins.size());
+  begins.push_back(count);
+  pool_.ParallelFor(parts, 1, [&](int64_t begin, int64_t end, int) {
+    for (int i = begins[begin]; i < begins[end]; ++i) {
+      const Output& output = outputs_[first + i];
+      DeliverRow(output, [&](Task& task) {
+        if (best.empty()) {
+          task.OnLogits(output.index, logits.subspan(i * vocab, vocab));
+        } else {
+          task.OnTopLogits(output.index, best[i]);
+        }
+      });
+    }
+  });
 }
 
 std::vector<Running*> StepRunner::stepped() const {

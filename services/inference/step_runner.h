@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "kernels/base/thread_pool.h"
+#include "kernels/cpu/top_products.h"
 #include "services/inference/draft_policy.h"
 #include "services/inference/engine.h"
 #include "services/inference/fair_queue.h"
@@ -114,7 +115,14 @@ class StepRunner {
   int AddGenerating(Running& running, int rows, int most, KvRoom& room,
                     std::vector<Chunk>* chunks);
   void DeliverLogits();
-  void DeliverRow(const Output& output, absl::Span<float> logits);
+  // Those of `count` outputs from `first` on.
+  void DeliverRows(int first, int count);
+  // The largest logits of these outputs; empty if a task needs all.
+  absl::Span<const std::vector<cpu::TopProduct>> TopLogits(int first,
+                                                           int count);
+  // Calls give with the output's task unless a guess before it was wrong.
+  template <typename Give>
+  void DeliverRow(const Output& output, const Give& give);
 
   Engine& engine_;
   kernels::ThreadPool& pool_;

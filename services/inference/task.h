@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "kernels/cpu/top_products.h"
 
 namespace onegrid::inference {
 
@@ -19,8 +20,8 @@ struct TaskPlace {
   std::string cache_salt;  // keys and values are shared between equal ones
 };
 
-// All calls come from the scheduler's thread, except OnLogits, which may be
-// called for different rows at once from several.
+// All calls come from the scheduler's thread, except OnLogits and OnTopLogits,
+// which may be called for different rows at once from several.
 class Task {
  public:
   virtual ~Task() = default;
@@ -66,6 +67,17 @@ class Task {
   // Where guesses were run with tokens(), rows come one after the other, each
   // only if the row before added the token that had been guessed.
   virtual void OnLogits(int index, absl::Span<float> logits) = 0;
+
+  // How many of the largest logits of each row are all that is needed of it; 0:
+  // the whole row is. At most the vocabulary.
+  virtual int top_logits() const { return 0; }
+
+  // May come in the place of OnLogits if top_logits() is not 0: so many tokens
+  // and their logits, largest first, ties by lower token.
+  virtual void OnTopLogits(int index, absl::Span<const cpu::TopProduct> best) {
+    static_cast<void>(index);
+    static_cast<void>(best);
+  }
 
   // Called once after a step's OnLogits calls for this task. True ends it.
   virtual bool OnStepDone() = 0;

@@ -1,0 +1,268 @@
+// Goal: the largest products are those of Linear, bit for bit, whatever the
+// numbers are. Method: every instruction set and grid against a full product
+// that is sorted; numbers that activations in 8 bits put in another order.
+#include "kernels/cpu/top_products.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "gtest/gtest.h"
+#include "kernels/base/cpu_features.h"
+#include "kernels/base/thread_pool.h"
+#include "kernels/cpu/packed_linear.h"
+#include "kernels/quant/grid.h"
+#include "kernels/quant/grid_blocks.h"
+
+namespace onegrid::cpu {
+namespace {
+
+using kernels::Isa;
+using kernels::ThreadPool;
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+std::vector<float> RandomFloats(int64_t count, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> x(static_cast<size_t>(count));
+  for (float& value : x) value = normal(random);
+  return x;
+}
+
+// Codes of a grid, rows of very different norms.
+quant::GridMatrix Random(const quant::Grid& grid, int64_t n, int64_t k) {
+  std::mt19937 random(5);
+  const int most = &grid == &quant::kInt8G32   ? 127
+                   : &grid == &quant::kInt4G32 ? 7
+                                               : 1;
+  quant::GridMatrix w{n, k, {}, {}, &grid};
+  for (int64_t i = 0; i < n * k; ++i) {
+    w.codes.push_back(static_cast<int8_t>(
+        static_cast<int>(random() % static_cast<uint32_t>(2 * most + 1)) -
+        most));
+  }
+  for (int64_t i = 0; i < n * k / grid.group; ++i) {
+    w.scales.push_back(
+        quant::SnapScale(0.01f * static_cast<float>(1 + random() % 9)));
+  }
+  return w;
+}
+
+PackedLinear Pack(const quant::GridMatrix& w, ThreadPool& pool) {
+  return *PackedLinear::FromBlocks(quant::BlockType(*w.grid),
+                                   *quant::PackBlocks(w), w.rows, w.cols, pool);
+}
+
+class TopProductsTest : public testing::TestWithParam<Isa> {
+ protected:
+  void SetUp() override {
+    if (!kernels::IsaSupported(GetParam())) GTEST_SKIP() << "no such processor";
+  }
+
+  // All products of x [m, k], those of each row sorted.
+  std::vector<std::vector<TopProduct>> Sorted(const std::vector<float>& x,
+                                              int64_t m, const PackedLinear& w,
+                                              CodeBits bits = CodeBits::k16) {
+    QuantizedActivations codes;
+    QuantizeActivations(x, m, w.k(), bits, &codes, pool_, GetParam());
+    std::vector<float> out(static_cast<size_t>(m * w.n()));
+    Linear(codes, w, out.data(), pool_, GetParam());
+    std::vector<std::vector<TopProduct>> rows(static_cast<size_t>(m));
+    for (int64_t i = 0; i < m * w.n(); ++i) {
+      rows[static_cast<size_t>(i / w.n())].push_back(
+          {static_cast<int32_t>(i % w.n()), out[static_cast<size_t>(i)]});
+    }
+    for (auto& row : rows) {
+      std::stable_sort(row.begin(), row.end(),
+                       [](const TopProduct& a, const TopProduct& b) {
+                         return a.value > b.value;
+                       });
+    }
+    return rows;
+  }
+
+  // The differences between what Find gives and the first of `sorted`.
+  int Differences(TopProducts& top, const std::vector<float>& x,
+                  const std::vector<int>& counts,
+                  const std::vector<std::vector<TopProduct>>& sorted) {
+    std::vector<float> scratch(counts.size() * sorted[0].size());
+    const auto best = top.Find(x, counts, scratch.data());
+    int differences = best.size() != counts.size();
+    for (size_t m = 0; m < best.size(); ++m) {
+      differences += best[m].size() != static_cast<size_t>(counts[m]);
+      for (size_t i = 0; i < best[m].size(); ++i) {
+        differences += best[m][i].index != sorted[m][i].index ||
+                       best[m][i].value != sorted[m][i].value;
+      }
+    }
+    return differences;
+  }
+
+  ThreadPool pool_{3};
+};
+
+TEST_P(TopProductsTest, AreThoseOfTheFullProductBitForBit) {
+  const struct {
+    int64_t m, n, k;
+  } shapes[] = {{1, 1, 64},     {2, 17, 64},   {9, 100, 320},
+                {16, 1000, 64}, {17, 300, 64}, {3, 4099, 128}};
+  for (const quant::Grid* grid :
+       {&quant::kInt2G64, &quant::kInt4G32, &quant::kInt8G32}) {
+    for (const auto& [m, n, k] : shapes) {
+      const PackedLinear w = Pack(Random(*grid, n, k), pool_);
+      TopProducts top(w, pool_, GetParam());
+      const std::vector<float> x = RandomFloats(m * k, 2);
+      const auto sorted = Sorted(x, m, w);
+      std::vector<int> counts;
+      for (int64_t i = 0; i < m; ++i) {
+        counts.push_back(static_cast<int>(1 + i * (n - 1) / std::max<int64_t>(
+                                                                1, m - 1)));
+      }
+      EXPECT_EQ(Differences(top, x, counts, sorted), 0)
+          << grid->name << " " << m << " " << n << " " << k;
+    }
+  }
+}
+
+// Of so many rows some are so close that in 8 bits they are in another order,
+// and others are among the largest.
+TEST_P(TopProductsTest, FindsThoseThatEightBitsPutElsewhere) {
+  const int64_t n = 4096, k = 320, m = 10;
+  constexpr size_t kCount = 100;
+  const PackedLinear w = Pack(Random(quant::kInt8G32, n, k), pool_);
+  TopProducts top(w, pool_, GetParam());
+  const std::vector<float> x = RandomFloats(m * k, 7);
+  const auto sorted = Sorted(x, m, w);
+  const auto coarse = Sorted(x, m, w, CodeBits::k8);
+  for (size_t row = 0; row < m; ++row) {
+    std::vector<int32_t> fine_ones, coarse_ones;
+    for (size_t i = 0; i < kCount; ++i) {
+      fine_ones.push_back(sorted[row][i].index);
+      coarse_ones.push_back(coarse[row][i].index);
+    }
+    EXPECT_NE(fine_ones, coarse_ones);
+  }
+  EXPECT_EQ(Differences(top, x, std::vector<int>(m, kCount), sorted), 0);
+}
+
+// As of logits, some of which stand out.
+TEST_P(TopProductsTest, ComputesFewTilesInFull) {
+  const int64_t n = 40000, k = 128, m = 10;
+  const PackedLinear w = Pack(Random(quant::kInt8G32, n, k), pool_);
+  TopProducts top(w, pool_, GetParam());
+  std::vector<float> scratch(static_cast<size_t>(m * n));
+  top.Find(RandomFloats(m * k, 2), std::vector<int>(m, 20), scratch.data());
+  EXPECT_GE(top.tiles_computed(), m);
+  EXPECT_LE(top.tiles_computed(), m * 100);  // of 2,500
+}
+
+// Of equal products the lower rows come first, also where all are equal.
+TEST_P(TopProductsTest, TiesGoToTheLowerRow) {
+  const int64_t n = 500, k = 64, m = 9;
+  quant::GridMatrix w = Random(quant::kInt4G32, n, k);
+  for (size_t i = 0; i < w.codes.size(); ++i) {
+    w.codes[i] = w.codes[i % static_cast<size_t>(3 * k)];
+  }
+  for (float& scale : w.scales) scale = w.scales[0];
+  const PackedLinear packed = Pack(w, pool_);
+  TopProducts top(packed, pool_, GetParam());
+  std::vector<float> x = RandomFloats(m * k, 4);
+  std::fill(x.begin(), x.begin() + 2 * k, 0.0f);
+  EXPECT_EQ(Differences(top, x, std::vector<int>(m, 7), Sorted(x, m, packed)),
+            0);
+}
+
+// Found, though they can't be right: nothing hangs, breaks or leaves a gap.
+TEST_P(TopProductsTest, GivesAsManyForWhatIsNoNumber) {
+  const int64_t n = 300, k = 64;
+  const PackedLinear w = Pack(Random(quant::kInt8G32, n, k), pool_);
+  TopProducts top(w, pool_, GetParam());
+  std::vector<float> x = RandomFloats(4 * k, 4);
+  x[5] = kInfinity;
+  x[k + 7] = -kInfinity;
+  x[2 * k + 9] = std::nanf("");
+  for (int64_t i = 3 * k; i < 4 * k; ++i) x[static_cast<size_t>(i)] = 3e38f;
+  const std::vector<int> counts = {1, 40, 300, 40};
+  std::vector<float> scratch(static_cast<size_t>(4 * n));
+  const auto best = top.Find(x, counts, scratch.data());
+  for (size_t row = 0; row < counts.size(); ++row) {
+    EXPECT_EQ(best[row].size(), static_cast<size_t>(counts[row]));
+    for (const TopProduct& product : best[row]) {
+      EXPECT_TRUE(product.value == product.value);
+      EXPECT_TRUE(product.index >= 0 && product.index < n);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Isas, TopProductsTest,
+                         testing::ValuesIn(kernels::kAllIsas),
+                         [](const auto& info) {
+                           return kernels::IsaName(info.param);
+                         });
+
+class LinearRowsTest : public testing::TestWithParam<Isa> {
+ protected:
+  void SetUp() override {
+    if (!kernels::IsaSupported(GetParam())) GTEST_SKIP() << "no such processor";
+  }
+  ThreadPool pool_{2};
+};
+
+// Sums of k squares: (k + 1) u and half of it after the root, and what is
+// computed here.
+TEST_P(LinearRowsTest, NormsAreThoseOfTheRows) {
+  for (const quant::Grid* grid :
+       {&quant::kInt2G64, &quant::kInt4G32, &quant::kInt8G32}) {
+    const int64_t n = 37, k = 192;
+    const PackedLinear w = Pack(Random(*grid, n, k), pool_);
+    std::vector<float> norms(static_cast<size_t>(n)), row(k);
+    RowNorms(w, norms.data(), pool_, GetParam());
+    for (int64_t r = 0; r < n; ++r) {
+      w.DequantizeRow(r, absl::MakeSpan(row));
+      double squares = 0;
+      for (const float value : row) squares += double{value} * value;
+      const double norm = std::sqrt(squares);
+      EXPECT_NEAR(norms[static_cast<size_t>(r)], norm,
+                  norm * 0x1p-24 * static_cast<double>(k + 3) / 2)
+          << grid->name << " row " << r;
+    }
+  }
+}
+
+TEST_P(LinearRowsTest, ATileIsThatOfTheWholeProduct) {
+  const int64_t n = 37, k = 96;
+  const PackedLinear w = Pack(Random(quant::kInt8G32, n, k), pool_);
+  for (const int64_t m : {1, 5, 9, 16, 20}) {
+    for (const CodeBits bits : {CodeBits::k8, CodeBits::k16}) {
+      QuantizedActivations x;
+      QuantizeActivations(RandomFloats(m * k, 1), m, k, bits, &x, pool_,
+                          GetParam());
+      std::vector<float> all(static_cast<size_t>(m * n));
+      Linear(x, w, all.data(), pool_, GetParam());
+      for (const int64_t tile : {0, 1, 2}) {
+        std::vector<float> out(static_cast<size_t>(m * 16));
+        LinearTile(x, w, tile, out.data());
+        for (int64_t i = 0; i < m * 16; ++i) {
+          const int64_t row = 16 * tile + i % 16;
+          if (row >= n) continue;
+          EXPECT_EQ(out[static_cast<size_t>(i)],
+                    all[static_cast<size_t>(i / 16 * n + row)]);
+        }
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Isas, LinearRowsTest,
+                         testing::ValuesIn(kernels::kAllIsas),
+                         [](const auto& info) {
+                           return kernels::IsaName(info.param);
+                         });
+
+}  // namespace
+}  // namespace onegrid::cpu
