@@ -120,8 +120,8 @@ TEST_P(TopProductsTest, AreThoseOfTheFullProductBitForBit) {
       const auto sorted = Sorted(x, m, w);
       std::vector<int> counts;
       for (int64_t i = 0; i < m; ++i) {
-        counts.push_back(static_cast<int>(1 + i * (n - 1) / std::max<int64_t>(
-                                                                1, m - 1)));
+        counts.push_back(
+            static_cast<int>(1 + i * (n - 1) / std::max<int64_t>(1, m - 1)));
       }
       EXPECT_EQ(Differences(top, x, counts, sorted), 0)
           << grid->name << " " << m << " " << n << " " << k;

@@ -19,6 +19,7 @@
 #include "services/common/server.h"
 #include "services/inference/model_slot.h"
 #include "services/inference/open_inference_service.h"
+#include "services/inference/open_inference_stream.h"
 #include "services/inference/tiny_model.h"
 
 namespace onegrid::inference {
@@ -372,7 +373,7 @@ TEST_F(OpenInferenceGrpcTest, DrainingEndsBusyStreamsWithTheirLastAnswer) {
   grpc::ClientContext context;
   auto stream = stub_->ModelStreamInfer(&context);
   ASSERT_TRUE(stream->Write(Request("1", 200)));
-  // Reads before the end comes: what a caller has not read then may be lost.
+  // Reads as answers come: what a caller has not read in time may be lost.
   int answers = 0;
   std::thread reader([&] {
     StreamResponse response;
@@ -389,6 +390,27 @@ TEST_F(OpenInferenceGrpcTest, DrainingEndsBusyStreamsWithTheirLastAnswer) {
   reader.join();
   EXPECT_EQ(answers, 1);
   EXPECT_LT(absl::Now() - start, absl::Seconds(5));
+}
+
+// The answer is written and not read yet when the end begins.
+TEST_F(OpenInferenceGrpcTest, DrainingLeavesTheLastAnswerTimeToArrive) {
+  grpc::ClientContext context;
+  auto stream = stub_->ModelStreamInfer(&context);
+  ASSERT_TRUE(stream->Write(Request("1", 200)));
+  for (int i = 0; i < 10'000; ++i) {
+    if (model_->Get()->scheduler().load().running > 0) break;
+    absl::SleepFor(absl::Microseconds(100));
+  }
+  int answers = 0;
+  std::thread reader([&] {
+    absl::SleepFor(kTimeToArrive / 4);
+    StreamResponse response;
+    while (stream->Read(&response)) ++answers;
+    stream->Finish().ok();
+  });
+  runner_->Stop();
+  reader.join();
+  EXPECT_EQ(answers, 1);
 }
 
 }  // namespace

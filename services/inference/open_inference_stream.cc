@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "absl/time/clock.h"
+
 namespace onegrid::inference {
 
 OpenInferenceStream::OpenInferenceStream(
@@ -15,7 +17,21 @@ OpenInferenceStream::OpenInferenceStream(
 void OpenInferenceStream::Drain(std::function<void()> end) {
   absl::MutexLock lock(&mu_);
   end_ = std::move(end);
-  if (unanswered_ == 0) end_();
+  if (workers_.empty()) end_();  // Nothing was asked; else a worker does it.
+}
+
+void OpenInferenceStream::EndOnceArrived() {
+  const auto is_busy = [this] {
+    mu_.AssertReaderHeld();
+    return closed_ || unanswered_ > 0;
+  };
+  if (mu_.AwaitWithDeadline(absl::Condition(&is_busy),
+                            answered_ + kTimeToArrive)) {
+    return;
+  }
+  if (ended_) return;
+  ended_ = true;
+  end_();
 }
 
 void OpenInferenceStream::Run(
@@ -46,7 +62,7 @@ void OpenInferenceStream::Add(oip::ModelInferRequest request) {
 void OpenInferenceStream::Work() {
   const auto has_work = [this] {
     mu_.AssertReaderHeld();
-    return closed_ || !queue_.empty();
+    return closed_ || !queue_.empty() || is_to_end();
   };
   const auto write = [this](const oip::ModelStreamInferResponse& response) {
     absl::MutexLock lock(&write_mu_);
@@ -57,7 +73,11 @@ void OpenInferenceStream::Work() {
     {
       absl::MutexLock lock(&mu_);
       mu_.Await(absl::Condition(&has_work));
-      if (queue_.empty()) return;
+      if (queue_.empty() && closed_) return;
+      if (queue_.empty()) {
+        EndOnceArrived();
+        continue;
+      }
       request = std::move(queue_.front());
       queue_.pop_front();
     }
@@ -65,7 +85,7 @@ void OpenInferenceStream::Work() {
     if (!status.ok()) failed_(status);
     absl::MutexLock lock(&mu_);
     --unanswered_;
-    if (unanswered_ == 0 && end_) end_();
+    answered_ = absl::Now();
   }
 }
 
