@@ -100,6 +100,8 @@ class Attention {
   }
 
  private:
+  // Whether AddValues fetches the next page.
+  static constexpr bool kFetchesAhead = std::is_same_v<Cache, KvInt8>;
   using Queries = std::conditional_t<std::is_same_v<Cache, KvInt8>, Int8Queries,
                                      F32Queries>;
 
@@ -264,7 +266,7 @@ class Attention {
   }
 
   // Adds keys [first, last) of a page, weighted by `weights`, to `values`.
-  // Fetches `next` meanwhile.
+  // Fetches `next` meanwhile if kFetchesAhead.
   void AddValues(const Block& block, int64_t page, int64_t first, int64_t last,
                  const float* weights, const uint8_t* next,
                  float* values) const {
@@ -289,7 +291,7 @@ class Attention {
   }
 
   // Asks for the values of a page before its keys are read, where few rows do
-  // so little with them that the memory would wait: of the first page, all
+  // so little with them that the memory would wait: of the first page, if all
   // others are fetched while values are added.
   void FetchValues(const Block& block, int64_t page, int64_t first,
                    int64_t last) const {
@@ -324,7 +326,7 @@ class Attention {
       const int64_t start = page * kPageTokens;
       const int64_t first = std::max<int64_t>(0, first_key - start);
       const int64_t last = std::min(kPageTokens, end_key - start);
-      if (page == part.first_page && !order.fetched) {
+      if (!kFetchesAhead || (page == part.first_page && !order.fetched)) {
         FetchValues(block, page, first, last);
       }
       Scores(block, queries, page, first, last, scores);

@@ -20,6 +20,8 @@ constexpr float kNone = -std::numeric_limits<float>::infinity();
 constexpr int64_t kBlock = 64;
 constexpr int64_t kLanes = 16;
 
+}  // namespace
+
 ONEGRID_CLONES float LargestOf(const float* values, int64_t count) {
   float lanes[kLanes];
   std::fill(lanes, lanes + kLanes, kNone);
@@ -32,6 +34,8 @@ ONEGRID_CLONES float LargestOf(const float* values, int64_t count) {
   for (; i < count; ++i) lanes[0] = std::max(lanes[0], values[i]);
   return *std::max_element(lanes, lanes + kLanes);
 }
+
+namespace {
 
 // The largest of each block of `values`.
 std::vector<float> LargestOfBlocks(const float* values, int64_t n) {

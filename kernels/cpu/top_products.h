@@ -20,6 +20,10 @@ struct TopProduct {
   float value;
 };
 
+// The largest of `count` values; minus infinity of none. Those that are not
+// numbers do not count.
+float LargestOf(const float* values, int64_t count);
+
 // What is wanted are the largest of Linear with activations in 16 bits, as of a
 // vocabulary's logits. All rows are multiplied with activations in 8 bits,
 // which is half the work. The product of a row w with what that leaves out of

@@ -20,23 +20,6 @@ absl::Status OutOfRange(absl::string_view field, double value,
 
 constexpr float kNone = -std::numeric_limits<float>::infinity();
 
-// The largest of [values, values + count): lanes without an order among them,
-// so that the loop vectorises.
-float MaxOf(const float* values, size_t count) {
-  constexpr size_t kLanes = 16;
-  float lanes[kLanes];
-  std::fill(lanes, lanes + kLanes, kNone);
-  size_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (size_t j = 0; j < kLanes; ++j) {
-      lanes[j] = values[i + j] > lanes[j] ? values[i + j] : lanes[j];
-    }
-  }
-  float most = *std::max_element(lanes, lanes + kLanes);
-  for (; i < count; ++i) most = std::max(most, values[i]);
-  return most;
-}
-
 // Tokens that hold the n largest logits, and others. Rows are as long as the
 // vocabulary, so they are read once: the n-th largest of the maxima of small
 // blocks bounds the n-th largest logit from below, and few blocks reach it.
@@ -46,7 +29,8 @@ std::vector<int32_t> Candidates(absl::Span<const float> logits, size_t n) {
   std::vector<float> maxima;
   for (size_t begin = 0; begin < logits.size(); begin += block_size) {
     const absl::Span<const float> block = logits.subspan(begin, block_size);
-    maxima.push_back(MaxOf(block.data(), block.size()));
+    maxima.push_back(
+        cpu::LargestOf(block.data(), static_cast<int64_t>(block.size())));
   }
   std::vector<float> sorted = maxima;
   const size_t last = std::min(n, maxima.size()) - 1;
@@ -174,7 +158,8 @@ int32_t Sampler::Sample(absl::Span<float> logits) {
 }
 
 int32_t Sampler::DrawFromAll(absl::Span<const float> logits) {
-  const float max_logit = MaxOf(logits.data(), logits.size());
+  const float max_logit =
+      cpu::LargestOf(logits.data(), static_cast<int64_t>(logits.size()));
   const float scale = 1.0f / options_.temperature;
   std::vector<float> weights(logits.size());
   double sum = 0;
@@ -236,7 +221,8 @@ int32_t Sampler::DrawFromFiltered(absl::Span<const float> logits) {
     return DrawFromTop(Largest(logits, options_.top_k));
   }
   // top_p's mass is a share of what min_p kept.
-  const float max_logit = logits[ArgMax(logits)];
+  const float max_logit =
+      cpu::LargestOf(logits.data(), static_cast<int64_t>(logits.size()));
   double total = 0;
   for (const float logit : logits) {
     const double w = Weight(logit, max_logit);
@@ -271,7 +257,8 @@ int32_t ArgMax(absl::Span<const float> logits) {
   float best = kNone;
   for (size_t begin = 0; begin < logits.size(); begin += kBlock) {
     const absl::Span<const float> block = logits.subspan(begin, kBlock);
-    const float most = MaxOf(block.data(), block.size());
+    const float most =
+        cpu::LargestOf(block.data(), static_cast<int64_t>(block.size()));
     if (most > best) {
       best = most;
       best_block = begin;
