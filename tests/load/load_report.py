@@ -120,6 +120,15 @@ def reasons(records):
     return counts
 
 
+def ratios_in_turn(ours, theirs):
+    """Of each of theirs, the mean of ours right before and right after it, to it.
+    Both were measured in turn, ours first and last."""
+    if len(ours) != len(theirs) + 1:
+        raise ValueError(f"{len(ours)} of ours, expected {len(theirs) + 1}")
+    return [(before + after) / 2 / between
+            for before, between, after in zip(ours, theirs, ours[1:])]
+
+
 def peak(samples, begin, end):
     """The most of [(second, bytes)] from one second to another."""
     return max(size for second, size in samples if begin <= second <= end)

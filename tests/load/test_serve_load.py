@@ -101,6 +101,13 @@ def test_figures_of_nothing_are_null_in_json():
     json.loads(json.dumps(figures), parse_constant=pytest.fail)
 
 
+def test_ratios_in_turn_take_what_was_measured_around_it():
+    # Twice as fast all along, on a machine that slows down.
+    assert load_report.ratios_in_turn([200, 160, 120], [90, 70]) == [2, 2]
+    with pytest.raises(ValueError):
+        load_report.ratios_in_turn([1, 2], [1, 2])
+
+
 def test_the_peak_is_that_of_the_time_asked_for():
     samples = [(0, 900), (10, 100), (20, 130), (30, 110)]
     assert load_report.peak(samples, 10, 20) == 130
