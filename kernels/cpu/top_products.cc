@@ -95,6 +95,7 @@ TopProducts::TopProducts(const PackedLinear& weights, kernels::ThreadPool& pool,
   const float up = 1 + 0x1p-24f * static_cast<float>(weights.k() + 8);
   for (float& norm : norms_) norm *= up;
   block_norms_ = LargestOfBlocks(norms_.data(), weights.n());
+  largest_norm_ = *std::max_element(block_norms_.begin(), block_norms_.end());
 }
 
 float TopProducts::ErrorOfNorm1(int64_t m) const {
@@ -111,6 +112,10 @@ float TopProducts::ErrorOfNorm1(int64_t m) const {
   }
   error = std::sqrt(error);
   norm = std::sqrt(norm) + error;
+  // Sums that may overflow on their way keep to no bound.
+  if (!(norm * largest_norm_ < double{std::numeric_limits<float>::max()} / 2)) {
+    return std::numeric_limits<float>::infinity();
+  }
   // Each of both products is a sum of a term for each group, and these sum up,
   // without their signs, to |x| |w| at most. A term is rounded three times, the
   // sum once for each, and the bounds twice.
@@ -150,7 +155,7 @@ int64_t TopProducts::FindRow(int64_t m, int count, const float* coarse) {
   best.clear();
   ForEachAtLeast(coarse, blocks, error, least, add);
   if (best.size() < static_cast<size_t>(count)) {
-    // Sums that overflow keep to no bound.
+    // Of activations that are no numbers, codes are out of range.
     best.clear();
     ForEachAtLeast(coarse, blocks, error, kNone, add);
   }

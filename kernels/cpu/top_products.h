@@ -56,7 +56,8 @@ class TopProducts {
   // Looks for the largest of row m, of which `coarse` holds the products in 8
   // bits. Returns the tiles computed.
   int64_t FindRow(int64_t m, int count, const float* coarse);
-  // How much a product in 8 bits can be off by for a row of norm 1.
+  // How much a product in 8 bits can be off by for a row of norm 1; infinity if
+  // one could overflow.
   float ErrorOfNorm1(int64_t m) const;
   // Calls visit for the rows whose product in 8 bits, which may be off by error
   // * norm, is or may be at least `least`. blocks: the largest of each block.
@@ -67,8 +68,9 @@ class TopProducts {
   const PackedLinear& weights_;
   kernels::ThreadPool& pool_;
   const kernels::Isa isa_;
-  kernels::AlignedBuffer<float> norms_;      // [n], rounded up
-  std::vector<float> block_norms_;           // the largest of each block
+  kernels::AlignedBuffer<float> norms_;  // [n], rounded up
+  std::vector<float> block_norms_;       // the largest of each block
+  double largest_norm_ = 0;
   QuantizedActivations coarse_;              // x in 8 bits
   std::vector<QuantizedActivations> exact_;  // each row of x in 16 bits
   std::vector<std::vector<TopProduct>> best_;

@@ -199,6 +199,31 @@ TEST_P(TopProductsTest, GivesAsManyForWhatIsNoNumber) {
   }
 }
 
+// Sums in 16 bits that overflow on their way keep to no bound that sums in 8
+// bits give, which don't: all that is left out rounds down in 8 bits. The rows
+// of the second block look larger there.
+TEST_P(TopProductsTest, FindsWhatOverflowsInSixteenBitsOnly) {
+  const int64_t n = 100, k = 64;
+  quant::GridMatrix w = Random(quant::kInt8G32, n, k);
+  for (int64_t i = 0; i < n * k; ++i) {
+    w.codes[static_cast<size_t>(i)] = i / k < 64 || i % k < 32 ? 1 : 0;
+  }
+  std::fill(w.scales.begin(), w.scales.end(), quant::SnapScale(1.0f));
+  const PackedLinear packed = Pack(w, pool_);
+  TopProducts top(packed, pool_, GetParam());
+  const float most = 0.95f * std::numeric_limits<float>::max();
+  std::vector<float> x(k, 0.0f);
+  std::fill(x.begin(), x.begin() + 32, most * 0.489f / 127);
+  x[0] = most;
+  x[32] = -0.5f * most;
+  const auto sorted = Sorted(x, 1, packed);
+  EXPECT_EQ(sorted[0][0].value, kInfinity);
+  EXPECT_LT(Sorted(x, 1, packed, CodeBits::k8)[0][0].value, 1.01f * most);
+  for (const int count : {1, 7, 100}) {
+    EXPECT_EQ(Differences(top, x, {count}, sorted), 0) << count;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Isas, TopProductsTest,
                          testing::ValuesIn(kernels::kAllIsas),
                          [](const auto& info) {
