@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -251,6 +252,15 @@ absl::StatusOr<PackedLinear> PackedLinear::FromBlocks(
   return PackedLinear(format, n, k, std::move(tiles));
 }
 
+PackedLinear PackedLinear::Int4FromTiles(
+    int64_t n, int64_t k, kernels::AlignedBuffer<uint8_t> tiles) {
+  PackedLinear w(kInt4, n, k, std::move(tiles));
+  KERNELS_CHECK(n > 0 && k > 0 && k % kLinearGroup == 0 &&
+                w.bytes() ==
+                    w.tile_count() * (k / kLinearGroup) * kInt4GroupBytes);
+  return w;
+}
+
 void PackedLinear::DequantizeRow(int64_t row, absl::Span<float> out) const {
   KERNELS_CHECK(row >= 0 && row < n_);
   KERNELS_CHECK(out.size() == static_cast<size_t>(k_));
@@ -288,6 +298,14 @@ void LinearTile(const QuantizedActivations& x, const PackedLinear& w,
   KernelOf(x, w)(x.panels().data(), static_cast<int64_t>(x.panels().size()),
                  view.tiles + tile * view.tile_bytes(), out, kTileRows);
   if (run.end != nullptr) run.end();
+}
+
+void DequantizeTile(const PackedLinear& w, int64_t tile, float* out,
+                    kernels::Isa isa) {
+  KERNELS_CHECK(tile >= 0 && tile < w.tile_count());
+  const TiledWeights view = View(w);
+  (FloatKernelsFor(isa).*w.format().expand)(
+      view.tiles + tile * view.tile_bytes(), w.k() / kLinearGroup, out);
 }
 
 void RowNorms(const PackedLinear& w, float* out, kernels::ThreadPool& pool,

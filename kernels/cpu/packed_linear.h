@@ -11,6 +11,7 @@
 #include "kernels/base/aligned_buffer.h"
 #include "kernels/base/cpu_features.h"
 #include "kernels/base/thread_pool.h"
+#include "kernels/cpu/linear_kernels.h"
 #include "kernels/cpu/quantized_activations.h"
 #include "kernels/quant/ggml_types.h"
 
@@ -41,6 +42,11 @@ class PackedLinear {
       quant::GgmlType type, absl::Span<const uint8_t> blocks, int64_t n,
       int64_t k, kernels::ThreadPool& pool, const BlocksDone& done = nullptr);
 
+  // The same of int4 with groups of 32 from its tiles, laid out as
+  // linear_kernels.h says; their size is that of [n, k].
+  static PackedLinear Int4FromTiles(int64_t n, int64_t k,
+                                    kernels::AlignedBuffer<uint8_t> tiles);
+
   const TileFormat& format() const { return *format_; }
   // False: takes activations in floats only.
   bool has_codes() const;
@@ -49,6 +55,7 @@ class PackedLinear {
   int64_t elements() const { return n_ * k_; }
   int64_t bytes() const { return static_cast<int64_t>(tiles_.size()); }
   const uint8_t* tiles() const { return tiles_.data(); }
+  int64_t tile_count() const { return (n_ + kTileRows - 1) / kTileRows; }
 
   // out [k] = row `row` in floats: the embedding of one token.
   // 0 <= row < n().
@@ -76,6 +83,11 @@ void Linear(const QuantizedActivations& x, const PackedLinear& w, float* out,
 // 0 <= 16 * tile < w.n().
 void LinearTile(const QuantizedActivations& x, const PackedLinear& w,
                 int64_t tile, float* out);
+
+// out [k, 16] = for each column the weights of the 16 rows from 16 * tile on,
+// in floats; those past the end zero. On this thread. 0 <= 16 * tile < w.n().
+void DequantizeTile(const PackedLinear& w, int64_t tile, float* out,
+                    kernels::Isa isa = kernels::BestIsa());
 
 // out [n]: the Euclidean norms of the rows of w, computed in f32.
 // w.has_codes().

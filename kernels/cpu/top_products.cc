@@ -1,13 +1,9 @@
 #include "kernels/cpu/top_products.h"
 
 #include <algorithm>
-#include <array>
-#include <atomic>
-#include <cmath>
 #include <functional>
 #include <limits>
 
-#include "absl/container/flat_hash_map.h"
 #include "kernels/base/check.h"
 #include "kernels/base/clones.h"
 #include "kernels/cpu/linear_kernels.h"
@@ -16,38 +12,9 @@ namespace onegrid::cpu {
 namespace {
 
 constexpr float kNone = -std::numeric_limits<float>::infinity();
-// Products that are looked at together, and lanes without an order among them.
-constexpr int64_t kBlock = 64;
-constexpr int64_t kLanes = 16;
 
-}  // namespace
-
-ONEGRID_CLONES float LargestOf(const float* values, int64_t count) {
-  float lanes[kLanes];
-  std::fill(lanes, lanes + kLanes, kNone);
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (int64_t j = 0; j < kLanes; ++j) {
-      lanes[j] = values[i + j] > lanes[j] ? values[i + j] : lanes[j];
-    }
-  }
-  for (; i < count; ++i) lanes[0] = std::max(lanes[0], values[i]);
-  return *std::max_element(lanes, lanes + kLanes);
-}
-
-namespace {
-
-// The largest of each block of `values`.
-std::vector<float> LargestOfBlocks(const float* values, int64_t n) {
-  std::vector<float> largest;
-  for (int64_t first = 0; first < n; first += kBlock) {
-    largest.push_back(LargestOf(values + first, std::min(kBlock, n - first)));
-  }
-  return largest;
-}
-
-float NthLargest(std::vector<float> values, int n) {
-  if (values.size() < static_cast<size_t>(n)) return kNone;
+float NthLargest(std::vector<float> values, int64_t n) {
+  if (static_cast<int64_t>(values.size()) < n) return kNone;
   const auto last = values.begin() + n - 1;
   std::nth_element(values.begin(), last, values.end(), std::greater<float>());
   return *last;
@@ -57,137 +24,219 @@ bool Before(const TopProduct& a, const TopProduct& b) {
   return a.value != b.value ? a.value > b.value : a.index < b.index;
 }
 
-// Products of one row of activations in 16 bits, each tile computed once.
-class ExactRow {
- public:
-  ExactRow(const QuantizedActivations& x, const PackedLinear& weights)
-      : x_(x), weights_(weights) {}
-
-  TopProduct Of(int64_t row) {
-    const int64_t tile = row / kTileRows;
-    const auto [at, is_new] = products_.try_emplace(tile);
-    if (is_new) LinearTile(x_, weights_, tile, at->second.data());
-    const float value = at->second[static_cast<size_t>(row % kTileRows)];
-    return {static_cast<int32_t>(row), value == value ? value : kNone};
+ONEGRID_CLONES void AddTimes(const float* norms, float error, int64_t count,
+                             float* to) {
+  constexpr int64_t kLanes = 16;
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (int64_t j = 0; j < kLanes; ++j) to[i + j] += error * norms[i + j];
   }
-  int64_t tiles_computed() const {
-    return static_cast<int64_t>(products_.size());
-  }
+  for (; i < count; ++i) to[i] += error * norms[i];
+}
 
- private:
-  const QuantizedActivations& x_;
-  const PackedLinear& weights_;
-  absl::flat_hash_map<int64_t, std::array<float, kTileRows>> products_;
-};
+// Tiles of which Guess takes the largest product only.
+constexpr int64_t kGuessTiles = 16;
+// Tiles that a thread looks at for Collect in one go.
+constexpr int64_t kPartTiles = 2048;
 
 }  // namespace
 
 TopProducts::TopProducts(const PackedLinear& weights, kernels::ThreadPool& pool,
                          kernels::Isa isa)
-    : weights_(weights),
-      pool_(pool),
-      isa_(isa),
-      norms_(static_cast<size_t>(weights.n())) {
+    : weights_(weights), pool_(pool), isa_(isa) {
   KERNELS_CHECK(weights.has_codes());
-  RowNorms(weights, norms_.data(), pool, isa);
-  // Squares and their sum are rounded k + 1 times, by 2^-24 at most each; the
-  // root halves that, and is rounded itself.
-  const float up = 1 + 0x1p-24f * static_cast<float>(weights.k() + 8);
-  for (float& norm : norms_) norm *= up;
-  block_norms_ = LargestOfBlocks(norms_.data(), weights.n());
-  largest_norm_ = *std::max_element(block_norms_.begin(), block_norms_.end());
 }
 
-float TopProducts::ErrorOfNorm1(int64_t m) const {
-  const QuantizedActivations& exact = exact_[static_cast<size_t>(m)];
-  double error = 0, norm = 0;
-  for (int64_t g = 0; g < exact.groups(); ++g) {
-    const double fine = exact.ScaleAt(0, g), coarse = coarse_.ScaleAt(m, g);
-    for (int64_t k = g * kLinearGroup; k < (g + 1) * kLinearGroup; ++k) {
-      const double x = exact.CodeAt(0, k) * fine;
-      const double rest = x - coarse_.CodeAt(m, k) * coarse;
-      error += rest * rest;
-      norm += x * x;
+void TopProducts::Begin(absl::Span<const float> x, Search& search) {
+  QuantizeActivations(x, 1, weights_.k(), CodeBits::k16, &search.x, pool_,
+                      isa_);
+  search.of_tiles.resize(static_cast<size_t>(weights_.tile_count()));
+  search.tiles.clear();
+  search.products.clear();
+  search.rows.clear();
+  search.places.assign(static_cast<size_t>(weights_.tile_count()), -1);
+}
+
+void TopProducts::Want(int64_t row, Search& search) const {
+  int32_t& place = search.places[static_cast<size_t>(row / kTileRows)];
+  if (place < 0) {
+    place = static_cast<int32_t>(search.tiles.size());
+    search.tiles.push_back(static_cast<int32_t>(row / kTileRows));
+  }
+  search.rows.push_back(static_cast<int32_t>(row));
+}
+
+void TopProducts::ComputeTiles(int64_t searches) {
+  struct Item {
+    Search* search;
+    size_t tile;
+  };
+  std::vector<Item> items;
+  for (int64_t m = 0; m < searches; ++m) {
+    Search& search = searches_[static_cast<size_t>(m)];
+    for (size_t i = search.products.size(); i < search.tiles.size(); ++i) {
+      items.push_back({&search, i});
+    }
+    search.products.resize(search.tiles.size());
+  }
+  const auto count = static_cast<int64_t>(items.size());
+  pool_.ParallelFor(
+      count, pool_.GrainFor(count), [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin; i < end; ++i) {
+          const auto& [search, tile] = items[static_cast<size_t>(i)];
+          LinearTile(search->x, weights_, search->tiles[tile],
+                     search->products[tile].data());
+        }
+      });
+}
+
+TopProduct TopProducts::Exact(int32_t row, const Search& search) const {
+  const int32_t place = search.places[static_cast<size_t>(row / kTileRows)];
+  const float value = search.products[static_cast<size_t>(place)]
+                                     [static_cast<size_t>(row % kTileRows)];
+  return {row, value == value ? value : kNone};
+}
+
+void TopProducts::Guess(int count, const float* coarse, Search& search) const {
+  const int64_t n = weights_.n(), tiles = weights_.tile_count();
+  std::vector<float> largest;
+  for (int64_t tile = 0; tile < tiles; tile += kGuessTiles) {
+    largest.push_back(LargestOf(search.of_tiles.data() + tile,
+                                std::min(kGuessTiles, tiles - tile)));
+  }
+  // More than are wanted: the better the least of them, the fewer others can
+  // be above it.
+  const float least =
+      NthLargest(std::move(largest), int64_t{count} + count / 2 + 8);
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    if (search.of_tiles[static_cast<size_t>(tile)] < least) continue;
+    const int64_t end = std::min((tile + 1) * kTileRows, n);
+    for (int64_t row = tile * kTileRows; row < end; ++row) {
+      if (!(coarse[row] < least)) Want(row, search);
     }
   }
-  error = std::sqrt(error);
-  norm = std::sqrt(norm) + error;
-  // Sums that may overflow on their way keep to no bound.
-  if (!(norm * largest_norm_ < double{std::numeric_limits<float>::max()} / 2)) {
-    return std::numeric_limits<float>::infinity();
-  }
-  // Each of both products is a sum of a term for each group, and these sum up,
-  // without their signs, to |x| |w| at most. A term is rounded three times, the
-  // sum once for each, and the bounds twice.
-  const double rounding =
-      2 * 0x1p-24 * static_cast<double>(exact.groups() + 8) * norm;
-  return static_cast<float>((error + rounding) * (1 + 0x1p-20));
 }
 
-template <typename Visit>
-void TopProducts::ForEachAtLeast(const float* coarse,
-                                 const std::vector<float>& blocks, float error,
-                                 float least, const Visit& visit) const {
-  for (size_t b = 0; b < blocks.size(); ++b) {
-    if (blocks[b] + error * block_norms_[b] < least) continue;
-    const int64_t first = static_cast<int64_t>(b) * kBlock;
-    const int64_t end = std::min(first + kBlock, weights_.n());
-    for (int64_t row = first; row < end; ++row) {
-      const float off = error * norms_[static_cast<size_t>(row)];
-      if (!(coarse[row] + off < least)) visit(row);
+std::vector<int32_t> TopProducts::Above(float least, const Search& search,
+                                        const CoarseProducts& bounds,
+                                        const float* coarse, int64_t begin,
+                                        int64_t end) const {
+  const auto add = [&](const auto& bounds_of, int64_t first, int64_t count,
+                       float* to) {
+    for (size_t i = 0; i < search.errors.size(); ++i) {
+      AddTimes(bounds_of(bounds.bounds()[i]) + first, search.errors[i], count,
+               to);
+    }
+  };
+  std::vector<float> most(search.of_tiles.begin() + begin,
+                          search.of_tiles.begin() + end);
+  add([](const RowBounds& of) { return of.of_tiles(); }, begin, end - begin,
+      most.data());
+  std::vector<int32_t> rows;
+  for (int64_t tile = begin; tile < end; ++tile) {
+    if (most[static_cast<size_t>(tile - begin)] < least) continue;
+    const int64_t first = tile * kTileRows;
+    const int64_t count = std::min<int64_t>(kTileRows, weights_.n() - first);
+    float of_rows[kTileRows];
+    std::copy(coarse + first, coarse + first + count, of_rows);
+    add([](const RowBounds& of) { return of.values(); }, first, count, of_rows);
+    for (int64_t r = 0; r < count; ++r) {
+      if (of_rows[r] < least) continue;
+      rows.push_back(static_cast<int32_t>(first + r));
     }
   }
+  return rows;
 }
 
-int64_t TopProducts::FindRow(int64_t m, int count, const float* coarse) {
-  const float error = ErrorOfNorm1(m);
-  const std::vector<float> blocks = LargestOfBlocks(coarse, weights_.n());
-  ExactRow exact(exact_[static_cast<size_t>(m)], weights_);
-  std::vector<TopProduct>& best = best_[static_cast<size_t>(m)];
-  const auto add = [&](int64_t row) { best.push_back(exact.Of(row)); };
-  const auto nth = [&] { return best.begin() + count - 1; };
-  // As good a `count` of them as any: what the least of these is excludes most
-  // of all others.
-  best.clear();
-  ForEachAtLeast(coarse, blocks, 0, NthLargest(blocks, count), add);
-  std::nth_element(best.begin(), nth(), best.end(), Before);
-  const float least = nth()->value;
-  best.clear();
-  ForEachAtLeast(coarse, blocks, error, least, add);
-  if (best.size() < static_cast<size_t>(count)) {
+void TopProducts::Collect(const CoarseProducts& bounds, const float* coarse,
+                          absl::Span<const int> counts) {
+  const int64_t n = weights_.n(), tiles = weights_.tile_count();
+  std::vector<float> least;
+  for (size_t m = 0; m < counts.size(); ++m) {
+    std::vector<float> values;
+    for (const int32_t row : searches_[m].rows) {
+      values.push_back(Exact(row, searches_[m]).value);
+    }
+    least.push_back(NthLargest(std::move(values), counts[m]));
+  }
+  const auto parts = static_cast<size_t>((tiles - 1) / kPartTiles + 1);
+  std::vector<std::vector<int32_t>> found(counts.size() * parts);
+  pool_.ParallelFor(
+      static_cast<int64_t>(found.size()), 1,
+      [&](int64_t begin, int64_t end, int) {
+        for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end);
+             ++i) {
+          const size_t m = i / parts;
+          const int64_t first = static_cast<int64_t>(i % parts) * kPartTiles;
+          found[i] = Above(least[m], searches_[m], bounds,
+                           coarse + static_cast<int64_t>(m) * n, first,
+                           std::min(first + kPartTiles, tiles));
+        }
+      });
+  for (size_t m = 0; m < counts.size(); ++m) {
+    Search& search = searches_[m];
+    search.rows.clear();
+    for (size_t part = 0; part < parts; ++part) {
+      for (const int32_t row : found[m * parts + part]) Want(row, search);
+    }
+    if (search.rows.size() >= static_cast<size_t>(counts[m])) continue;
     // Of activations that are no numbers, codes are out of range.
-    best.clear();
-    ForEachAtLeast(coarse, blocks, error, kNone, add);
+    search.rows.clear();
+    for (int64_t row = 0; row < n; ++row) Want(row, search);
   }
-  std::partial_sort(best.begin(), nth() + 1, best.end(), Before);
-  best.erase(nth() + 1, best.end());
-  return exact.tiles_computed();
 }
 
 absl::Span<const std::vector<TopProduct>> TopProducts::Find(
-    absl::Span<const float> x, absl::Span<const int> counts, float* scratch) {
-  const int64_t k = weights_.k();
+    CoarseProducts& coarse, absl::Span<const float> x,
+    absl::Span<const int> counts, float* scratch) {
+  const int64_t k = weights_.k(), n = weights_.n();
   const auto rows = static_cast<int64_t>(counts.size());
   KERNELS_CHECK(static_cast<int64_t>(x.size()) == rows * k);
-  QuantizeActivations(x, rows, k, CodeBits::k8, &coarse_, pool_, isa_);
-  Linear(coarse_, weights_, scratch, pool_, isa_);
-  if (exact_.size() < counts.size()) exact_.resize(counts.size());
+  if (searches_.size() < counts.size()) searches_.resize(counts.size());
   if (best_.size() < counts.size()) best_.resize(counts.size());
-  for (int64_t m = 0; m < rows; ++m) {
-    KERNELS_CHECK(counts[static_cast<size_t>(m)] >= 1 &&
-                  counts[static_cast<size_t>(m)] <= weights_.n());
-    QuantizeActivations(
-        x.subspan(static_cast<size_t>(m * k), static_cast<size_t>(k)), 1, k,
-        CodeBits::k16, &exact_[static_cast<size_t>(m)], pool_, isa_);
+  for (size_t m = 0; m < counts.size(); ++m) {
+    KERNELS_CHECK(counts[m] >= 1 && counts[m] <= n);
+    Begin(x.subspan(m * static_cast<size_t>(k), static_cast<size_t>(k)),
+          searches_[m]);
   }
-  std::atomic<int64_t> computed{0};
-  pool_.ParallelFor(rows, 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t m = begin; m < end; ++m) {
-      computed += FindRow(m, counts[static_cast<size_t>(m)],
-                          scratch + m * weights_.n());
+  coarse.Multiply(x, rows, scratch);
+  // The parts of each row, so that one row is many threads' work too.
+  const int64_t parts = (weights_.tile_count() - 1) / kPartTiles + 1;
+  pool_.ParallelFor(rows * parts, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t tile = i % parts * kPartTiles, first = tile * kTileRows;
+      LargestOfTiles(
+          scratch + i / parts * n + first,
+          std::min(kPartTiles * kTileRows, n - first),
+          searches_[static_cast<size_t>(i / parts)].of_tiles.data() + tile);
     }
   });
-  tiles_computed_ = computed;
+  const auto each = [&](auto&& visit) {
+    pool_.ParallelFor(rows, 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t m = begin; m < end; ++m) visit(m);
+    });
+  };
+  each([&](int64_t m) {
+    Search& search = searches_[static_cast<size_t>(m)];
+    search.errors = coarse.Errors(m, search.x);
+    Guess(counts[static_cast<size_t>(m)], scratch + m * n, search);
+  });
+  ComputeTiles(rows);
+  Collect(coarse, scratch, counts);
+  ComputeTiles(rows);
+  tiles_computed_ = 0;
+  for (size_t m = 0; m < counts.size(); ++m) {
+    tiles_computed_ += static_cast<int64_t>(searches_[m].tiles.size());
+  }
+  each([&](int64_t m) {
+    std::vector<TopProduct>& best = best_[static_cast<size_t>(m)];
+    const Search& search = searches_[static_cast<size_t>(m)];
+    best.clear();
+    for (const int32_t row : search.rows) best.push_back(Exact(row, search));
+    const auto last = best.begin() + counts[static_cast<size_t>(m)];
+    std::partial_sort(best.begin(), last, best.end(), Before);
+    best.erase(last, best.end());
+  });
   return absl::MakeConstSpan(best_).first(counts.size());
 }
 

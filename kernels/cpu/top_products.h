@@ -3,13 +3,14 @@
 #ifndef KERNELS_CPU_TOP_PRODUCTS_H_
 #define KERNELS_CPU_TOP_PRODUCTS_H_
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
 #include "absl/types/span.h"
-#include "kernels/base/aligned_buffer.h"
 #include "kernels/base/cpu_features.h"
 #include "kernels/base/thread_pool.h"
+#include "kernels/cpu/coarse_products.h"
 #include "kernels/cpu/packed_linear.h"
 #include "kernels/cpu/quantized_activations.h"
 
@@ -20,31 +21,26 @@ struct TopProduct {
   float value;
 };
 
-// The largest of `count` values; minus infinity of none. Those that are not
-// numbers do not count.
-float LargestOf(const float* values, int64_t count);
-
 // What is wanted are the largest of Linear with activations in 16 bits, as of a
-// vocabulary's logits. All rows are multiplied with activations in 8 bits,
-// which is half the work. The product of a row w with what that leaves out of
-// the activations, e, is at most |e| |w| (Cauchy, Schwarz); so few rows can be
-// among the largest, and only those are computed in 16 bits.
+// vocabulary's logits. All products are computed coarsely, with a bound of how
+// far each may be off; so few rows can be among the largest, and only those
+// are computed in 16 bits.
 //
-// Thread-compatible. Holds 4 bytes for each row of the weights, and for the
-// call's activations.
+// Thread-compatible. Holds what its CoarseProducts do, and 4 bytes for 16 rows
+// of the weights for each row of a call.
 class TopProducts {
  public:
-  // `weights`, which have codes, and `pool` must outlive this object. Reads all
-  // weights once.
+  // `weights`, which have codes, and `pool` must outlive this object.
   TopProducts(const PackedLinear& weights, kernels::ThreadPool& pool,
               kernels::Isa isa = kernels::BestIsa());
 
-  // For each row m of x [m, k] the counts[m] largest of its products, largest
-  // first, ties by lower row: bit for bit those of Linear in 16 bits.
-  // 1 <= counts[m] <= n. scratch: [m, n], left with anything. The result is
-  // valid until the next call.
-  // What is not a number counts as minus infinity.
-  absl::Span<const std::vector<TopProduct>> Find(absl::Span<const float> x,
+  // `coarse` is of these weights. For each row m of x [m, k] the counts[m]
+  // largest of its products, largest first, ties by lower row: bit for bit
+  // those of Linear in 16 bits. 1 <= counts[m] <= n. scratch: [m, n], left with
+  // anything. The result is valid until the next call. What is not a number
+  // counts as minus infinity.
+  absl::Span<const std::vector<TopProduct>> Find(CoarseProducts& coarse,
+                                                 absl::Span<const float> x,
                                                  absl::Span<const int> counts,
                                                  float* scratch);
 
@@ -53,26 +49,37 @@ class TopProducts {
   int64_t tiles_computed() const { return tiles_computed_; }
 
  private:
-  // Looks for the largest of row m, of which `coarse` holds the products in 8
-  // bits. Returns the tiles computed.
-  int64_t FindRow(int64_t m, int count, const float* coarse);
-  // How much a product in 8 bits can be off by for a row of norm 1; infinity if
-  // one could overflow.
-  float ErrorOfNorm1(int64_t m) const;
-  // Calls visit for the rows whose product in 8 bits, which may be off by error
-  // * norm, is or may be at least `least`. blocks: the largest of each block.
-  template <typename Visit>
-  void ForEachAtLeast(const float* coarse, const std::vector<float>& blocks,
-                      float error, float least, const Visit& visit) const;
+  // The search for the largest of one row of x.
+  struct Search {
+    QuantizedActivations x;  // in 16 bits
+    std::vector<float> errors;
+    std::vector<float> of_tiles;  // the largest coarse product of each
+    std::vector<int32_t> tiles;   // wanted in 16 bits
+    std::vector<int32_t> places;  // [tile count] in `tiles`, or -1
+    std::vector<std::array<float, kTileRows>> products;  // of the first tiles
+    std::vector<int32_t> rows;  // of the weights: may be among the largest
+  };
+
+  void Begin(absl::Span<const float> x, Search& search);
+  void Want(int64_t row, Search& search) const;
+  // Computes the tiles that are wanted and are not there yet.
+  void ComputeTiles(int64_t searches);
+  TopProduct Exact(int32_t row, const Search& search) const;
+  // Wants the rows that look largest, more than `count`.
+  void Guess(int count, const float* coarse, Search& search) const;
+  // Wants those that can be among the counts[m] largest given what Guess found,
+  // and no others.
+  void Collect(const CoarseProducts& bounds, const float* coarse,
+               absl::Span<const int> counts);
+  // The rows of tiles [begin, end) whose product in 16 bits can be `least`.
+  std::vector<int32_t> Above(float least, const Search& search,
+                             const CoarseProducts& bounds, const float* coarse,
+                             int64_t begin, int64_t end) const;
 
   const PackedLinear& weights_;
   kernels::ThreadPool& pool_;
   const kernels::Isa isa_;
-  kernels::AlignedBuffer<float> norms_;  // [n], rounded up
-  std::vector<float> block_norms_;       // the largest of each block
-  double largest_norm_ = 0;
-  QuantizedActivations coarse_;              // x in 8 bits
-  std::vector<QuantizedActivations> exact_;  // each row of x in 16 bits
+  std::vector<Search> searches_;
   std::vector<std::vector<TopProduct>> best_;
   int64_t tiles_computed_ = 0;
 };

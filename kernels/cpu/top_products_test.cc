@@ -1,11 +1,13 @@
 // Goal: the largest products are those of Linear, bit for bit, whatever the
-// numbers are. Method: every instruction set and grid against a full product
-// that is sorted; numbers that activations in 8 bits put in another order.
+// numbers are. Method: every instruction set, grid and way to find them against
+// a full product that is sorted; numbers that activations in 8 bits put in
+// another order.
 #include "kernels/cpu/top_products.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <random>
 #include <vector>
@@ -14,7 +16,9 @@
 #include "gtest/gtest.h"
 #include "kernels/base/cpu_features.h"
 #include "kernels/base/thread_pool.h"
+#include "kernels/cpu/coarse_products.h"
 #include "kernels/cpu/packed_linear.h"
+#include "kernels/cpu/sketch_products.h"
 #include "kernels/quant/grid.h"
 #include "kernels/quant/grid_blocks.h"
 
@@ -86,18 +90,33 @@ class TopProductsTest : public testing::TestWithParam<Isa> {
     return rows;
   }
 
-  // The differences between what Find gives and the first of `sorted`.
-  int Differences(TopProducts& top, const std::vector<float>& x,
+  // A sketch that has learnt from such activations.
+  SketchProducts Learnt(const PackedLinear& w, const std::vector<float>& x) {
+    SketchProducts sketch(w, pool_, GetParam());
+    while (!sketch.ready()) sketch.Learn(x);
+    return sketch;
+  }
+
+  // The differences between what Find gives, with activations in 8 bits and
+  // with a sketch, and the first of `sorted`.
+  int Differences(const PackedLinear& w, const std::vector<float>& x,
                   const std::vector<int>& counts,
                   const std::vector<std::vector<TopProduct>>& sorted) {
-    std::vector<float> scratch(counts.size() * sorted[0].size());
-    const auto best = top.Find(x, counts, scratch.data());
-    int differences = best.size() != counts.size();
-    for (size_t m = 0; m < best.size(); ++m) {
-      differences += best[m].size() != static_cast<size_t>(counts[m]);
-      for (size_t i = 0; i < best[m].size(); ++i) {
-        differences += best[m][i].index != sorted[m][i].index ||
-                       best[m][i].value != sorted[m][i].value;
+    ByteProducts bytes(w, pool_, GetParam());
+    SketchProducts sketch = Learnt(w, x);
+    TopProducts top(w, pool_, GetParam());
+    int differences = 0;
+    for (CoarseProducts* coarse :
+         std::initializer_list<CoarseProducts*>{&bytes, &sketch}) {
+      std::vector<float> scratch(counts.size() * sorted[0].size());
+      const auto best = top.Find(*coarse, x, counts, scratch.data());
+      differences += best.size() != counts.size();
+      for (size_t m = 0; m < best.size(); ++m) {
+        differences += best[m].size() != static_cast<size_t>(counts[m]);
+        for (size_t i = 0; i < best[m].size(); ++i) {
+          differences += best[m][i].index != sorted[m][i].index ||
+                         best[m][i].value != sorted[m][i].value;
+        }
       }
     }
     return differences;
@@ -115,7 +134,6 @@ TEST_P(TopProductsTest, AreThoseOfTheFullProductBitForBit) {
        {&quant::kInt2G64, &quant::kInt4G32, &quant::kInt8G32}) {
     for (const auto& [m, n, k] : shapes) {
       const PackedLinear w = Pack(Random(*grid, n, k), pool_);
-      TopProducts top(w, pool_, GetParam());
       const std::vector<float> x = RandomFloats(m * k, 2);
       const auto sorted = Sorted(x, m, w);
       std::vector<int> counts;
@@ -123,7 +141,7 @@ TEST_P(TopProductsTest, AreThoseOfTheFullProductBitForBit) {
         counts.push_back(
             static_cast<int>(1 + i * (n - 1) / std::max<int64_t>(1, m - 1)));
       }
-      EXPECT_EQ(Differences(top, x, counts, sorted), 0)
+      EXPECT_EQ(Differences(w, x, counts, sorted), 0)
           << grid->name << " " << m << " " << n << " " << k;
     }
   }
@@ -135,7 +153,6 @@ TEST_P(TopProductsTest, FindsThoseThatEightBitsPutElsewhere) {
   const int64_t n = 4096, k = 320, m = 10;
   constexpr size_t kCount = 100;
   const PackedLinear w = Pack(Random(quant::kInt8G32, n, k), pool_);
-  TopProducts top(w, pool_, GetParam());
   const std::vector<float> x = RandomFloats(m * k, 7);
   const auto sorted = Sorted(x, m, w);
   const auto coarse = Sorted(x, m, w, CodeBits::k8);
@@ -147,16 +164,18 @@ TEST_P(TopProductsTest, FindsThoseThatEightBitsPutElsewhere) {
     }
     EXPECT_NE(fine_ones, coarse_ones);
   }
-  EXPECT_EQ(Differences(top, x, std::vector<int>(m, kCount), sorted), 0);
+  EXPECT_EQ(Differences(w, x, std::vector<int>(m, kCount), sorted), 0);
 }
 
 // As of logits, some of which stand out.
 TEST_P(TopProductsTest, ComputesFewTilesInFull) {
   const int64_t n = 40000, k = 128, m = 10;
   const PackedLinear w = Pack(Random(quant::kInt8G32, n, k), pool_);
+  ByteProducts bytes(w, pool_, GetParam());
   TopProducts top(w, pool_, GetParam());
   std::vector<float> scratch(static_cast<size_t>(m * n));
-  top.Find(RandomFloats(m * k, 2), std::vector<int>(m, 20), scratch.data());
+  top.Find(bytes, RandomFloats(m * k, 2), std::vector<int>(m, 20),
+           scratch.data());
   EXPECT_GE(top.tiles_computed(), m);
   EXPECT_LE(top.tiles_computed(), m * 100);  // of 2,500
 }
@@ -170,31 +189,57 @@ TEST_P(TopProductsTest, TiesGoToTheLowerRow) {
   }
   for (float& scale : w.scales) scale = w.scales[0];
   const PackedLinear packed = Pack(w, pool_);
-  TopProducts top(packed, pool_, GetParam());
   std::vector<float> x = RandomFloats(m * k, 4);
   std::fill(x.begin(), x.begin() + 2 * k, 0.0f);
-  EXPECT_EQ(Differences(top, x, std::vector<int>(m, 7), Sorted(x, m, packed)),
-            0);
+  EXPECT_EQ(
+      Differences(packed, x, std::vector<int>(m, 7), Sorted(x, m, packed)), 0);
 }
 
 // Found, though they can't be right: nothing hangs, breaks or leaves a gap.
 TEST_P(TopProductsTest, GivesAsManyForWhatIsNoNumber) {
   const int64_t n = 300, k = 64;
   const PackedLinear w = Pack(Random(quant::kInt8G32, n, k), pool_);
-  TopProducts top(w, pool_, GetParam());
   std::vector<float> x = RandomFloats(4 * k, 4);
+  SketchProducts good = Learnt(w, x);
   x[5] = kInfinity;
   x[k + 7] = -kInfinity;
   x[2 * k + 9] = std::nanf("");
   for (int64_t i = 3 * k; i < 4 * k; ++i) x[static_cast<size_t>(i)] = 3e38f;
-  const std::vector<int> counts = {1, 40, 300, 40};
-  std::vector<float> scratch(static_cast<size_t>(4 * n));
-  const auto best = top.Find(x, counts, scratch.data());
-  for (size_t row = 0; row < counts.size(); ++row) {
-    EXPECT_EQ(best[row].size(), static_cast<size_t>(counts[row]));
-    for (const TopProduct& product : best[row]) {
-      EXPECT_TRUE(product.value == product.value);
-      EXPECT_TRUE(product.index >= 0 && product.index < n);
+  ByteProducts bytes(w, pool_, GetParam());
+  SketchProducts bad = Learnt(w, x);
+  TopProducts top(w, pool_, GetParam());
+  for (CoarseProducts* coarse :
+       std::initializer_list<CoarseProducts*>{&bytes, &good, &bad}) {
+    const std::vector<int> counts = {1, 40, 300, 40};
+    std::vector<float> scratch(static_cast<size_t>(4 * n));
+    const auto best = top.Find(*coarse, x, counts, scratch.data());
+    for (size_t row = 0; row < counts.size(); ++row) {
+      EXPECT_EQ(best[row].size(), static_cast<size_t>(counts[row]));
+      for (const TopProduct& product : best[row]) {
+        EXPECT_TRUE(product.value == product.value);
+        EXPECT_TRUE(product.index >= 0 && product.index < n);
+      }
+    }
+  }
+}
+
+// A sketch that learnt from what is no number, or from nothing but zeros, finds
+// the same, with more work.
+TEST_P(TopProductsTest, AreTheSameWhateverWasLearnt) {
+  const int64_t n = 500, k = 96, m = 2;
+  const PackedLinear w = Pack(Random(quant::kInt8G32, n, k), pool_);
+  const std::vector<float> x = RandomFloats(m * k, 8);
+  const auto sorted = Sorted(x, m, w);
+  for (const float value : {0.0f, kInfinity, std::nanf(""), 3e38f, 1e-42f}) {
+    SketchProducts sketch = Learnt(w, std::vector<float>(k, value));
+    TopProducts top(w, pool_, GetParam());
+    std::vector<float> scratch(static_cast<size_t>(m * n));
+    const auto best = top.Find(sketch, x, {3, 30}, scratch.data());
+    for (size_t row = 0; row < m; ++row) {
+      for (size_t i = 0; i < best[row].size(); ++i) {
+        EXPECT_EQ(best[row][i].index, sorted[row][i].index) << value;
+        EXPECT_EQ(best[row][i].value, sorted[row][i].value) << value;
+      }
     }
   }
 }
@@ -210,7 +255,6 @@ TEST_P(TopProductsTest, FindsWhatOverflowsInSixteenBitsOnly) {
   }
   std::fill(w.scales.begin(), w.scales.end(), quant::SnapScale(1.0f));
   const PackedLinear packed = Pack(w, pool_);
-  TopProducts top(packed, pool_, GetParam());
   const float most = 0.95f * std::numeric_limits<float>::max();
   std::vector<float> x(k, 0.0f);
   std::fill(x.begin(), x.begin() + 32, most * 0.489f / 127);
@@ -220,7 +264,7 @@ TEST_P(TopProductsTest, FindsWhatOverflowsInSixteenBitsOnly) {
   EXPECT_EQ(sorted[0][0].value, kInfinity);
   EXPECT_LT(Sorted(x, 1, packed, CodeBits::k8)[0][0].value, 1.01f * most);
   for (const int count : {1, 7, 100}) {
-    EXPECT_EQ(Differences(top, x, {count}, sorted), 0) << count;
+    EXPECT_EQ(Differences(packed, x, {count}, sorted), 0) << count;
   }
 }
 

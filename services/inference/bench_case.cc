@@ -13,6 +13,11 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using Kind = BenchCase::Kind;
 
+// More than the engine learns from.
+constexpr int64_t kLearnTokens = 512;
+// At once; few enough that the engine wants to.
+constexpr int kLearnRows = 8;
+
 // Multiplications and additions of attention for one query at `position`.
 double AttentionOps(const model::GemmaConfig& c, int64_t position) {
   double elements = 0;
@@ -25,8 +30,15 @@ double AttentionOps(const model::GemmaConfig& c, int64_t position) {
   return 4 * elements * static_cast<double>(c.heads);
 }
 
-std::vector<int32_t> RandomTokens(int64_t count, int64_t vocabulary) {
+// `count` tokens: of the text, over and over; random ones if that is empty.
+std::vector<int32_t> Tokens(absl::Span<const int32_t> text, int64_t count,
+                            int64_t vocabulary) {
   std::vector<int32_t> tokens(static_cast<size_t>(count));
+  if (!text.empty()) {
+    for (size_t i = 0; i < tokens.size(); ++i)
+      tokens[i] = text[i % text.size()];
+    return tokens;
+  }
   uint32_t state = 1;
   for (int32_t& token : tokens) {
     state = state * 1664525u + 1013904223u;
@@ -38,11 +50,40 @@ std::vector<int32_t> RandomTokens(int64_t count, int64_t vocabulary) {
 // One case on one engine.
 class Runner {
  public:
-  Runner(const BenchCase& bench, Engine& engine)
+  Runner(const BenchCase& bench, absl::Span<const int32_t> text, Engine& engine)
       : bench_(bench),
         engine_(engine),
-        tokens_(RandomTokens(int64_t{bench.depth} + bench.tokens,
-                             engine.config().vocab_size)) {}
+        tokens_(Tokens(text, int64_t{bench.depth} + bench.tokens,
+                       engine.config().vocab_size)) {}
+
+  // Lets the engine learn from the last `text` that fits.
+  absl::Status Learn(absl::Span<const int32_t> text) {
+    if (bench_.top_k == 0) return absl::OkStatus();
+    const int rows = std::min({kLearnRows, engine_.options().max_step_tokens,
+                               engine_.options().max_context});
+    const std::vector<int32_t> tokens =
+        Tokens(text, std::max(kLearnTokens, static_cast<int64_t>(text.size())),
+               engine_.config().vocab_size);
+    const auto end = static_cast<int64_t>(tokens.size());
+    for (int64_t at = end - kLearnTokens; !engine_.top_logits_learnt();) {
+      const int count = static_cast<int>(std::min<int64_t>(rows, end - at));
+      if (count > 0) {
+        if (engine_.length(source()) + count > engine_.options().max_context) {
+          engine_.Reset(source());
+        }
+        RETURN_IF_ERROR(engine_.Forward(
+            {Chunk{source(),
+                   absl::MakeConstSpan(tokens).subspan(
+                       static_cast<size_t>(at), static_cast<size_t>(count)),
+                   0}}));
+        at += count;
+      }
+      const int asked = count > 0 ? count : 1;
+      engine_.TopLogits(0, std::vector<int>(static_cast<size_t>(asked), 1));
+    }
+    engine_.Reset(source());
+    return absl::OkStatus();
+  }
 
   // Fills the last slot up to the depth: what every repetition starts from.
   absl::Status Fill() {
@@ -67,6 +108,9 @@ class Runner {
     RETURN_IF_ERROR(status);
     return std::chrono::duration<double>(Clock::now() - start).count();
   }
+
+  // Of the head, read in all steps that were measured.
+  int64_t head_bytes() const { return head_bytes_; }
 
   void Clear() {
     for (int slot = 0; slot < engine_.options().max_sequences; ++slot) {
@@ -96,6 +140,7 @@ class Runner {
     for (int slot = 0; slot < bench_.sequences; ++slot) {
       RETURN_IF_ERROR(Feed(slot, bench_.depth, end()));
       engine_.Logits(0, 1);
+      head_bytes_ += engine_.head_bytes_read();
     }
     return absl::OkStatus();
   }
@@ -118,13 +163,16 @@ class Runner {
 
   void Logits(int first, int count) {
     const std::vector<int> counts(static_cast<size_t>(count), bench_.top_k);
-    if (bench_.top_k > 0 && !engine_.TopLogits(first, counts).empty()) return;
-    engine_.Logits(first, count);
+    if (bench_.top_k == 0 || engine_.TopLogits(first, counts).empty()) {
+      engine_.Logits(first, count);
+    }
+    head_bytes_ += engine_.head_bytes_read();
   }
 
   const BenchCase bench_;
   Engine& engine_;
   const std::vector<int32_t> tokens_;
+  int64_t head_bytes_ = 0;
 };
 
 }  // namespace
@@ -139,8 +187,7 @@ std::string BenchCaseName(const BenchCase& bench) {
 }
 
 BenchCost CostOf(const BenchCase& bench, const Engine& engine,
-                 const GemmaWeights& weights) {
-  const double head = static_cast<double>(weights.head().bytes());
+                 const GemmaWeights& weights, double head_bytes) {
   const double body = static_cast<double>(weights.body_bytes());
   const double head_ops = 2 * static_cast<double>(weights.head().elements());
   const bool prompt = bench.kind == Kind::kPrompt;
@@ -159,7 +206,7 @@ BenchCost CostOf(const BenchCase& bench, const Engine& engine,
   }
   const double tokens = bench.tokens;
   const double rows = prompt ? 1 : tokens;
-  bytes += rows * head / sharing;
+  bytes += rows * head_bytes / sharing;
   ops += tokens * 2 * static_cast<double>(weights.body_elements()) +
          rows * head_ops;
   return {bytes / tokens, ops / tokens};
@@ -184,21 +231,26 @@ absl::Status CheckBenchCase(const BenchCase& bench, const Engine& engine) {
                            absl::StrCat(name, ": ", problem), {{"case", name}});
 }
 
-absl::StatusOr<std::vector<double>> RunBenchCase(const BenchCase& bench,
-                                                 int repetitions,
-                                                 Engine& engine,
-                                                 OpProfile* profile) {
+absl::StatusOr<BenchResult> RunBenchCase(const BenchCase& bench,
+                                         absl::Span<const int32_t> text,
+                                         int repetitions, Engine& engine,
+                                         OpProfile* profile) {
   RETURN_IF_ERROR(CheckBenchCase(bench, engine));
-  Runner runner(bench, engine);
+  Runner runner(bench, text, engine);
+  RETURN_IF_ERROR(runner.Learn(text));
   RETURN_IF_ERROR(runner.Fill());
-  std::vector<double> speeds;
+  BenchResult result;
   for (int i = 0; i < repetitions; ++i) {
     ASSIGN_OR_RETURN(const double seconds, runner.Measure(profile));
-    speeds.push_back(static_cast<double>(bench.tokens) * bench.sequences /
-                     seconds);
+    result.speeds.push_back(static_cast<double>(bench.tokens) *
+                            bench.sequences / seconds);
   }
   runner.Clear();
-  return speeds;
+  const int steps =
+      bench.kind == Kind::kPrompt ? bench.sequences : bench.tokens;
+  result.head_bytes = static_cast<double>(runner.head_bytes()) /
+                      (static_cast<double>(steps) * std::max(repetitions, 1));
+  return result;
 }
 
 }  // namespace onegrid::inference

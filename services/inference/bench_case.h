@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "services/inference/engine.h"
 #include "services/inference/gemma_weights.h"
 #include "services/inference/op_profile.h"
@@ -38,23 +39,31 @@ struct BenchCost {
   double ops = 0;
 };
 
-// The cost of a token of `bench` if a step takes at most `step_tokens`.
+// The cost of a token of `bench` where a step reads `head_bytes` for the logits
+// of all its rows.
 BenchCost CostOf(const BenchCase& bench, const Engine& engine,
-                 const GemmaWeights& weights);
+                 const GemmaWeights& weights, double head_bytes);
+
+struct BenchResult {
+  std::vector<double> speeds;  // tokens a second, of each repetition
+  double head_bytes = 0;       // read for the logits of a step, on average
+};
 
 // InvalidArgument: a case of nothing, or more sequences, tokens or context than
 // the engine has.
 absl::Status CheckBenchCase(const BenchCase& bench, const Engine& engine);
 
 // Tokens a second of all sequences together, once for each repetition, after a
-// step that is not measured. Fed with the same random tokens each time; what
-// came before `depth` is not computed again but copied. What is measured, and
-// nothing else, is added to `profile` unless that is null. Uses every slot of
-// the engine, and leaves them empty.
-absl::StatusOr<std::vector<double>> RunBenchCase(const BenchCase& bench,
-                                                 int repetitions,
-                                                 Engine& engine,
-                                                 OpProfile* profile = nullptr);
+// step that is not measured. Fed with the same tokens each time, those of
+// `text` from the first on, over and over, or random ones if it is empty; what
+// came before `depth` is not computed again but copied. If the largest logits
+// are asked for, the engine first learns what it wants to from the end of the
+// text. What is measured, and nothing else, is added to `profile` unless that
+// is null. Uses every slot of the engine, and leaves them empty.
+absl::StatusOr<BenchResult> RunBenchCase(const BenchCase& bench,
+                                         absl::Span<const int32_t> text,
+                                         int repetitions, Engine& engine,
+                                         OpProfile* profile = nullptr);
 
 }  // namespace onegrid::inference
 

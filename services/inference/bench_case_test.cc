@@ -47,10 +47,11 @@ TEST_F(BenchCaseTest, RunsEachRepetitionAndLeavesTheSlotsEmpty) {
   for (const BenchCase& bench :
        {BenchCase{kPrompt, 70, 0, 1}, BenchCase{kPrompt, 64, 40, 2},
         BenchCase{kGenerate, 5, 0, 1}, BenchCase{kGenerate, 5, 70, 3}}) {
-    const auto speeds = RunBenchCase(bench, 3, *engine_);
-    ASSERT_TRUE(speeds.ok()) << BenchCaseName(bench) << ": " << speeds.status();
-    EXPECT_EQ(speeds->size(), 3u);
-    for (const double speed : *speeds) EXPECT_GT(speed, 0);
+    const auto result = RunBenchCase(bench, {}, 3, *engine_);
+    ASSERT_TRUE(result.ok()) << BenchCaseName(bench) << ": " << result.status();
+    EXPECT_EQ(result->speeds.size(), 3u);
+    for (const double speed : result->speeds) EXPECT_GT(speed, 0);
+    EXPECT_EQ(result->head_bytes, weights_->head().bytes());
     for (int slot = 0; slot < 4; ++slot) EXPECT_EQ(engine_->length(slot), 0);
   }
 }
@@ -58,14 +59,14 @@ TEST_F(BenchCaseTest, RunsEachRepetitionAndLeavesTheSlotsEmpty) {
 // The time of the measured steps, and of those only.
 TEST_F(BenchCaseTest, ProfilesWhatItMeasures) {
   OpProfile profile;
-  const auto speeds =
-      RunBenchCase({kGenerate, 5, 200, 1}, 1, *engine_, &profile);
-  ASSERT_TRUE(speeds.ok()) << speeds.status();
-  const double seconds = 5 / speeds->front();
+  const auto result =
+      RunBenchCase({kGenerate, 5, 200, 1}, {}, 1, *engine_, &profile);
+  ASSERT_TRUE(result.ok()) << result.status();
+  const double seconds = 5 / result->speeds.front();
   EXPECT_GT(profile.seconds(Op::kHead), 0);
   const double total = profile.total();
   EXPECT_LE(total, seconds);
-  ASSERT_TRUE(RunBenchCase({kGenerate, 1, 0, 1}, 1, *engine_).ok());
+  ASSERT_TRUE(RunBenchCase({kGenerate, 1, 0, 1}, {}, 1, *engine_).ok());
   EXPECT_EQ(profile.total(), total);
 }
 
@@ -73,11 +74,28 @@ TEST_F(BenchCaseTest, RefusesWhatTheEngineCannotHold) {
   for (const BenchCase& bench :
        {BenchCase{kPrompt, 0, 0, 1}, BenchCase{kPrompt, 1, -1, 1},
         BenchCase{kGenerate, 1, 0, 4}, BenchCase{kPrompt, 200, 57, 1}}) {
-    const auto speeds = RunBenchCase(bench, 1, *engine_);
-    EXPECT_EQ(common::ErrorReason(speeds.status()), "INVALID_BENCH_CASE")
+    const auto result = RunBenchCase(bench, {}, 1, *engine_);
+    EXPECT_EQ(common::ErrorReason(result.status()), "INVALID_BENCH_CASE")
         << BenchCaseName(bench);
   }
-  EXPECT_TRUE(RunBenchCase({kPrompt, 200, 56, 1}, 1, *engine_).ok());
+  EXPECT_TRUE(RunBenchCase({kPrompt, 200, 56, 1}, {}, 1, *engine_).ok());
+}
+
+// The engine knows the head before anything is measured, from the text or from
+// random tokens.
+TEST_F(BenchCaseTest, LearnsBeforeItMeasuresTheLargestLogits) {
+  ASSERT_TRUE(engine_->can_sketch_head());
+  EXPECT_FALSE(engine_->top_logits_learnt());
+  BenchCase bench = {kGenerate, 5, 20, 2};
+  ASSERT_TRUE(RunBenchCase(bench, {}, 1, *engine_).ok());
+  EXPECT_FALSE(engine_->top_logits_learnt());
+  bench.top_k = 1;
+  const std::vector<int32_t> text = {5, 9, 13};
+  const auto result = RunBenchCase(bench, text, 2, *engine_);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_TRUE(engine_->top_logits_learnt());
+  EXPECT_GT(result->head_bytes, 0);
+  for (int slot = 0; slot < 4; ++slot) EXPECT_EQ(engine_->length(slot), 0);
 }
 
 // Counted by hand for the tiny model: hidden 64, ff 96, 4 query heads and 2
@@ -87,19 +105,22 @@ TEST_F(BenchCaseTest, CostsAreThoseOfTheModel) {
   constexpr double kHead = kTinyVocab * 64.0;
   // The 21st token sees 21 tokens in the global layer and 16 in each other.
   constexpr double kKeys = 21 + 3 * kTinyWindow;
-  const BenchCost one = CostOf({kGenerate, 1, 20, 1}, *engine_, *weights_);
+  const auto head = static_cast<double>(weights_->head().bytes());
+  const BenchCost one =
+      CostOf({kGenerate, 1, 20, 1}, *engine_, *weights_, head);
   EXPECT_EQ(one.ops, 2 * (4 * kLayer + kHead) + 4 * kKeys * 128);
   // A token of one layer: 2 heads of 32 codes twice, two scales each.
   constexpr double kToken = 2 * (2 * 32 + 4 + 4);
   EXPECT_EQ(one.bytes, static_cast<double>(weights_->bytes()) + kKeys * kToken);
   // Two sequences share the weights.
-  const BenchCost two = CostOf({kGenerate, 1, 20, 2}, *engine_, *weights_);
+  const BenchCost two =
+      CostOf({kGenerate, 1, 20, 2}, *engine_, *weights_, head);
   EXPECT_EQ(two.bytes,
             static_cast<double>(weights_->bytes()) / 2 + kKeys * kToken);
   EXPECT_EQ(two.ops, one.ops);
   // A prompt of 64 tokens reads the body in 2 steps and the head once.
-  const BenchCost prompt = CostOf({kPrompt, 64, 0, 1}, *engine_, *weights_);
-  const auto head = static_cast<double>(weights_->embedding.bytes());
+  const BenchCost prompt =
+      CostOf({kPrompt, 64, 0, 1}, *engine_, *weights_, head);
   const double body = static_cast<double>(weights_->bytes()) - head;
   EXPECT_EQ(prompt.bytes * 64, 2 * body + head +
                                    (32 + 3 * kTinyWindow) * kToken +

@@ -19,6 +19,7 @@
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/machine_limits.h"
 #include "services/common/error_info.h"
+#include "services/common/files.h"
 #include "services/common/thread_count.h"
 #include "services/inference/bench_case.h"
 #include "services/inference/engine.h"
@@ -26,6 +27,7 @@
 #include "services/inference/op_profile.h"
 #include "services/inference/served_model.h"
 #include "services/model/gguf_reader.h"
+#include "services/model/tokenizer.h"
 
 ABSL_FLAG(std::string, model, "", "GGUF file.");
 ABSL_FLAG(std::vector<std::string>, prompt, {"512"},
@@ -39,6 +41,10 @@ ABSL_FLAG(std::vector<std::string>, batch, {"1"},
 ABSL_FLAG(std::vector<std::string>, top_k, {"0"},
           "The largest logits that are asked for in generation, "
           "comma-separated; 0: all.");
+ABSL_FLAG(std::string, text, "",
+          "File of plain text whose tokens are run, over and over; empty: "
+          "random tokens. With --top_k it should be real text: what is learnt "
+          "from random tokens tells nothing of others.");
 ABSL_FLAG(int, repetitions, 5, "Of each case.");
 ABSL_FLAG(int, step_tokens, 256, "Most tokens of a prompt computed at once.");
 ABSL_FLAG(std::string, activations, "int8",
@@ -61,6 +67,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 using nlohmann::json;
+
+// Of a text, at most.
+constexpr size_t kTextBytes = 1 << 20;
 
 absl::StatusOr<std::vector<int>> Numbers(const char* flag,
                                          const std::vector<std::string>& list,
@@ -178,6 +187,7 @@ class Bench {
   std::unique_ptr<model::GgufFile> file_;
   std::unique_ptr<GemmaWeights> weights_;
   std::unique_ptr<Engine> engine_;
+  std::vector<int32_t> text_;
   cpu::MachineLimits limits_;
   json report_;
 };
@@ -188,6 +198,12 @@ absl::Status Bench::Load() {
   ASSIGN_OR_RETURN(GemmaWeights weights, LoadGemmaWeights(*file_, pool_));
   weights_ = std::make_unique<GemmaWeights>(std::move(weights));
   ASSIGN_OR_RETURN(engine_, MakeEngine(*weights_, cases_, pool_));
+  if (const std::string path = absl::GetFlag(FLAGS_text); !path.empty()) {
+    ASSIGN_OR_RETURN(const std::string text, common::ReadFile(path));
+    ASSIGN_OR_RETURN(const auto tokenizer, model::Tokenizer::FromGguf(*file_));
+    text_ = tokenizer->Encode(absl::string_view(text).substr(0, kTextBytes),
+                              /*add_bos=*/true, /*parse_control=*/false);
+  }
   report_["load_seconds"] =
       std::chrono::duration<double>(Clock::now() - start).count();
   rusage usage{};
@@ -233,10 +249,11 @@ void Bench::Describe(const common::ThreadCount& threads) {
 absl::Status Bench::RunCase(const BenchCase& bench) {
   OpProfile profile;
   ASSIGN_OR_RETURN(
-      const std::vector<double> speeds,
-      RunBenchCase(bench, absl::GetFlag(FLAGS_repetitions), *engine_,
+      const BenchResult result,
+      RunBenchCase(bench, text_, absl::GetFlag(FLAGS_repetitions), *engine_,
                    absl::GetFlag(FLAGS_profile) ? &profile : nullptr));
-  const BenchCost cost = CostOf(bench, *engine_, *weights_);
+  const std::vector<double>& speeds = result.speeds;
+  const BenchCost cost = CostOf(bench, *engine_, *weights_, result.head_bytes);
   const double median = Median(speeds);
   const auto [least, most] = std::minmax_element(speeds.begin(), speeds.end());
   const double gb = 1e-9 * median * cost.bytes;

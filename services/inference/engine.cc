@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstring>
 
-#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/elementwise.h"
 #include "services/common/error_info.h"
@@ -25,11 +24,6 @@ absl::Status Invalid(absl::string_view message) {
 constexpr cpu::CodeBits kQkvBits = cpu::CodeBits::k16;
 constexpr cpu::CodeBits kHeadBits = cpu::CodeBits::k16;
 constexpr cpu::CodeBits kOtherBits = cpu::CodeBits::k8;
-
-// With fewer rows reading the head takes all the time; with more logits of a
-// row too many are computed twice.
-constexpr int kLeastTopRows = 9;
-constexpr int kMostTopLogits = 256;
 
 // The first of the layers at the end that all attend to others' keys.
 int FirstSharedLayer(const model::GemmaConfig& config) {
@@ -112,11 +106,11 @@ Engine::Engine(const GemmaWeights& weights, const EngineOptions& options,
   }
   outputs_ = floats(m * c.hidden);
   logits_ = floats(size_t{kMaxLogitRows} * c.vocab_size);
-  if (options.max_sequences >= kLeastTopRows &&
-      options.numerics.activations != Precision::kF32 &&
+  if (options.numerics.activations != Precision::kF32 &&
       weights.head().has_codes() && c.logit_softcap == 0) {
-    top_ = std::make_unique<cpu::TopProducts>(weights.head(), pool,
-                                              options.numerics.isa);
+    top_ = std::make_unique<LogitSearch>(weights.head(), options.max_sequences,
+                                         options.head_sketch, pool,
+                                         options.numerics.isa);
   }
 }
 
@@ -382,6 +376,7 @@ absl::Span<float> Engine::Logits(int first, int count) {
   input_.Set(outputs_.data() + int64_t{first} * c.hidden, count, c.hidden,
              kHeadBits);
   input_.Multiply(weights_.head(), logits_.data());
+  head_bytes_read_ = weights_.head().bytes();
   if (c.logit_softcap > 0) {
     cpu::SoftCap(logits_.data(), static_cast<float>(c.logit_softcap),
                  int64_t{count} * c.vocab_size, logits_.data(), pool_,
@@ -392,16 +387,15 @@ absl::Span<float> Engine::Logits(int first, int count) {
 
 absl::Span<const std::vector<cpu::TopProduct>> Engine::TopLogits(
     int first, absl::Span<const int> counts) {
-  const int rows = static_cast<int>(counts.size());
-  if (top_ == nullptr || rows < kLeastTopRows ||
-      *absl::c_max_element(counts) > kMostTopLogits) {
-    return {};
-  }
+  if (top_ == nullptr) return {};
   const OpScope scope(profile_, Op::kHead);
   const int64_t hidden = config().hidden;
-  return top_->Find(
+  const auto rows = static_cast<int64_t>(counts.size());
+  const auto found = top_->Find(
       absl::MakeConstSpan(outputs_.data() + first * hidden, rows * hidden),
       counts, logits_.data());
+  head_bytes_read_ = top_->bytes_read();
+  return found;
 }
 
 }  // namespace onegrid::inference

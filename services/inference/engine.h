@@ -20,6 +20,7 @@
 #include "services/inference/gemma_weights.h"
 #include "services/inference/kv_cache.h"
 #include "services/inference/linear_input.h"
+#include "services/inference/logit_search.h"
 #include "services/inference/lora.h"
 #include "services/inference/lora_runner.h"
 #include "services/inference/numerics.h"
@@ -36,6 +37,7 @@ struct EngineOptions {
   int max_step_tokens = 256;  // tokens of one Forward over all sequences
   int max_rollback = 0;       // tokens that Truncate may take back
   int64_t prefix_bytes = 0;   // of keys and values kept for Restore
+  bool head_sketch = true;    // may hold one for TopLogits (logit_search.h)
 };
 
 // Tokens to append to one sequence in one Forward.
@@ -83,6 +85,13 @@ class Engine {
   // many logits of a row, and alone knows capped logits and f32 activations.
   absl::Span<const std::vector<cpu::TopProduct>> TopLogits(
       int first, absl::Span<const int> counts);
+  // Whether TopLogits may use a sketch of the head.
+  bool can_sketch_head() const { return top_ != nullptr && top_->has_sketch(); }
+  // False while TopLogits learns from what it is asked for (logit_search.h).
+  bool top_logits_learnt() const { return top_ == nullptr || top_->learnt(); }
+  // Bytes of the head, or of what stood for it, that the last Logits or
+  // TopLogits read.
+  int64_t head_bytes_read() const { return head_bytes_read_; }
 
   // Tokens the slot's sequence holds.
   int length(int slot) const { return cache_.length(slot); }
@@ -198,7 +207,8 @@ class Engine {
   kernels::AlignedBuffer<float> up_;        // [M, ff]
   kernels::AlignedBuffer<float> outputs_;   // [M, hidden], final norm applied
   kernels::AlignedBuffer<float> logits_;    // [kMaxLogitRows, vocabulary]
-  std::unique_ptr<cpu::TopProducts> top_;   // of the head; may be null
+  std::unique_ptr<LogitSearch> top_;        // may be null
+  int64_t head_bytes_read_ = 0;
 };
 
 }  // namespace onegrid::inference

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "kernels/cpu/coarse_products.h"
 
 namespace onegrid::inference {
 namespace {

@@ -98,14 +98,18 @@ std::string KernelName(const Numerics& numerics, quant::GgmlType type) {
 }
 
 // Which kernel runs which grid.
-std::string KernelPath(const Numerics& numerics, const GemmaWeights& weights) {
+std::string KernelPath(const Numerics& numerics, const GemmaWeights& weights,
+                       const Engine& engine) {
   std::vector<std::string> paths;
   for (const auto& [type, count] : weights.linear_types) {
     paths.push_back(
         absl::StrCat(GridName(type), ": ", KernelName(numerics, type)));
   }
   paths.push_back(
-      absl::StrCat("head: ", KernelName(numerics, weights.head_type)));
+      absl::StrCat("head: ", KernelName(numerics, weights.head_type),
+                   engine.can_sketch_head()
+                       ? " after a sketch in int4 where few logits are wanted"
+                       : ""));
   return absl::StrCat(
       "decode and prefill in groups of 32: ", absl::StrJoin(paths, ", "), "; ",
       kernels::IsaName(numerics.isa));
@@ -126,7 +130,7 @@ v1::ServerInfo MakeInfo(const ServedModelOptions& options,
           ? "int8 groups of 32 (int16 for q, k, v and the head)"
           : "f32");
   info.set_isa(kernels::IsaName(numerics.isa));
-  info.set_kernel_path(KernelPath(numerics, weights));
+  info.set_kernel_path(KernelPath(numerics, weights, engine));
   info.set_speculation(
       engine.options().max_rollback == 0
           ? "off"
@@ -307,6 +311,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
       options.max_context, served->weights_->config.context_length));
   engine.max_step_tokens = options.max_step_tokens;
   engine.prefix_bytes = options.prefix_cache_bytes;
+  engine.head_sketch = options.head_sketch;
   engine.max_rollback =
       scheduler.step.drafting == Drafting::kOff ? 0 : scheduler.step.max_draft;
   ASSIGN_OR_RETURN(served->engine_,

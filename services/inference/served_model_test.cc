@@ -187,7 +187,8 @@ TEST(ServedModelTest, InfoSaysWhichKernelRunsWhichGrid) {
             "norms: F32");
   EXPECT_EQ(info({}, "int8").kernel_path(),
             "decode and prefill in groups of 32: int4_g32: int8 x int4, head: "
-            "int8 x int8; reference");
+            "int8 x int8 after a sketch in int4 where few logits are wanted; "
+            "reference");
   EXPECT_EQ(info(MixedTinyModel(), "int8").weight_format(),
             "linears: 14 int4_g32 (Q4_0), 8 int8_g32 (Q8_0), 6 int2_g64 "
             "(Q2_0); embedding and head: int4_g32 (Q4_0); norms: F32");
@@ -198,7 +199,8 @@ TEST(ServedModelTest, InfoSaysWhichKernelRunsWhichGrid) {
             "int8_g32 (Q8_0); norms: F32");
   EXPECT_EQ(info(bf16, "int8").kernel_path(),
             "decode and prefill in groups of 32: int4_g32: int8 x int4, bf16: "
-            "f32 x bf16, head: int8 x int8; reference");
+            "f32 x bf16, head: int8 x int8 after a sketch in int4 where few "
+            "logits are wanted; reference");
   TinyModelOptions own_head;
   own_head.own_head = true;
   own_head.types["output.weight"] = quant::GgmlType::kQ4_0;

@@ -13,6 +13,7 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 
 # On a shared machine one run in two may be slow by a third.
 TRIES = 2
@@ -23,12 +24,15 @@ def log(text):
     print(text, file=sys.stderr, flush=True)
 
 
-def run(command):
-    done = subprocess.run(command, text=True, capture_output=True, check=False)
+def run(command, errors=False):
+    """What the command printed; with `errors` also on its error output."""
+    # ik_llama.cpp leaves a log where it runs.
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(command, text=True, capture_output=True, check=False, cwd=folder)
     if done.returncode != 0:
         raise RuntimeError(
             f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    return done.stdout
+    return done.stdout + (done.stderr if errors else "")
 
 
 class Case:
@@ -38,18 +42,25 @@ class Case:
     depth     tokens in the cache before.
     batch     sequences that generate together.
     kv8_only  peers hold keys and values in 8 bits, as OneGrid does.
+    top_k     how many of the largest logits OneGrid is asked for: 1 is greedy
+              sampling, 0 all. The peers' programs always compute all, and do
+              not sample.
     """
 
-    def __init__(self, name, kind, tokens, depth=0, batch=1, kv8_only=False):
+    def __init__(self, name, kind, tokens, depth=0, batch=1, kv8_only=False, top_k=0):
         self.name, self.kind, self.tokens = name, kind, tokens
         self.depth, self.batch, self.kv8_only = depth, batch, kv8_only
+        self.top_k = top_k
 
 
 class OneGrid:
     name = "onegrid"
 
-    def __init__(self, bench, model, threads):
-        self.bench, self.model, self.threads = bench, model, threads
+    def __init__(self, bench, model, threads, text=None):
+        """text: a file of plain text, which is run instead of random tokens."""
+        self.bench, self.model = os.path.abspath(bench), os.path.abspath(model)
+        self.threads = threads
+        self.text = ["--text=" + os.path.abspath(text)] if text else []
 
     def settings(self, _):
         return [[]]
@@ -60,7 +71,8 @@ class OneGrid:
         report = json.loads(run([
             self.bench, f"--model={self.model}", f"--threads={self.threads}", "--json",
             "--repetitions=1", f"--prompt={prompt}", f"--generate={generate}",
-            f"--depth={case.depth}", f"--batch={case.batch}", *settings]))
+            f"--depth={case.depth}", f"--batch={case.batch}", f"--top_k={case.top_k}",
+            *self.text, *settings]))
         row = report["cases"][0]
         return row["median"], row
 
@@ -69,7 +81,8 @@ class LlamaCpp:
     name = "llama.cpp"
 
     def __init__(self, folder, model, threads):
-        self.folder, self.model, self.threads = folder, model, threads
+        self.folder, self.model = os.path.abspath(folder), os.path.abspath(model)
+        self.threads = threads
 
     def program(self, name):
         return os.path.join(self.folder, name)
@@ -98,7 +111,7 @@ class LlamaCpp:
         context = case.batch * (case.depth + case.tokens)
         said = run([self.program("llama-batched-bench"), *self.common(),
                     "-c", str(context), "-npp", str(case.depth), "-ntg", str(case.tokens),
-                    "-npl", str(case.batch), *settings])
+                    "-npl", str(case.batch), *settings], errors=True)
         return table_value(said, "S_TG t/s", {"B": case.batch})
 
 
@@ -135,7 +148,8 @@ class IkLlamaCpp(LlamaCpp):
     def swept(self, case, settings):
         """Speed of the prompt chunk of `tokens` that begins at the depth."""
         said = run([self.program("llama-sweep-bench"), *self.common(),
-                    "-c", str(case.depth + case.tokens), "-ub", str(case.tokens), *settings])
+                    "-c", str(case.depth + case.tokens), "-ub", str(case.tokens), *settings],
+                   errors=True)
         return table_value(said, "S_PP t/s", {"N_KV": case.depth})
 
 

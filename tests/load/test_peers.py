@@ -41,3 +41,36 @@ def test_settings_with_which_it_fails_are_left_out():
 def test_failing_with_all_settings_is_an_error():
     with pytest.raises(RuntimeError, match="b ended with -4"):
         peers.best_settings(Peer({"a": None, "b": None}), CASE)
+
+
+# As ik_llama.cpp's llama-batched-bench does.
+def test_a_table_on_the_error_output_is_read(tmp_path):
+    program = tmp_path / "llama-batched-bench"
+    program.write_text("""#!/bin/sh
+echo > llama.log
+echo '|    PP |     TG |    B | S_TG t/s |' >&2
+echo '|-------|--------|------|----------|' >&2
+echo '|   512 |     16 |    8 |   119.17 |' >&2
+""")
+    program.chmod(0o755)
+    here = set(os.listdir("."))
+    peer = peers.IkLlamaCpp(str(tmp_path), "model.gguf", 2)
+    case = peers.Case("8", "tg", 16, depth=512, batch=8)
+    assert peer.speed(case, ["-fa", "1", "-rtr", "0"]) == (119.17, None)
+    # The log that it leaves where it runs.
+    assert set(os.listdir(".")) == here
+
+
+def test_onegrid_is_asked_for_as_many_logits_as_the_case_says(tmp_path):
+    program = tmp_path / "bench"
+    program.write_text("""#!/bin/sh
+case "$*" in
+*--top_k=1*--text=*text.txt*) echo '{"cases": [{"median": 5.0}]}' ;;
+*) exit 1 ;;
+esac
+""")
+    program.chmod(0o755)
+    ours = peers.OneGrid(str(program), "model.gguf", 2, "text.txt")
+    assert ours.speed(peers.Case("decode", "tg", 128, top_k=1), [])[0] == 5.0
+    with pytest.raises(RuntimeError):
+        ours.speed(peers.Case("decode", "tg", 128), [])

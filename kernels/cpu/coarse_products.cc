@@ -1,0 +1,116 @@
+#include "kernels/cpu/coarse_products.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "kernels/base/check.h"
+#include "kernels/base/clones.h"
+#include "kernels/cpu/linear_kernels.h"
+
+namespace onegrid::cpu {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+// Lanes without an order among them.
+constexpr int64_t kLanes = 16;
+
+std::vector<float> NormsOf(const PackedLinear& weights,
+                           kernels::ThreadPool& pool, kernels::Isa isa) {
+  KERNELS_CHECK(weights.has_codes());
+  std::vector<float> norms(static_cast<size_t>(weights.n()));
+  RowNorms(weights, norms.data(), pool, isa);
+  for (float& norm : norms) norm *= NormSlack(weights.k());
+  return norms;
+}
+
+}  // namespace
+
+ONEGRID_CLONES float LargestOf(const float* values, int64_t count) {
+  float lanes[kLanes];
+  std::fill(lanes, lanes + kLanes, -kInfinity);
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (int64_t j = 0; j < kLanes; ++j) {
+      lanes[j] = values[i + j] > lanes[j] ? values[i + j] : lanes[j];
+    }
+  }
+  for (; i < count; ++i) lanes[0] = std::max(lanes[0], values[i]);
+  return *std::max_element(lanes, lanes + kLanes);
+}
+
+ONEGRID_CLONES void LargestOfTiles(const float* values, int64_t n, float* to) {
+  for (; n >= kTileRows; n -= kTileRows, values += kTileRows) {
+    float lanes[kTileRows / 2];
+    for (int i = 0; i < kTileRows / 2; ++i) {
+      const float a = values[i], b = values[i + kTileRows / 2];
+      // So that what is not a number does not count.
+      const float known = a > -kInfinity ? a : -kInfinity;
+      lanes[i] = b > known ? b : known;
+    }
+    for (int half = kTileRows / 4; half > 0; half /= 2) {
+      for (int i = 0; i < half; ++i) {
+        lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
+      }
+    }
+    *to++ = lanes[0];
+  }
+  if (n > 0) *to = LargestOf(values, n);
+}
+
+RowBounds::RowBounds(std::vector<float> values) : values_(std::move(values)) {
+  const auto n = static_cast<int64_t>(values_.size());
+  of_tiles_.resize(static_cast<size_t>((n + kTileRows - 1) / kTileRows));
+  LargestOfTiles(values_.data(), n, of_tiles_.data());
+  largest_ = LargestOf(values_.data(), n);
+}
+
+double SumRounding(int64_t groups) {
+  // Each of two products is a sum of a term for each group, and these sum up,
+  // without their signs, to |x| |w| at most. A term is rounded three times, the
+  // sum once for each, and what is made of both a few times.
+  return 2 * 0x1p-24 * static_cast<double>(groups + 16);
+}
+
+float NormSlack(int64_t k) {
+  // Squares and their sum are rounded k + 1 times, by 2^-24 at most each; the
+  // root halves that, and is rounded itself.
+  return 1 + 0x1p-24f * static_cast<float>(k + 8);
+}
+
+ByteProducts::ByteProducts(const PackedLinear& weights,
+                           kernels::ThreadPool& pool, kernels::Isa isa)
+    : weights_(weights), pool_(pool), isa_(isa) {
+  bounds_.emplace_back(NormsOf(weights, pool, isa));
+}
+
+void ByteProducts::Multiply(absl::Span<const float> x, int64_t m, float* out) {
+  QuantizeActivations(x, m, weights_.k(), CodeBits::k8, &codes_, pool_, isa_);
+  Linear(codes_, weights_, out, pool_, isa_);
+}
+
+std::vector<float> ByteProducts::Errors(
+    int64_t m, const QuantizedActivations& exact) const {
+  double error = 0, norm = 0;
+  for (int64_t g = 0; g < exact.groups(); ++g) {
+    const double fine = exact.ScaleAt(0, g), coarse = codes_.ScaleAt(m, g);
+    for (int64_t k = g * kLinearGroup; k < (g + 1) * kLinearGroup; ++k) {
+      const double x = exact.CodeAt(0, k) * fine;
+      const double rest = x - codes_.CodeAt(m, k) * coarse;
+      error += rest * rest;
+      norm += x * x;
+    }
+  }
+  error = std::sqrt(error);
+  norm = std::sqrt(norm) + error;
+  // Sums that may overflow on their way keep to no bound.
+  if (!(norm * double{bounds_[0].largest()} <
+        double{std::numeric_limits<float>::max()} / 2)) {
+    return {kInfinity};
+  }
+  return {static_cast<float>((error + SumRounding(exact.groups()) * norm) *
+                             (1 + 0x1p-20))};
+}
+
+}  // namespace onegrid::cpu

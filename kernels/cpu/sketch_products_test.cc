@@ -1,0 +1,225 @@
+// Goal: a sketch's products are as close to those in 16 bits as it says, and
+// not much closer; and where activations are like those it learnt from, it
+// leaves few of the largest in doubt. Method: every instruction set, weights
+// and activations with columns of very different sizes, and activations that
+// are made of what the sketch leaves out.
+#include "kernels/cpu/sketch_products.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <random>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "gtest/gtest.h"
+#include "kernels/base/cpu_features.h"
+#include "kernels/base/thread_pool.h"
+#include "kernels/cpu/coarse_products.h"
+#include "kernels/cpu/packed_linear.h"
+#include "kernels/cpu/sketch_basis.h"
+#include "kernels/cpu/top_products.h"
+#include "kernels/quant/q8_0.h"
+
+namespace onegrid::cpu {
+namespace {
+
+using kernels::Isa;
+using kernels::ThreadPool;
+
+// Rows whose columns have very different sizes, along a few directions first of
+// all: as a model's last activations and its vocabulary.
+std::vector<float> Rows(int64_t rows, int64_t k, float along, uint32_t seed,
+                        uint32_t directions_seed = 3, float large = 20) {
+  std::mt19937 random(seed), fixed(directions_seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> directions(static_cast<size_t>(4 * k));
+  for (float& value : directions) value = normal(fixed);
+  std::vector<float> x;
+  for (int64_t row = 0; row < rows; ++row) {
+    float share[4];
+    for (float& value : share) value = along * normal(random);
+    for (int64_t i = 0; i < k; ++i) {
+      float value = normal(random);
+      for (int64_t d = 0; d < 4; ++d) {
+        value += share[d] * directions[static_cast<size_t>(d * k + i)];
+      }
+      x.push_back(value * (i % 37 == 0 ? large : 1.0f));
+    }
+  }
+  return x;
+}
+
+PackedLinear Pack(const std::vector<float>& w, int64_t n, int64_t k,
+                  ThreadPool& pool) {
+  return *PackedLinear::FromBlocks(quant::GgmlType::kQ8_0,
+                                   *quant::EncodeQ8_0(w, n, k), n, k, pool);
+}
+
+class SketchProductsTest : public testing::TestWithParam<Isa> {
+ protected:
+  void SetUp() override {
+    if (!kernels::IsaSupported(GetParam())) GTEST_SKIP() << "no such processor";
+  }
+
+  SketchProducts Learnt(const PackedLinear& w, const std::vector<float>& x) {
+    SketchProducts sketch(w, pool_, GetParam());
+    while (!sketch.ready()) sketch.Learn(x);
+    return sketch;
+  }
+
+  // For each product of x [m, k]: how far the sketch's is off, over what it
+  // says at most.
+  std::vector<double> Shares(SketchProducts& sketch, const PackedLinear& w,
+                             const std::vector<float>& x) {
+    const int64_t k = w.k(), n = w.n();
+    const auto m = static_cast<int64_t>(x.size()) / k;
+    std::vector<float> coarse(static_cast<size_t>(m * n));
+    sketch.Multiply(x, m, coarse.data());
+    std::vector<double> shares;
+    for (int64_t row = 0; row < m; ++row) {
+      QuantizedActivations exact;
+      QuantizeActivations(
+          absl::MakeConstSpan(x).subspan(static_cast<size_t>(row * k),
+                                         static_cast<size_t>(k)),
+          1, k, CodeBits::k16, &exact, pool_, GetParam());
+      std::vector<float> wanted(static_cast<size_t>(n));
+      Linear(exact, w, wanted.data(), pool_, GetParam());
+      const std::vector<float> errors = sketch.Errors(row, exact);
+      for (int64_t r = 0; r < n; ++r) {
+        double bound = 0;
+        for (size_t i = 0; i < errors.size(); ++i) {
+          bound += double{errors[i]} * sketch.bounds()[i].values()[r];
+        }
+        const double off =
+            std::abs(double{coarse[static_cast<size_t>(row * n + r)]} -
+                     wanted[static_cast<size_t>(r)]);
+        shares.push_back(off / bound);
+      }
+    }
+    return shares;
+  }
+
+  ThreadPool pool_{2};
+};
+
+TEST_P(SketchProductsTest, ProductsAreAsCloseAsItSays) {
+  for (const int64_t k : {32, 96, 320}) {
+    const int64_t n = 333;
+    const PackedLinear w = Pack(Rows(n, k, 0.5f, 1), n, k, pool_);
+    SketchProducts sketch = Learnt(w, Rows(64, k, 5, 2));
+    for (const float along : {0.0f, 5.0f}) {
+      const std::vector<double> shares =
+          Shares(sketch, w, Rows(20, k, along, 9));
+      EXPECT_LE(*std::max_element(shares.begin(), shares.end()), 1) << k;
+    }
+  }
+}
+
+// What is left out of a row, as activations: the bound of Cauchy and Schwarz is
+// reached but for what is lost along the directions and to 8 bits.
+TEST_P(SketchProductsTest, TheBoundIsReached) {
+  const int64_t n = 40, k = 160;
+  const PackedLinear w = Pack(Rows(n, k, 0.5f, 1), n, k, pool_);
+  SketchProducts sketch = Learnt(w, Rows(64, k, 5, 2));
+  // Products with unit vectors are the weights of both. These are exact in 8
+  // bits, and so is the sketch, but for directions.
+  std::vector<float> units(static_cast<size_t>(k * k));
+  for (int64_t i = 0; i < k; ++i) units[static_cast<size_t>(i * k + i)] = 1;
+  std::vector<float> coarse(static_cast<size_t>(k * n));
+  sketch.Multiply(units, k, coarse.data());
+  double most = 0;
+  for (const int64_t row : {0, 7, 39}) {
+    std::vector<float> weights(static_cast<size_t>(k)), x;
+    w.DequantizeRow(row, absl::MakeSpan(weights));
+    for (int64_t i = 0; i < k; ++i) {
+      x.push_back(weights[static_cast<size_t>(i)] -
+                  coarse[static_cast<size_t>(i * n + row)]);
+    }
+    most = std::max(most, Shares(sketch, w, x)[static_cast<size_t>(row)]);
+  }
+  EXPECT_GT(most, 0.5);
+  EXPECT_LE(most, 1);
+}
+
+TEST_P(SketchProductsTest, LeavesLessInDoubtOfWhatItKnows) {
+  const int64_t n = 20000, k = 128, m = 4;
+  const PackedLinear w = Pack(Rows(n, k, 0, 1, 3, 1), n, k, pool_);
+  const std::vector<float> x = Rows(m, k, 10, 11, 3, 1);
+  std::vector<float> scratch(static_cast<size_t>(m * n));
+  const auto doubt = [&](uint32_t directions_seed) {
+    SketchProducts sketch = Learnt(w, Rows(256, k, 10, 2, directions_seed, 1));
+    TopProducts top(w, pool_, GetParam());
+    top.Find(sketch, x, std::vector<int>(m, 10), scratch.data());
+    return static_cast<double>(top.tiles_computed()) / (m * n / 16);
+  };
+  const double same = doubt(3), other = doubt(4);
+  EXPECT_LT(same, other / 2);
+}
+
+TEST_P(SketchProductsTest, LearnsInSmallParts) {
+  const int64_t n = 5000, k = 64;
+  const PackedLinear w = Pack(Rows(n, k, 0.5f, 1), n, k, pool_);
+  SketchProducts sketch(w, pool_, GetParam());
+  const std::vector<float> x = Rows(100, k, 5, 2);
+  int calls = 0;
+  for (; !sketch.ready(); ++calls) {
+    EXPECT_EQ(sketch.bytes(), 0);
+    sketch.Learn(x);
+  }
+  // 256 rows are three times 100.
+  EXPECT_GT(calls, 3 + SketchProducts::kEncodingCalls / 2);
+  EXPECT_LE(calls, 3 + SketchProducts::kEncodingCalls);
+  EXPECT_EQ(sketch.bytes(), SketchProducts::BytesFor(w));
+  EXPECT_EQ(sketch.bytes(), (n + 15) / 16 * 3 * kInt4GroupBytes);
+  sketch.Learn(x);
+  EXPECT_TRUE(sketch.ready());
+}
+
+INSTANTIATE_TEST_SUITE_P(Isas, SketchProductsTest,
+                         testing::ValuesIn(kernels::kAllIsas),
+                         [](const auto& info) {
+                           return kernels::IsaName(info.param);
+                         });
+
+TEST(SketchBasisTest, KeepsProductsAndSpansWhatTheSampleHas) {
+  const int64_t k = 96, rows = 20;
+  const std::vector<float> sample = Rows(rows, k, 5, 2);
+  const std::vector<float> w = Rows(1, k, 0.5f, 1);
+  const std::vector<float> squares(static_cast<size_t>(k), 1.0f);
+  const SketchBasis basis = ChooseSketchBasis(sample, rows, squares);
+  ASSERT_EQ(basis.k(), k);
+  for (int64_t a = 0; a < kSketchDirections; ++a) {
+    double self = 0;
+    for (int64_t i = 0; i < k; ++i) {
+      const float value = basis.directions[static_cast<size_t>(a * k + i)];
+      self += double{value} * value;
+    }
+    // There are 20 independent ones.
+    EXPECT_GE(self, a < rows ? 1 - 1e-5 : 0);
+    EXPECT_LE(self, 1 + 1e-5);
+  }
+  for (int64_t row = 0; row < rows; ++row) {
+    const float* x = sample.data() + row * k;
+    std::vector<float> arranged(static_cast<size_t>(k));
+    float along[kSketchDirections];
+    basis.Arrange(x, arranged.data());
+    basis.Project(arranged.data(), along);
+    double product = 0, kept = 0, norm = 0;
+    for (int64_t i = 0; i < k; ++i) {
+      const auto at = static_cast<size_t>(i);
+      product += double{x[i]} * w[at];
+      kept += double{arranged[at]} * basis.scales[at] *
+              w[static_cast<size_t>(basis.order[at])];
+      norm += double{arranged[at]} * arranged[at];
+      EXPECT_EQ(std::exp2(std::round(std::log2(basis.scales[at]))),
+                basis.scales[at]);
+    }
+    EXPECT_NEAR(kept, product, 1e-12 * std::abs(product));
+    const std::vector<double> wide(arranged.begin(), arranged.end());
+    EXPECT_LT(basis.NormAcross(wide, along), 1e-5 * std::sqrt(norm));
+  }
+}
+
+}  // namespace
+}  // namespace onegrid::cpu

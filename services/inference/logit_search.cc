@@ -1,0 +1,72 @@
+#include "services/inference/logit_search.h"
+
+#include "absl/algorithm/container.h"
+
+namespace onegrid::inference {
+namespace {
+
+// With fewer rows reading the head takes all the time, whatever the bits of the
+// activations.
+constexpr int kLeastByteRows = 9;
+// Share of the head's tiles, over all rows, beyond which the sketch does not
+// pay.
+constexpr float kMostDoubt = 0.3f;
+// What a row takes on English text with Gemma 3 270M: for one logit, 2 to 16
+// and more.
+constexpr std::array<float, 3> kUsualDoubts = {0.02f, 0.12f, 0.25f};
+// Of what was known of the share, what one more call leaves; and one that did
+// not use the sketch, so that it is tried again after some hundreds.
+constexpr float kMemory = 0.9f;
+constexpr float kForgetting = 0.997f;
+
+}  // namespace
+
+LogitSearch::LogitSearch(const cpu::PackedLinear& head, int most_rows,
+                         bool sketch, kernels::ThreadPool& pool,
+                         kernels::Isa isa)
+    : head_(head), top_(head, pool, isa), doubts_(kUsualDoubts) {
+  if (most_rows >= kLeastByteRows) {
+    bytes_ = std::make_unique<cpu::ByteProducts>(head, pool, isa);
+  }
+  // Of a head in 4 or 2 bits there is nothing smaller.
+  if (sketch && cpu::SketchProducts::BytesFor(head) < head.bytes()) {
+    sketch_ = std::make_unique<cpu::SketchProducts>(head, pool, isa);
+  }
+}
+
+float& LogitSearch::Doubt(int most) {
+  return doubts_[most == 1 ? 0 : most <= 16 ? 1 : 2];
+}
+
+absl::Span<const std::vector<cpu::TopProduct>> LogitSearch::Find(
+    absl::Span<const float> x, absl::Span<const int> counts, float* scratch) {
+  bytes_read_ = 0;
+  const int most = *absl::c_max_element(counts);
+  if (most > kMost) return {};
+  const auto rows = static_cast<float>(counts.size());
+  const auto tiles = static_cast<float>(head_.tile_count());
+  const auto read = [&](int64_t coarse) {
+    bytes_read_ =
+        coarse + top_.tiles_computed() * (head_.bytes() / head_.tile_count());
+  };
+  if (float& doubt = Doubt(most);
+      sketch_ != nullptr && rows * doubt <= kMostDoubt) {
+    if (sketch_->ready()) {
+      const auto found = top_.Find(*sketch_, x, counts, scratch);
+      const float seen =
+          static_cast<float>(top_.tiles_computed()) / (rows * tiles);
+      doubt = kMemory * doubt + (1 - kMemory) * seen;
+      read(sketch_->bytes());
+      return found;
+    }
+    sketch_->Learn(x);
+  } else if (learnt()) {
+    doubt *= kForgetting;
+  }
+  if (bytes_ == nullptr || counts.size() < kLeastByteRows) return {};
+  const auto found = top_.Find(*bytes_, x, counts, scratch);
+  read(head_.bytes());
+  return found;
+}
+
+}  // namespace onegrid::inference
