@@ -11,6 +11,9 @@ namespace {
 
 // Activations that one pass over the weight tiles should find in the L2 cache.
 constexpr int64_t kActivationBytes = 384 * 1024;
+// Weights that a thread takes at once, at most: or some wait for the last of a
+// large matrix.
+constexpr int64_t kRangeBytes = 1 << 20;
 // Rows and groups of one block in float mode: 16 KB of expanded weights.
 constexpr int64_t kF32Rows = 96;
 constexpr int64_t kF32Groups = 8;
@@ -61,7 +64,10 @@ void TiledMatmul(const QuantizedActivations& x, const TiledWeights& weights,
     }
     if (x.kernels().end != nullptr) x.kernels().end();
   };
-  pool.ParallelFor(chunks * tiles, pool.GrainFor(chunks * tiles), body);
+  const int64_t grain =
+      std::min(pool.GrainFor(chunks * tiles),
+               std::max<int64_t>(1, kRangeBytes / weights.tile_bytes()));
+  pool.ParallelFor(chunks * tiles, grain, body);
 }
 
 void TiledMatmulF32(const float* x, int64_t m, const TiledWeights& weights,
