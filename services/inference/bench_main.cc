@@ -54,6 +54,9 @@ ABSL_FLAG(std::string, kv_cache, "int8",
 ABSL_FLAG(std::string, isa, "auto",
           "Instruction set: auto, amx_int8, avx512_vnni, avx2_vnni, avx2 or "
           "reference.");
+ABSL_FLAG(bool, head_sketch, true,
+          "Let the engine hold a sketch of the head where few logits are asked "
+          "for (--top_k).");
 ABSL_FLAG(int, threads, 0,
           "Threads to compute with; 0 takes all this process may use.");
 ABSL_FLAG(bool, limits, true,
@@ -135,6 +138,7 @@ absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(
   options.max_sequences = 1;
   options.max_context = 1;
   options.max_step_tokens = absl::GetFlag(FLAGS_step_tokens);
+  options.head_sketch = absl::GetFlag(FLAGS_head_sketch);
   for (const BenchCase& bench : cases) {
     options.max_sequences =
         std::max(options.max_sequences, bench.sequences + 1);

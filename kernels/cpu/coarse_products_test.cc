@@ -1,0 +1,115 @@
+// Goal: the largest values are found whatever is among them, and products with
+// activations in 8 bits are as close to those in 16 as their bound says.
+#include "kernels/cpu/coarse_products.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "gtest/gtest.h"
+#include "kernels/base/cpu_features.h"
+#include "kernels/base/thread_pool.h"
+#include "kernels/cpu/packed_linear.h"
+#include "kernels/cpu/quantized_activations.h"
+#include "kernels/quant/ggml_types.h"
+#include "kernels/quant/q8_0.h"
+
+namespace onegrid::cpu {
+namespace {
+
+using kernels::Isa;
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+std::vector<float> Normal(int64_t count, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> x(static_cast<size_t>(count));
+  for (float& value : x) value = normal(random);
+  return x;
+}
+
+TEST(LargestOfTilesTest, LeavesOutWhatIsNoNumber) {
+  std::mt19937 random(1);
+  for (const int64_t n : {1, 15, 16, 17, 50, 160}) {
+    std::vector<float> values = Normal(n, 3);
+    for (float& value : values) {
+      if (random() % 3 == 0) value = std::nanf("");
+      if (random() % 20 == 0) value = kInfinity;
+      if (random() % 20 == 0) value = -kInfinity;
+    }
+    // One tile of nothing else.
+    if (n > 32) std::fill_n(values.begin() + 16, 16, std::nanf(""));
+    std::vector<float> wanted, largest(static_cast<size_t>((n + 15) / 16), 7);
+    for (int64_t i = 0; i < n; ++i) {
+      if (i % 16 == 0) wanted.push_back(-kInfinity);
+      const float value = values[static_cast<size_t>(i)];
+      if (value > wanted.back()) wanted.back() = value;
+    }
+    LargestOfTiles(values.data(), n, largest.data());
+    EXPECT_EQ(largest, wanted) << n;
+    EXPECT_EQ(LargestOf(values.data(), n),
+              *std::max_element(wanted.begin(), wanted.end()))
+        << n;
+  }
+}
+
+TEST(RowBoundsTest, HasTheLargestOfEachTile) {
+  std::vector<float> values(40, 1.0f);
+  values[20] = 5;
+  values[39] = 3;
+  const RowBounds bounds(values);
+  EXPECT_EQ(bounds.values()[20], 5);
+  EXPECT_EQ(std::vector<float>(bounds.of_tiles(), bounds.of_tiles() + 3),
+            (std::vector<float>{1, 5, 3}));
+  EXPECT_EQ(bounds.largest(), 5);
+}
+
+class ByteProductsTest : public testing::TestWithParam<Isa> {};
+
+// Rows of weights that are what 8 bits leave out of the activations reach the
+// bound, but for being in 8 bits themselves.
+TEST_P(ByteProductsTest, AreAsCloseAsTheySay) {
+  if (!kernels::IsaSupported(GetParam())) GTEST_SKIP() << "no such processor";
+  kernels::ThreadPool pool(2);
+  const int64_t n = 48, k = 160;
+  const std::vector<float> x = Normal(k, 1);
+  QuantizedActivations exact, codes;
+  QuantizeActivations(x, 1, k, CodeBits::k16, &exact, pool, GetParam());
+  QuantizeActivations(x, 1, k, CodeBits::k8, &codes, pool, GetParam());
+  std::vector<float> rows = Normal(n * k, 2);
+  for (int64_t i = 0; i < k; ++i) {
+    const float fine = static_cast<float>(exact.CodeAt(0, i)) *
+                       exact.ScaleAt(0, i / kLinearGroup);
+    rows[static_cast<size_t>(7 * k + i)] =
+        fine - static_cast<float>(codes.CodeAt(0, i)) *
+                   codes.ScaleAt(0, i / kLinearGroup);
+  }
+  const PackedLinear w = *PackedLinear::FromBlocks(
+      quant::GgmlType::kQ8_0, *quant::EncodeQ8_0(rows, n, k), n, k, pool);
+  std::vector<float> wanted(static_cast<size_t>(n)), coarse(wanted);
+  Linear(exact, w, wanted.data(), pool, GetParam());
+  ByteProducts bytes(w, pool, GetParam());
+  bytes.Multiply(x, 1, coarse.data());
+  const std::vector<float> errors = bytes.Errors(0, exact);
+  ASSERT_EQ(errors.size(), bytes.bounds().size());
+  for (size_t r = 0; r < coarse.size(); ++r) {
+    const double off = std::abs(double{coarse[r]} - wanted[r]);
+    const double bound = double{errors[0]} * bytes.bounds()[0].values()[r];
+    EXPECT_LE(off, bound) << r;
+    EXPECT_GE(off, r == 7 ? 0.95 * bound : 0) << r;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Isas, ByteProductsTest,
+                         testing::ValuesIn(kernels::kAllIsas),
+                         [](const auto& info) {
+                           return kernels::IsaName(info.param);
+                         });
+
+}  // namespace
+}  // namespace onegrid::cpu
