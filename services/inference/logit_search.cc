@@ -49,18 +49,17 @@ absl::Span<const std::vector<cpu::TopProduct>> LogitSearch::Find(
     bytes_read_ =
         coarse + top_.tiles_computed() * (head_.bytes() / head_.tile_count());
   };
-  if (float& doubt = Doubt(most);
-      sketch_ != nullptr && rows * doubt <= kMostDoubt) {
-    if (sketch_->ready()) {
-      const auto found = top_.Find(*sketch_, x, counts, scratch);
-      const float seen =
-          static_cast<float>(top_.tiles_computed()) / (rows * tiles);
-      doubt = kMemory * doubt + (1 - kMemory) * seen;
-      read(sketch_->bytes());
-      return found;
-    }
+  if (float& doubt = Doubt(most); !learnt()) {
+    // Also where it would not be used: memory is taken soon or never.
     sketch_->Learn(x);
-  } else if (learnt()) {
+  } else if (sketch_ != nullptr && rows * doubt <= kMostDoubt) {
+    const auto found = top_.Find(*sketch_, x, counts, scratch);
+    const float seen =
+        static_cast<float>(top_.tiles_computed()) / (rows * tiles);
+    doubt = kMemory * doubt + (1 - kMemory) * seen;
+    read(sketch_->bytes());
+    return found;
+  } else {
     doubt *= kForgetting;
   }
   if (bytes_ == nullptr || counts.size() < kLeastByteRows) return {};

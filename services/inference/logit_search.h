@@ -22,9 +22,9 @@ namespace onegrid::inference {
 //     head: for few rows, of which few logits are wanted;
 //   - the head with activations in 8 bits, which is less work: for many rows;
 //   - all logits, which the caller computes.
-// The sketch is learnt from the first rows that it would be used for. How many
-// logits it leaves in doubt depends on how alike later ones are: where they are
-// too many, it is left alone for a while. Thread-compatible.
+// The sketch is learnt from the first rows that are asked for. How many logits
+// it leaves in doubt depends on how alike later ones are: where they are too
+// many, it is left alone for a while. Thread-compatible.
 class LogitSearch {
  public:
   // The most logits of a row; with more, too many are computed twice.
