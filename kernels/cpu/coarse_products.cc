@@ -66,6 +66,26 @@ RowBounds::RowBounds(std::vector<float> values) : values_(std::move(values)) {
   largest_ = LargestOf(values_.data(), n);
 }
 
+Deviation DeviationOf(const QuantizedActivations& codes, int64_t m,
+                      absl::Span<const double> x) {
+  double rest = 0, norm = 0;
+  for (int64_t g = 0; g < codes.groups(); ++g) {
+    const double scale = codes.ScaleAt(m, g);
+    for (int64_t k = g * kLinearGroup; k < (g + 1) * kLinearGroup; ++k) {
+      const double value = x[static_cast<size_t>(k)];
+      const double left = value - codes.CodeAt(m, k) * scale;
+      rest += left * left;
+      norm += value * value;
+    }
+  }
+  rest = std::sqrt(rest);
+  return {rest, std::sqrt(norm) + rest};
+}
+
+bool SumsStayFinite(const Deviation& x, double weight_norm) {
+  return x.norm * weight_norm < double{std::numeric_limits<float>::max()} / 2;
+}
+
 double SumRounding(int64_t groups) {
   // Each of two products is a sum of a term for each group, and these sum up,
   // without their signs, to |x| |w| at most. A term is rounded three times, the
@@ -92,25 +112,15 @@ void ByteProducts::Multiply(absl::Span<const float> x, int64_t m, float* out) {
 
 std::vector<float> ByteProducts::Errors(
     int64_t m, const QuantizedActivations& exact) const {
-  double error = 0, norm = 0;
-  for (int64_t g = 0; g < exact.groups(); ++g) {
-    const double fine = exact.ScaleAt(0, g), coarse = codes_.ScaleAt(m, g);
-    for (int64_t k = g * kLinearGroup; k < (g + 1) * kLinearGroup; ++k) {
-      const double x = exact.CodeAt(0, k) * fine;
-      const double rest = x - codes_.CodeAt(m, k) * coarse;
-      error += rest * rest;
-      norm += x * x;
-    }
+  std::vector<double> x;
+  for (int64_t k = 0; k < exact.k(); ++k) {
+    x.push_back(exact.CodeAt(0, k) *
+                double{exact.ScaleAt(0, k / kLinearGroup)});
   }
-  error = std::sqrt(error);
-  norm = std::sqrt(norm) + error;
-  // Sums that may overflow on their way keep to no bound.
-  if (!(norm * double{bounds_[0].largest()} <
-        double{std::numeric_limits<float>::max()} / 2)) {
-    return {kInfinity};
-  }
-  return {static_cast<float>((error + SumRounding(exact.groups()) * norm) *
-                             (1 + 0x1p-20))};
+  const Deviation off = DeviationOf(codes_, m, x);
+  if (!SumsStayFinite(off, bounds_[0].largest())) return {kInfinity};
+  return {static_cast<float>(
+      (off.rest + SumRounding(exact.groups()) * off.norm) * (1 + 0x1p-20))};
 }
 
 }  // namespace onegrid::cpu

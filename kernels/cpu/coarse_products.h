@@ -79,6 +79,17 @@ class ByteProducts : public CoarseProducts {
   QuantizedActivations codes_;
 };
 
+// Row m of `codes` beside what it stands for, x [k]: the norm of what it leaves
+// out, and one that neither of both exceeds.
+struct Deviation {
+  double rest;
+  double norm;
+};
+Deviation DeviationOf(const QuantizedActivations& codes, int64_t m,
+                      absl::Span<const double> x);
+// Whether sums of products with weights of at most this norm stay finite on
+// their way, as they must to keep to a bound. Not where a norm is no number.
+bool SumsStayFinite(const Deviation& x, double weight_norm);
 // How far a sum over groups of products of floats can be from the exact one,
 // for activations and weights whose norms have a product of 1.
 double SumRounding(int64_t groups);

@@ -57,7 +57,9 @@ void Orthonormalize(int64_t rows, int64_t k, float* x) {
       }
     }
     const float squares = Dot(row, row, k);
-    const bool independent = squares > before * 1e-10f && squares < 1e30f;
+    // Beyond these, squares lose their precision, and the norm would not be 1.
+    const bool independent =
+        squares > before * 1e-10f && squares > 1e-30f && squares < 1e30f;
     const float factor = independent ? 1 / std::sqrt(squares) : 0.0f;
     for (int64_t i = 0; i < k; ++i) {
       row[i] = independent ? row[i] * factor : 0.0f;

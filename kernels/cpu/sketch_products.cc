@@ -247,16 +247,7 @@ std::vector<float> SketchProducts::Errors(
            double{exact.ScaleAt(0, column / kLinearGroup)} / basis_.scales[i];
   }
   std::copy(along, along + kSketchDirections, x.begin() + k);
-  double rest = 0, norm = 0;
-  for (int64_t i = 0; i < width; ++i) {
-    const double value = x[static_cast<size_t>(i)];
-    const double code =
-        codes_.CodeAt(m, i) * double{codes_.ScaleAt(m, i / kLinearGroup)};
-    rest += (value - code) * (value - code);
-    norm += value * value;
-  }
-  rest = std::sqrt(rest);
-  norm = std::sqrt(norm) + rest;
+  const Deviation off = DeviationOf(codes_, m, x);
   const double across = basis_.NormAcross(
       absl::MakeConstSpan(x).first(static_cast<size_t>(k)), along);
   // V^T e was summed in floats; the directions have a norm of 1 or less.
@@ -264,15 +255,13 @@ std::vector<float> SketchProducts::Errors(
   const double summed = 0x1p-24 * static_cast<double>(k + 2) *
                         std::sqrt(double{kSketchDirections}) * 1.001 *
                         along_norm;
-  // Sums that may overflow on their way keep to no bound.
-  if (!(norm *
-            (double{bounds_[kWhole].largest()} + bounds_[kAcross].largest()) <
-        double{std::numeric_limits<float>::max()} / 2)) {
+  if (!SumsStayFinite(off, double{bounds_[kWhole].largest()} +
+                               bounds_[kAcross].largest())) {
     return std::vector<float>(kBounds, std::numeric_limits<float>::infinity());
   }
-  const double rounding = SumRounding(groups()) * norm;
+  const double rounding = SumRounding(groups()) * off.norm;
   constexpr double kUp = 1 + 0x1p-20;
-  return {static_cast<float>((rest + rounding) * kUp),
+  return {static_cast<float>((off.rest + rounding) * kUp),
           static_cast<float>(along_norm * kUp),
           static_cast<float>((across + summed + rounding) * kUp)};
 }

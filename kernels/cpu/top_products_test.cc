@@ -230,7 +230,8 @@ TEST_P(TopProductsTest, AreTheSameWhateverWasLearnt) {
   const PackedLinear w = Pack(Random(quant::kInt8G32, n, k), pool_);
   const std::vector<float> x = RandomFloats(m * k, 8);
   const auto sorted = Sorted(x, m, w);
-  for (const float value : {0.0f, kInfinity, std::nanf(""), 3e38f, 1e-42f}) {
+  for (const float value :
+       {0.0f, kInfinity, std::nanf(""), 3e38f, 1e-11f, 1e-42f}) {
     SketchProducts sketch = Learnt(w, std::vector<float>(k, value));
     TopProducts top(w, pool_, GetParam());
     std::vector<float> scratch(static_cast<size_t>(m * n));

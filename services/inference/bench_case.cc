@@ -15,8 +15,6 @@ using Kind = BenchCase::Kind;
 
 // More than the engine learns from.
 constexpr int64_t kLearnTokens = 512;
-// At once; few enough that the engine wants to.
-constexpr int kLearnRows = 8;
 
 // Multiplications and additions of attention for one query at `position`.
 double AttentionOps(const model::GemmaConfig& c, int64_t position) {
@@ -35,8 +33,9 @@ std::vector<int32_t> Tokens(absl::Span<const int32_t> text, int64_t count,
                             int64_t vocabulary) {
   std::vector<int32_t> tokens(static_cast<size_t>(count));
   if (!text.empty()) {
-    for (size_t i = 0; i < tokens.size(); ++i)
+    for (size_t i = 0; i < tokens.size(); ++i) {
       tokens[i] = text[i % text.size()];
+    }
     return tokens;
   }
   uint32_t state = 1;
@@ -59,8 +58,9 @@ class Runner {
   // Lets the engine learn from the last `text` that fits.
   absl::Status Learn(absl::Span<const int32_t> text) {
     if (bench_.top_k == 0) return absl::OkStatus();
-    const int rows = std::min({kLearnRows, engine_.options().max_step_tokens,
-                               engine_.options().max_context});
+    const int rows =
+        std::min({Engine::kMaxLogitRows, engine_.options().max_step_tokens,
+                  engine_.options().max_context});
     const std::vector<int32_t> tokens =
         Tokens(text, std::max(kLearnTokens, static_cast<int64_t>(text.size())),
                engine_.config().vocab_size);
