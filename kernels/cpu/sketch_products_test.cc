@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <numeric>
 #include <random>
 #include <vector>
 
@@ -140,6 +141,40 @@ TEST_P(SketchProductsTest, TheBoundIsReached) {
   }
   EXPECT_GT(most, 0.5);
   EXPECT_LE(most, 1);
+}
+
+// What 8 bits leave out of activations has all of its product with weights of
+// the same signs. The sample is those activations, so nothing lies across the
+// directions.
+TEST_P(SketchProductsTest, TheBoundOfEightBitsIsReached) {
+  const int64_t n = 16, k = 160;
+  std::mt19937 random(5);
+  // As large as each other but for a factor of 2: the basis only sorts them.
+  std::vector<float> x;
+  for (int64_t i = 0; i < k; ++i) {
+    const float value = 1 + static_cast<float>(random() % 1000) / 1000;
+    x.push_back(random() % 2 == 0 ? value : -value);
+  }
+  std::vector<size_t> order(x.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&x](size_t a, size_t b) {
+    return std::abs(x[a]) > std::abs(x[b]);
+  });
+  std::vector<float> sorted, rows(static_cast<size_t>(n * k), 1.0f);
+  for (const size_t i : order) sorted.push_back(x[i]);
+  QuantizedActivations codes;
+  QuantizeActivations(sorted, 1, k, CodeBits::k8, &codes, pool_, GetParam());
+  for (int64_t i = 0; i < k; ++i) {
+    const float left = sorted[static_cast<size_t>(i)] -
+                       static_cast<float>(codes.CodeAt(0, i)) *
+                           codes.ScaleAt(0, i / kLinearGroup);
+    rows[order[static_cast<size_t>(i)]] = left < 0 ? -1.0f : 1.0f;
+  }
+  const PackedLinear w = Pack(rows, n, k, pool_);
+  SketchProducts sketch = Learnt(w, x);
+  const std::vector<double> shares = Shares(sketch, w, x);
+  EXPECT_GT(shares[0], 0.5);
+  EXPECT_LE(*std::max_element(shares.begin(), shares.end()), 1);
 }
 
 TEST_P(SketchProductsTest, LeavesLessInDoubtOfWhatItKnows) {
