@@ -28,7 +28,9 @@ namespace onegrid::cpu {
 // Of Gemma 3 270M's vocabulary, 170 MB, a sketch has 99 MB.
 //
 // It learns from the activations it is told of, then encodes a part of the
-// weights with each call, so that none takes long. Thread-compatible.
+// weights with each call: some 5 ms for Gemma 3 270M on two Zen 3 cores. The
+// call between takes the memory, which costs once 40 to 190 ms there.
+// Thread-compatible.
 class SketchProducts : public CoarseProducts {
  public:
   // Rows of activations of the sample, and calls that encode the weights.
