@@ -67,13 +67,15 @@ RowBounds::RowBounds(std::vector<float> values) : values_(std::move(values)) {
 }
 
 Deviation DeviationOf(const QuantizedActivations& codes, int64_t m,
-                      absl::Span<const double> x) {
+                      absl::Span<const double> x,
+                      absl::Span<const float> scales) {
   double rest = 0, norm = 0;
   for (int64_t g = 0; g < codes.groups(); ++g) {
     const double scale = codes.ScaleAt(m, g);
     for (int64_t k = g * kLinearGroup; k < (g + 1) * kLinearGroup; ++k) {
-      const double value = x[static_cast<size_t>(k)];
-      const double left = value - codes.CodeAt(m, k) * scale;
+      const auto at = static_cast<size_t>(k);
+      const double value = x[at] * scales[at];
+      const double left = value - codes.CodeAt(m, k) * scale * scales[at];
       rest += left * left;
       norm += value * value;
     }
@@ -117,7 +119,8 @@ std::vector<float> ByteProducts::Errors(
     x.push_back(exact.CodeAt(0, k) *
                 double{exact.ScaleAt(0, k / kLinearGroup)});
   }
-  const Deviation off = DeviationOf(codes_, m, x);
+  const std::vector<float> ones(x.size(), 1.0f);
+  const Deviation off = DeviationOf(codes_, m, x, ones);
   if (!SumsStayFinite(off, bounds_[0].largest())) return {kInfinity};
   return {static_cast<float>(
       (off.rest + SumRounding(exact.groups()) * off.norm) * (1 + 0x1p-20))};

@@ -79,14 +79,16 @@ class ByteProducts : public CoarseProducts {
   QuantizedActivations codes_;
 };
 
-// Row m of `codes` beside what it stands for, x [k]: the norm of what it leaves
-// out, and one that neither of both exceeds.
+// Row m of `codes` beside what it stands for, x [k], each column times its
+// scale [k]: the norm of what it leaves out, and one that neither of both
+// exceeds.
 struct Deviation {
   double rest;
   double norm;
 };
 Deviation DeviationOf(const QuantizedActivations& codes, int64_t m,
-                      absl::Span<const double> x);
+                      absl::Span<const double> x,
+                      absl::Span<const float> scales);
 // Whether sums of products with weights of at most this norm stay finite on
 // their way, as they must to keep to a bound. Not where a norm is no number.
 bool SumsStayFinite(const Deviation& x, double weight_norm);

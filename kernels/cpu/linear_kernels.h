@@ -54,25 +54,44 @@ inline constexpr int64_t kInt8GroupBytes = 8 * 64 + 32;
 inline constexpr int64_t kBf16GroupBytes = 32 * kTileRows * 2;
 
 // The same for the kernels of any of them: a line holds in each byte 8 / kBits
-// codes, four columns apart, each plus kBias; kPlaceGroups groups of 32 share a
-// place of kPlaceBytes, which ends with their scales.
+// numbers of kBits, four columns apart: a code is one times kStep, less kBias.
+// kPlaceGroups groups of 32 share a place of kPlaceBytes, which ends with their
+// scales. If kLowerBytes is not 0, a line's lower nibbles lie in another plane,
+// which has so many bytes for each place.
 struct Int2Layout {
   static constexpr int kBits = 2;
+  static constexpr int kStep = 1;
   static constexpr int kBias = 1;
   static constexpr int kPlaceGroups = 2;
   static constexpr int64_t kPlaceBytes = kInt2GroupBytes;
+  static constexpr int64_t kLowerBytes = 0;
 };
 struct Int4Layout {
   static constexpr int kBits = 4;
+  static constexpr int kStep = 1;
   static constexpr int kBias = 8;
   static constexpr int kPlaceGroups = 1;
   static constexpr int64_t kPlaceBytes = kInt4GroupBytes;
+  static constexpr int64_t kLowerBytes = 0;
+};
+// Odd codes, -15 to 15: the middles of what the upper halves of int8 stand for,
+// in units of 8.
+struct OddInt4Layout : Int4Layout {
+  static constexpr int kStep = 2;
+  static constexpr int kBias = 15;
 };
 struct Int8Layout {
   static constexpr int kBits = 8;
+  static constexpr int kStep = 1;
   static constexpr int kBias = 128;
   static constexpr int kPlaceGroups = 1;
   static constexpr int64_t kPlaceBytes = kInt8GroupBytes;
+  static constexpr int64_t kLowerBytes = 0;
+};
+// Int8Layout in two planes, as nibble_planes.h says.
+struct SplitInt8Layout : Int8Layout {
+  static constexpr int64_t kPlaceBytes = OddInt4Layout::kPlaceBytes;
+  static constexpr int64_t kLowerBytes = 4 * 64;
 };
 
 // How 32 codes of 16 bits lie: in the order 0 2 1 3 of each four; or, in each
@@ -92,7 +111,7 @@ inline constexpr int64_t kCodePadding = kMaxPanelRows * 2 * kLinearGroup;
 // codes [groups][rows][32], in 16 bits as WideOrder says, scales and offsets
 // [groups][rows]. An offset is
 // -8 * (sum of the row's codes in the group): what the 8 added to each int4
-// code adds to a dot product, negated.
+// code adds to a dot product, negated; for odd_int4_tile -15 times it.
 struct ActivationPanel {
   const int8_t* codes;        // nullptr if they have 16 bits
   const int16_t* wide_codes;  // nullptr if they have 8
@@ -102,12 +121,17 @@ struct ActivationPanel {
   int rows;
 };
 
+// Where a tile lies; `lower` only if it has two planes.
+struct TileBytes {
+  const uint8_t* at;
+  const uint8_t* lower = nullptr;
+};
+
 // Products of all rows of `count` panels that follow each other with one tile:
 // out[m * out_stride + r] = sum over groups of (exact integer dot product) *
 // weight scale * activation scale, r < 16. int2 takes an even number of groups.
 using TileKernel = void (*)(const ActivationPanel* panels, int64_t count,
-                            const uint8_t* tile, float* out,
-                            int64_t out_stride);
+                            TileBytes tile, float* out, int64_t out_stride);
 
 struct LinearKernels {
   // Most rows of a panel that these kernels take.
@@ -124,10 +148,13 @@ struct LinearKernels {
   TileKernel int2_tile;
   TileKernel int4_tile;
   TileKernel int8_tile;
+  TileKernel split_int8_tile;
+  TileKernel odd_int4_tile;
   // Of activations in 16 bits.
   TileKernel int2_wide_tile;
   TileKernel int4_wide_tile;
   TileKernel int8_wide_tile;
+  TileKernel split_int8_wide_tile;
   // To be called by a thread before its first product of a batch and after the
   // last, if not nullptr: they set up and release what the kernels need.
   void (*begin)();

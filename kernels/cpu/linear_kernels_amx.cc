@@ -68,21 +68,46 @@ struct DecodedGroups {
   alignas(64) int32_t low_sums[kGroups * kTileRows];
 };
 
+// Line j of a group. Of two planes, line j / 2 of each has the nibbles of lines
+// j and j + 1 in its lower and its upper ones.
+template <typename Format>
+inline __m512i LoadLine(const uint8_t* lines, const uint8_t* lower, int j) {
+  if constexpr (Format::kLowerBytes == 0) {
+    return _mm512_loadu_si512(lines + 64 * j);
+  }
+  const __m512i low_bits = _mm512_set1_epi8(15);
+  const __m512i up = _mm512_loadu_si512(lines + 64 * (j / 2));
+  const __m512i low = _mm512_loadu_si512(lower + 64 * (j / 2));
+  if (j % 2 == 0) {
+    return _mm512_or_si512(_mm512_slli_epi16(_mm512_and_si512(up, low_bits), 4),
+                           _mm512_and_si512(low, low_bits));
+  }
+  return _mm512_or_si512(_mm512_andnot_si512(low_bits, up),
+                         _mm512_and_si512(_mm512_srli_epi16(low, 4), low_bits));
+}
+
 // Decodes group g of a tile as group i of `to`; `low_sums` only if kLowSums.
 template <typename Format, bool kLowSums, int64_t kGroups>
-inline void Decode(const uint8_t* tile, int64_t g, int64_t i,
+inline void Decode(TileBytes tile, int64_t g, int64_t i,
                    DecodedGroups<kGroups>* to) {
   constexpr int kBits = Format::kBits, kFields = 8 / kBits;
   constexpr int kLines = kLinearGroup / (4 * kFields);
   const __m512i mask = _mm512_set1_epi8(static_cast<char>((1 << kBits) - 1));
   const __m512i bias = _mm512_set1_epi8(static_cast<char>(Format::kBias));
   const __m512i low_bias = _mm512_set1_epi8(static_cast<char>(kLowBias));
-  const uint8_t* place = tile + g / Format::kPlaceGroups * Format::kPlaceBytes;
+  const int64_t place_index = g / Format::kPlaceGroups;
+  const uint8_t* place = tile.at + place_index * Format::kPlaceBytes;
+  const uint8_t* lower = tile.lower + place_index * Format::kLowerBytes;
   if (g % Format::kPlaceGroups == 0) {
 #pragma GCC unroll 9
     for (int64_t line = 0; line < Format::kPlaceBytes; line += 64) {
       _mm_prefetch(place + kFetchL2Bytes + line, _MM_HINT_T1);
       _mm_prefetch(place + kFetchL1Bytes + line, _MM_HINT_T0);
+    }
+#pragma GCC unroll 4
+    for (int64_t line = 0; line < Format::kLowerBytes; line += 64) {
+      _mm_prefetch(lower + kFetchL2Bytes + line, _MM_HINT_T1);
+      _mm_prefetch(lower + kFetchL1Bytes + line, _MM_HINT_T0);
     }
   }
   const uint8_t* lines = place + 64 * kLines * (g % Format::kPlaceGroups);
@@ -90,11 +115,13 @@ inline void Decode(const uint8_t* tile, int64_t g, int64_t i,
   __m512i sums = _mm512_setzero_si512();
 #pragma GCC unroll 8
   for (int j = 0; j < kLines; ++j) {
-    const __m512i line = _mm512_loadu_si512(lines + 64 * j);
+    const __m512i line = LoadLine<Format>(lines, lower, j);
 #pragma GCC unroll 4
     for (int f = 0; f < kFields; ++f) {
       const __m512i field = f == 0 ? line : _mm512_srli_epi16(line, kBits * f);
-      const __m512i code = _mm512_sub_epi8(_mm512_and_si512(field, mask), bias);
+      __m512i code = _mm512_and_si512(field, mask);
+      if (Format::kStep == 2) code = _mm512_add_epi8(code, code);
+      code = _mm512_sub_epi8(code, bias);
       _mm512_store_si512(codes + 64 * (kFields * j + f), code);
       if (kLowSums) sums = _mm512_dpbusd_epi32(sums, low_bias, code);
     }
@@ -110,7 +137,7 @@ inline void Decode(const uint8_t* tile, int64_t g, int64_t i,
 class WeightBlock {
  public:
   template <typename Format, bool kLowSums>
-  void Fill(const uint8_t* tile, int64_t first, int64_t count) {
+  void Fill(TileBytes tile, int64_t first, int64_t count) {
     for (int64_t i = 0; i < count; ++i) {
       Decode<Format, kLowSums>(tile, first + i, i, &groups_);
     }
@@ -136,8 +163,7 @@ class WeightBlock {
 template <typename Format, bool kLowSums>
 class WeightStream {
  public:
-  WeightStream(const uint8_t* tile, int64_t count)
-      : tile_(tile), count_(count) {
+  WeightStream(TileBytes tile, int64_t count) : tile_(tile), count_(count) {
     for (int64_t i = -kAhead; i < 0; ++i) Prepare(i);
   }
 
@@ -160,7 +186,7 @@ class WeightStream {
   static constexpr int64_t kRing = 8;
   static constexpr int64_t kAhead = 4;
 
-  const uint8_t* tile_;
+  TileBytes tile_;
   int64_t count_;
   DecodedGroups<kRing> groups_;
 };
@@ -311,7 +337,7 @@ void MultiplyPanel(const ActivationPanel& panel, Weights& weights,
 }
 
 template <typename Format, typename Code>
-void Tile(const ActivationPanel* panels, int64_t count, const uint8_t* tile,
+void Tile(const ActivationPanel* panels, int64_t count, TileBytes tile,
           float* out, int64_t out_stride) {
   constexpr bool kLowSums = sizeof(Code) == 2;
   const int64_t groups = panels[0].groups;
@@ -343,9 +369,12 @@ const LinearKernels kLinearKernelsAmx = {
     Tile<Int2Layout, int8_t>,
     Tile<Int4Layout, int8_t>,
     Tile<Int8Layout, int8_t>,
+    Tile<SplitInt8Layout, int8_t>,
+    Tile<OddInt4Layout, int8_t>,
     Tile<Int2Layout, int16_t>,
     Tile<Int4Layout, int16_t>,
     Tile<Int8Layout, int16_t>,
+    Tile<SplitInt8Layout, int16_t>,
     Configure,
     TileRelease,
 };

@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "kernels/cpu/linear_kernels.h"
+#include "kernels/cpu/quantize_avx2_inl.h"
 
 namespace onegrid::cpu {
 namespace {
@@ -25,88 +26,6 @@ constexpr int kSweepRows = 2;
 // times as fast with 8 rows as 4 x 8. 6 x 16 are slower: too few registers.
 // How far ahead of a sweep memory is fetched.
 constexpr int64_t kFetchBytes = 2048;
-
-inline __m256 Abs(__m256 x) {
-  return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
-}
-
-inline float MaxLane(__m256 x) {
-  __m128 m = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
-  m = _mm_max_ps(m, _mm_movehl_ps(m, m));
-  m = _mm_max_ss(m, _mm_movehdup_ps(m));
-  return _mm_cvtss_f32(m);
-}
-
-inline int32_t SumLanes(__m256i x) {
-  __m128i s =
-      _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
-  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
-  return _mm_cvtsi128_si32(s);
-}
-
-void QuantizeRow(const float* x, int64_t groups, int row, int rows,
-                 int8_t* codes, float* scales, int32_t* offsets) {
-  for (int64_t g = 0; g < groups; ++g) {
-    __m256 in[4];
-    __m256 largest = _mm256_setzero_ps();
-    for (int i = 0; i < 4; ++i) {
-      in[i] = _mm256_loadu_ps(x + g * kLinearGroup + 8 * i);
-      largest = _mm256_max_ps(largest, Abs(in[i]));
-    }
-    const float amax = MaxLane(largest);
-    const __m256 inverse =
-        _mm256_set1_ps(amax > kSmallestAmax ? 127.0f / amax : 0.0f);
-    __m256i q[4];
-    for (int i = 0; i < 4; ++i) {
-      q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(in[i], inverse));
-    }
-    const int64_t at = g * rows + row;
-    // The packs work within 128-bit halves; the permutation restores order.
-    const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]),
-                                              _mm256_packs_epi32(q[2], q[3]));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes + at * kLinearGroup),
-                        _mm256_permutevar8x32_epi32(
-                            packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
-    scales[at] = amax / 127.0f;
-    offsets[at] = -8 * SumLanes(_mm256_add_epi32(_mm256_add_epi32(q[0], q[1]),
-                                                 _mm256_add_epi32(q[2], q[3])));
-  }
-}
-
-void QuantizeRowWide(const float* x, int64_t groups, int row, int rows,
-                     int16_t* codes, float* scales, int32_t* offsets) {
-  // 0 2 1 3 of each four numbers of 16 bits.
-  const __m256i order =
-      _mm256_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15, 0,
-                       1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15);
-  for (int64_t g = 0; g < groups; ++g) {
-    __m256 in[4];
-    __m256 largest = _mm256_setzero_ps();
-    for (int i = 0; i < 4; ++i) {
-      in[i] = _mm256_loadu_ps(x + g * kLinearGroup + 8 * i);
-      largest = _mm256_max_ps(largest, Abs(in[i]));
-    }
-    const float amax = MaxLane(largest);
-    const __m256 inverse =
-        _mm256_set1_ps(amax > kSmallestAmax ? 32767.0f / amax : 0.0f);
-    const int64_t at = g * rows + row;
-    __m256i sum = _mm256_setzero_si256();
-    for (int i = 0; i < 4; i += 2) {
-      const __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(in[i], inverse));
-      const __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(in[i + 1], inverse));
-      sum = _mm256_add_epi32(sum, _mm256_add_epi32(a, b));
-      // The pack works within 128-bit halves; the permutation restores order.
-      const __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b),
-                                                      _MM_SHUFFLE(3, 1, 2, 0));
-      _mm256_storeu_si256(
-          reinterpret_cast<__m256i*>(codes + at * kLinearGroup + 8 * i),
-          _mm256_shuffle_epi8(packed, order));
-    }
-    scales[at] = amax / 32767.0f;
-    offsets[at] = -8 * SumLanes(sum);
-  }
-}
 
 // Four consecutive activation codes, or two of 16 bits, in every 32-bit lane.
 inline __m256i Quad(const int8_t* codes) {
@@ -145,6 +64,32 @@ inline __m256i LoadBytes(const uint8_t* p) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
 }
 
+// A place from `bytes` of its lines on.
+template <typename Layout>
+inline TileBytes Moved(TileBytes place, int64_t bytes) {
+  place.at += bytes;
+  if constexpr (Layout::kLowerBytes != 0) place.lower += bytes;
+  return place;
+}
+
+// Line j of a place. Of two planes, line j / 2 of each has the nibbles of lines
+// j and j + 1 in its lower and its upper ones.
+template <typename Layout>
+inline __m256i LoadLine(TileBytes place, int j) {
+  if constexpr (Layout::kLowerBytes == 0) return LoadBytes(place.at + 64 * j);
+  const __m256i low_bits = _mm256_set1_epi8(15);
+  const __m256i upper = LoadBytes(place.at + 64 * (j / 2));
+  const __m256i lower = LoadBytes(place.lower + 64 * (j / 2));
+  if (j % 2 == 0) {
+    return _mm256_or_si256(
+        _mm256_slli_epi16(_mm256_and_si256(upper, low_bits), 4),
+        _mm256_and_si256(lower, low_bits));
+  }
+  return _mm256_or_si256(
+      _mm256_andnot_si256(low_bits, upper),
+      _mm256_and_si256(_mm256_srli_epi16(lower, 4), low_bits));
+}
+
 inline __m256 HalfScales(const uint8_t* scales) {
   return _mm256_cvtph_ps(
       _mm_loadu_si128(reinterpret_cast<const __m128i*>(scales)));
@@ -165,11 +110,13 @@ inline void AddGroup(const __m256i* dot, const uint8_t* weight_scales,
 // What the bias of a format's codes adds to a dot product, negated.
 template <typename Format>
 inline int32_t OffsetOf(int32_t offset) {
-  constexpr int kInt4Bias = Int4Layout::kBias;  // Which the panel's are of.
-  if constexpr (Format::kBias < kInt4Bias) {
-    return offset / (kInt4Bias / Format::kBias);
+  // Which the panel's are of: those for odd codes are of these.
+  constexpr int kPanelBias =
+      Format::kStep == 1 ? Int4Layout::kBias : Format::kBias;
+  if constexpr (Format::kBias < kPanelBias) {
+    return offset / (kPanelBias / Format::kBias);
   } else {
-    return offset * (Format::kBias / kInt4Bias);
+    return offset * (Format::kBias / kPanelBias);
   }
 }
 
@@ -181,9 +128,9 @@ struct Int2Format : Int2Layout {
   // A sum of 16 products is at most 16 * 3 * 127.
   template <int kRows>
   static void Dot(const int8_t* codes, const int32_t* offsets, int64_t g,
-                  const uint8_t* place, __m256i* dot) {
+                  TileBytes place, __m256i* dot) {
     const __m256i low_bits = _mm256_set1_epi8(3);
-    const uint8_t* lines = place + 128 * (g % 2);
+    const uint8_t* lines = place.at + 128 * (g % 2);
     __m256i pairs[kRows];
 #pragma GCC unroll 4
     for (int m = 0; m < kRows; ++m) pairs[m] = _mm256_setzero_si256();
@@ -211,19 +158,21 @@ struct Int2Format : Int2Layout {
   }
 };
 
-struct Int4Format : Int4Layout {
+template <typename Layout>
+struct NibbleFormat : Layout {
   // The same of kHalves halves: dot[h][m]. A sum of 16 products stays within 16
   // bits: 16 * 15 * 127 = 30,480.
   template <int kRows, int kHalves>
-  static void Dots(const int8_t* codes, const int32_t* offsets,
-                   const uint8_t* place, __m256i (*dot)[kRows]) {
+  static void Dots(const int8_t* codes, const int32_t* offsets, TileBytes place,
+                   __m256i (*dot)[kRows]) {
     const __m256i low_bits = _mm256_set1_epi8(15);
+    const __m256i step = _mm256_set1_epi16(Layout::kStep);
 #pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) {
       __m256i weights[kHalves];
 #pragma GCC unroll 2
       for (int h = 0; h < kHalves; ++h) {
-        const __m256i both = LoadBytes(place + 64 * (i / 2) + 32 * h);
+        const __m256i both = LoadBytes(place.at + 64 * (i / 2) + 32 * h);
         weights[h] = _mm256_and_si256(
             i % 2 == 0 ? both : _mm256_srli_epi16(both, 4), low_bits);
       }
@@ -242,25 +191,30 @@ struct Int4Format : Int4Layout {
 #pragma GCC unroll 4
       for (int m = 0; m < kRows; ++m) {
         dot[h][m] =
-            _mm256_add_epi32(_mm256_madd_epi16(dot[h][m], _mm256_set1_epi16(1)),
-                             _mm256_set1_epi32(offsets[m]));
+            _mm256_add_epi32(_mm256_madd_epi16(dot[h][m], step),
+                             _mm256_set1_epi32(OffsetOf<Layout>(offsets[m])));
       }
     }
   }
 };
 
-struct Int8Format : Int8Layout {
+using Int4Format = NibbleFormat<Int4Layout>;
+using OddInt4Format = NibbleFormat<OddInt4Layout>;
+
+template <typename Layout>
+struct ByteFormat : Layout {
   // Codes are made signed again and multiplied as |w| * (a * sign(w)): a pair
   // is at most 2 * 128 * 127 = 32,512, which 16 bits hold.
   template <int kRows>
-  static void Dot(const int8_t* codes, const int32_t*, int64_t,
-                  const uint8_t* place, __m256i* dot) {
+  static void Dot(const int8_t* codes, const int32_t*, int64_t, TileBytes place,
+                  __m256i* dot) {
     const __m256i bias = _mm256_set1_epi8(-128);
 #pragma GCC unroll 4
     for (int m = 0; m < kRows; ++m) dot[m] = _mm256_setzero_si256();
 #pragma GCC unroll 8
     for (int j = 0; j < 8; ++j) {
-      const __m256i weights = _mm256_xor_si256(LoadBytes(place + 64 * j), bias);
+      const __m256i weights =
+          _mm256_xor_si256(LoadLine<Layout>(place, j), bias);
       const __m256i magnitude = _mm256_abs_epi8(weights);
 #pragma GCC unroll 4
       for (int m = 0; m < kRows; ++m) {
@@ -274,26 +228,33 @@ struct Int8Format : Int8Layout {
   }
 };
 
+using Int8Format = ByteFormat<Int8Layout>;
+using SplitInt8Format = ByteFormat<SplitInt8Layout>;
+
 #ifdef __AVXVNNI__
 // In any format: a line holds in each byte 8 / kBits codes, four columns apart.
 template <typename Format, int kRows>
 inline void HalfDots(const int8_t* codes, const int32_t* offsets, int64_t g,
-                     const uint8_t* place, __m256i* dot) {
+                     TileBytes place, __m256i* dot) {
   constexpr int kBits = Format::kBits, kFields = 8 / kBits;
   constexpr int kLines = kLinearGroup / (4 * kFields);
-  const __m256i mask = _mm256_set1_epi8(static_cast<char>((1 << kBits) - 1));
-  const uint8_t* lines = place + 64 * kLines * (g % Format::kPlaceGroups);
+  const __m256i mask =
+      _mm256_set1_epi8(static_cast<char>(((1 << kBits) - 1) * Format::kStep));
+  place = Moved<Format>(place, 64 * kLines * (g % Format::kPlaceGroups));
 #pragma GCC unroll 4
   for (int m = 0; m < kRows; ++m) {
     dot[m] = _mm256_set1_epi32(OffsetOf<Format>(offsets[m]));
   }
 #pragma GCC unroll 8
   for (int j = 0; j < kLines; ++j) {
-    const __m256i line = LoadBytes(lines + 64 * j);
+    const __m256i line = LoadLine<Format>(place, j);
 #pragma GCC unroll 4
     for (int f = 0; f < kFields; ++f) {
-      const __m256i weights =
-          _mm256_and_si256(_mm256_srli_epi16(line, kBits * f), mask);
+      // One step is the lowest bit, two the second.
+      const int shift = kBits * f - (Format::kStep - 1);
+      const __m256i field = shift < 0 ? _mm256_slli_epi16(line, -shift)
+                                      : _mm256_srli_epi16(line, shift);
+      const __m256i weights = _mm256_and_si256(field, mask);
 #pragma GCC unroll 4
       for (int m = 0; m < kRows; ++m) {
         dot[m] = _mm256_dpbusd_avx_epi32(
@@ -306,7 +267,7 @@ inline void HalfDots(const int8_t* codes, const int32_t* offsets, int64_t g,
 #else
 template <typename Format, int kRows>
 inline void HalfDots(const int8_t* codes, const int32_t* offsets, int64_t g,
-                     const uint8_t* place, __m256i* dot) {
+                     TileBytes place, __m256i* dot) {
   Format::template Dot<kRows>(codes, offsets, g, place, dot);
 }
 #endif
@@ -324,13 +285,14 @@ constexpr bool BothHalves() {
 // dot[h][m] of kHalves halves.
 template <typename Format, int kRows, int kHalves>
 inline void GroupDots(const int8_t* codes, const int32_t* offsets, int64_t g,
-                      const uint8_t* place, __m256i (*dot)[kRows]) {
+                      TileBytes place, __m256i (*dot)[kRows]) {
   if constexpr (BothHalves<Format, int8_t>()) {
     Format::template Dots<kRows, kHalves>(codes, offsets, place, dot);
   } else {
 #pragma GCC unroll 2
     for (int h = 0; h < kHalves; ++h) {
-      HalfDots<Format, kRows>(codes, offsets, g, place + 32 * h, dot[h]);
+      HalfDots<Format, kRows>(codes, offsets, g, Moved<Format>(place, 32 * h),
+                              dot[h]);
     }
   }
 }
@@ -340,11 +302,11 @@ inline void GroupDots(const int8_t* codes, const int32_t* offsets, int64_t g,
 // 2^29.
 template <typename Format, int kRows, int kHalves>
 inline void GroupDots(const int16_t* codes, const int32_t* offsets, int64_t g,
-                      const uint8_t* place, __m256i (*dot)[kRows]) {
+                      TileBytes place, __m256i (*dot)[kRows]) {
   constexpr int kBits = Format::kBits, kFields = 8 / kBits;
   constexpr int kLines = kLinearGroup / (4 * kFields);
   const __m256i mask = _mm256_set1_epi16((1 << kBits) - 1);
-  const uint8_t* lines = place + 64 * kLines * (g % Format::kPlaceGroups);
+  place = Moved<Format>(place, 64 * kLines * (g % Format::kPlaceGroups));
 #pragma GCC unroll 2
   for (int h = 0; h < kHalves; ++h) {
 #pragma GCC unroll 4
@@ -360,7 +322,7 @@ inline void GroupDots(const int16_t* codes, const int32_t* offsets, int64_t g,
       __m256i low[kHalves], high[kHalves];
 #pragma GCC unroll 2
       for (int h = 0; h < kHalves; ++h) {
-        const __m256i line = LoadBytes(lines + 64 * j + 32 * h);
+        const __m256i line = LoadLine<Format>(Moved<Format>(place, 32 * h), j);
         low[h] = _mm256_and_si256(_mm256_srli_epi16(line, kBits * f), mask);
         // Above the last field there is nothing to mask.
         high[h] = _mm256_srli_epi16(line, kBits * f + 8);
@@ -382,8 +344,8 @@ inline const int16_t* CodesOf(const ActivationPanel& panel, const int16_t*) {
 // Rows [first, first + kRows) of the panel against kHalves x 8 weight rows,
 // from half `half` of the tile on.
 template <typename Format, typename Code, int kRows, int kHalves>
-void Rows(const ActivationPanel& panel, int first, const uint8_t* tile,
-          int half, float* out, int64_t out_stride) {
+void Rows(const ActivationPanel& panel, int first, TileBytes tile, int half,
+          float* out, int64_t out_stride) {
   __m256 total[kHalves][kRows];
 #pragma GCC unroll 2
   for (int h = 0; h < kHalves; ++h) {
@@ -396,26 +358,33 @@ void Rows(const ActivationPanel& panel, int first, const uint8_t* tile,
     _mm_prefetch(out + m * out_stride, _MM_HINT_T0);
   }
   const Code* codes = CodesOf(panel, static_cast<const Code*>(nullptr));
-  const uint8_t* place = tile;
+  TileBytes place = tile;
   for (int64_t g = 0; g < panel.groups; ++g) {
     const int64_t at = g * panel.rows + first;
     if (kHalves == 2 && g % Format::kPlaceGroups == 0) {
 #pragma GCC unroll 9
       for (int64_t line = 0; line < Format::kPlaceBytes; line += 64) {
-        _mm_prefetch(place + kFetchBytes + line, _MM_HINT_T0);
+        _mm_prefetch(place.at + kFetchBytes + line, _MM_HINT_T0);
+      }
+#pragma GCC unroll 4
+      for (int64_t line = 0; line < Format::kLowerBytes; line += 64) {
+        _mm_prefetch(place.lower + kFetchBytes + line, _MM_HINT_T0);
       }
     }
     __m256i dot[kHalves][kRows];
     GroupDots<Format, kRows, kHalves>(codes + at * kLinearGroup,
-                                      panel.offsets + at, g, place + 32 * half,
-                                      dot);
+                                      panel.offsets + at, g,
+                                      Moved<Format>(place, 32 * half), dot);
 #pragma GCC unroll 2
     for (int h = 0; h < kHalves; ++h) {
       AddGroup<kRows>(dot[h],
-                      place + Format::kPlaceBytes - 32 + 16 * (half + h),
+                      place.at + Format::kPlaceBytes - 32 + 16 * (half + h),
                       panel.scales + at, total[h]);
     }
-    if ((g + 1) % Format::kPlaceGroups == 0) place += Format::kPlaceBytes;
+    if ((g + 1) % Format::kPlaceGroups == 0) {
+      place.at += Format::kPlaceBytes;
+      place.lower += Format::kLowerBytes;
+    }
   }
 #pragma GCC unroll 2
   for (int h = 0; h < kHalves; ++h) {
@@ -426,12 +395,12 @@ void Rows(const ActivationPanel& panel, int first, const uint8_t* tile,
   }
 }
 
-using RowsFunction = void (*)(const ActivationPanel&, int, const uint8_t*, int,
+using RowsFunction = void (*)(const ActivationPanel&, int, TileBytes, int,
                               float*, int64_t);
 
 template <typename Format, typename Code>
-void BothHalvesRows(const ActivationPanel& panel, const uint8_t* tile,
-                    float* out, int64_t out_stride) {
+void BothHalvesRows(const ActivationPanel& panel, TileBytes tile, float* out,
+                    int64_t out_stride) {
   static constexpr RowsFunction kRows[kBlockRows] = {
       Rows<Format, Code, 1, 2>, Rows<Format, Code, 2, 2>,
       Rows<Format, Code, 3, 2>, Rows<Format, Code, 4, 2>};
@@ -443,7 +412,7 @@ void BothHalvesRows(const ActivationPanel& panel, const uint8_t* tile,
 }
 
 template <typename Format, typename Code>
-void PanelRows(const ActivationPanel& panel, const uint8_t* tile, float* out,
+void PanelRows(const ActivationPanel& panel, TileBytes tile, float* out,
                int64_t out_stride) {
   if constexpr (BothHalves<Format, Code>()) {
     return BothHalvesRows<Format, Code>(panel, tile, out, out_stride);
@@ -467,7 +436,7 @@ void PanelRows(const ActivationPanel& panel, const uint8_t* tile, float* out,
 }
 
 template <typename Format, typename Code>
-void Tile(const ActivationPanel* panels, int64_t count, const uint8_t* tile,
+void Tile(const ActivationPanel* panels, int64_t count, TileBytes tile,
           float* out, int64_t out_stride) {
   for (int64_t p = 0; p < count; ++p) {
     PanelRows<Format, Code>(panels[p], tile, out, out_stride);
@@ -483,9 +452,12 @@ inline constexpr LinearKernels kLocalLinearKernels = {
     Tile<Int2Format, int8_t>,
     Tile<Int4Format, int8_t>,
     Tile<Int8Format, int8_t>,
+    Tile<SplitInt8Format, int8_t>,
+    Tile<OddInt4Format, int8_t>,
     Tile<Int2Format, int16_t>,
     Tile<Int4Format, int16_t>,
     Tile<Int8Format, int16_t>,
+    Tile<SplitInt8Format, int16_t>,
     nullptr,
     nullptr,
 };

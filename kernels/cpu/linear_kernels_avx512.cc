@@ -74,22 +74,59 @@ inline void Store(const __m512* total, float* out, int64_t out_stride) {
   }
 }
 
+// A place from `bytes` of its lines on.
+template <typename Format>
+inline TileBytes Moved(TileBytes place, int64_t bytes) {
+  place.at += bytes;
+  if constexpr (Format::kLowerBytes != 0) place.lower += bytes;
+  return place;
+}
+
+// Line j of a place. Of two planes, line j / 2 of each has the nibbles of lines
+// j and j + 1 in its lower and its upper ones.
+template <typename Format>
+inline __m512i LoadLine(TileBytes place, int j) {
+  if constexpr (Format::kLowerBytes == 0) {
+    return _mm512_loadu_si512(place.at + 64 * j);
+  }
+  const __m512i low_bits = _mm512_set1_epi8(15);
+  const __m512i upper = _mm512_loadu_si512(place.at + 64 * (j / 2));
+  const __m512i lower = _mm512_loadu_si512(place.lower + 64 * (j / 2));
+  if (j % 2 == 0) {
+    return _mm512_or_si512(
+        _mm512_slli_epi16(_mm512_and_si512(upper, low_bits), 4),
+        _mm512_and_si512(lower, low_bits));
+  }
+  return _mm512_or_si512(
+      _mm512_andnot_si512(low_bits, upper),
+      _mm512_and_si512(_mm512_srli_epi16(lower, 4), low_bits));
+}
+
+// Field f of each byte of a line times the step of its format; above and below
+// it other bits.
+template <typename Format>
+inline __m512i FieldOf(__m512i line, int f) {
+  const int shift = Format::kBits * f - (Format::kStep - 1);
+  if (shift < 0) return _mm512_slli_epi16(line, -shift);
+  return shift == 0 ? line : _mm512_srli_epi16(line, shift);
+}
+
 // dot[m], which begins as the offset of row m, += the dot products of group g
 // of activations `codes` with 16 rows of weights in `place`.
 template <typename Format, int kRows>
-inline void AddGroupDots(const int8_t* codes, int64_t g, const uint8_t* place,
+inline void AddGroupDots(const int8_t* codes, int64_t g, TileBytes place,
                          __m512i* dot) {
   constexpr int kBits = Format::kBits, kFields = 8 / kBits;
   constexpr int kLines = kLinearGroup / (4 * kFields);
-  const __m512i mask = _mm512_set1_epi8(static_cast<char>((1 << kBits) - 1));
-  const uint8_t* lines = place + 64 * kLines * (g % Format::kPlaceGroups);
+  const __m512i mask =
+      _mm512_set1_epi8(static_cast<char>(((1 << kBits) - 1) * Format::kStep));
+  place = Moved<Format>(place, 64 * kLines * (g % Format::kPlaceGroups));
 #pragma GCC unroll 8
   for (int j = 0; j < kLines; ++j) {
-    const __m512i line = _mm512_loadu_si512(lines + 64 * j);
+    const __m512i line = LoadLine<Format>(place, j);
 #pragma GCC unroll 4
     for (int f = 0; f < kFields; ++f) {
-      const __m512i field = f == 0 ? line : _mm512_srli_epi16(line, kBits * f);
-      const __m512i weights = _mm512_and_si512(field, mask);
+      const __m512i weights = _mm512_and_si512(FieldOf<Format>(line, f), mask);
 #pragma GCC unroll 12
       for (int m = 0; m < kRows; ++m) {
         dot[m] = _mm512_dpbusd_epi32(
@@ -102,15 +139,15 @@ inline void AddGroupDots(const int8_t* codes, int64_t g, const uint8_t* place,
 
 // The same of codes of 16 bits. 32 bits hold the sum: 32 * 255 * 32767 < 2^29.
 template <typename Format, int kRows>
-inline void AddGroupDots(const int16_t* codes, int64_t g, const uint8_t* place,
+inline void AddGroupDots(const int16_t* codes, int64_t g, TileBytes place,
                          __m512i* dot) {
   constexpr int kBits = Format::kBits, kFields = 8 / kBits;
   constexpr int kLines = kLinearGroup / (4 * kFields);
   const __m512i mask = _mm512_set1_epi16((1 << kBits) - 1);
-  const uint8_t* lines = place + 64 * kLines * (g % Format::kPlaceGroups);
+  place = Moved<Format>(place, 64 * kLines * (g % Format::kPlaceGroups));
 #pragma GCC unroll 8
   for (int j = 0; j < kLines; ++j) {
-    const __m512i line = _mm512_loadu_si512(lines + 64 * j);
+    const __m512i line = LoadLine<Format>(place, j);
 #pragma GCC unroll 4
     for (int f = 0; f < kFields; ++f) {
       const int column = 4 * (kFields * j + f);
@@ -135,28 +172,35 @@ inline const int16_t* CodesOf(const ActivationPanel& panel, const int16_t*) {
 // What the bias of a format's codes adds to a dot product, negated.
 template <typename Format>
 inline int32_t OffsetOf(int32_t offset) {
-  constexpr int kInt4Bias = Int4Layout::kBias;  // Which the panel's are of.
-  if constexpr (Format::kBias < kInt4Bias) {
-    return offset / (kInt4Bias / Format::kBias);
+  // Which the panel's are of: those for odd codes are of these.
+  constexpr int kPanelBias =
+      Format::kStep == 1 ? Int4Layout::kBias : Format::kBias;
+  if constexpr (Format::kBias < kPanelBias) {
+    return offset / (kPanelBias / Format::kBias);
   } else {
-    return offset * (Format::kBias / kInt4Bias);
+    return offset * (Format::kBias / kPanelBias);
   }
 }
 
 template <typename Format, typename Code, int kRows>
-void Rows(const ActivationPanel& panel, const uint8_t* tile, float* out,
+void Rows(const ActivationPanel& panel, TileBytes tile, float* out,
           int64_t out_stride) {
   __m512 total[kRows];
 #pragma GCC unroll 12
   for (int m = 0; m < kRows; ++m) total[m] = _mm512_setzero_ps();
   const Code* codes = CodesOf(panel, static_cast<const Code*>(nullptr));
-  const uint8_t* place = tile;
+  TileBytes place = tile;
   for (int64_t g = 0; g < panel.groups; ++g) {
     if (g % Format::kPlaceGroups == 0) {
 #pragma GCC unroll 9
       for (int64_t line = 0; line < Format::kPlaceBytes; line += 64) {
-        _mm_prefetch(place + kFetchL2Bytes + line, _MM_HINT_T1);
-        _mm_prefetch(place + kFetchL1Bytes + line, _MM_HINT_T0);
+        _mm_prefetch(place.at + kFetchL2Bytes + line, _MM_HINT_T1);
+        _mm_prefetch(place.at + kFetchL1Bytes + line, _MM_HINT_T0);
+      }
+#pragma GCC unroll 4
+      for (int64_t line = 0; line < Format::kLowerBytes; line += 64) {
+        _mm_prefetch(place.lower + kFetchL2Bytes + line, _MM_HINT_T1);
+        _mm_prefetch(place.lower + kFetchL1Bytes + line, _MM_HINT_T0);
       }
     }
     __m512i dot[kRows];
@@ -166,19 +210,22 @@ void Rows(const ActivationPanel& panel, const uint8_t* tile, float* out,
           _mm512_set1_epi32(OffsetOf<Format>(panel.offsets[g * kRows + m]));
     }
     AddGroupDots<Format, kRows>(codes, g, place, dot);
-    AddGroup<kRows>(dot, place + Format::kPlaceBytes - 32,
+    AddGroup<kRows>(dot, place.at + Format::kPlaceBytes - 32,
                     panel.scales + g * kRows, total);
     codes += kRows * kLinearGroup;
-    if ((g + 1) % Format::kPlaceGroups == 0) place += Format::kPlaceBytes;
+    if ((g + 1) % Format::kPlaceGroups == 0) {
+      place.at += Format::kPlaceBytes;
+      place.lower += Format::kLowerBytes;
+    }
   }
   Store<kRows>(total, out, out_stride);
 }
 
 template <typename Format, typename Code>
-void Tile(const ActivationPanel* panels, int64_t count, const uint8_t* tile,
+void Tile(const ActivationPanel* panels, int64_t count, TileBytes tile,
           float* out, int64_t out_stride) {
   using RowsFunction =
-      void (*)(const ActivationPanel&, const uint8_t*, float*, int64_t);
+      void (*)(const ActivationPanel&, TileBytes, float*, int64_t);
   static constexpr RowsFunction kByRows[kPanelRows] = {
       Rows<Format, Code, 1>,  Rows<Format, Code, 2>,  Rows<Format, Code, 3>,
       Rows<Format, Code, 4>,  Rows<Format, Code, 5>,  Rows<Format, Code, 6>,
@@ -200,9 +247,12 @@ const LinearKernels kLinearKernelsAvx512 = {
     Tile<Int2Layout, int8_t>,
     Tile<Int4Layout, int8_t>,
     Tile<Int8Layout, int8_t>,
+    Tile<SplitInt8Layout, int8_t>,
+    Tile<OddInt4Layout, int8_t>,
     Tile<Int2Layout, int16_t>,
     Tile<Int4Layout, int16_t>,
     Tile<Int8Layout, int16_t>,
+    Tile<SplitInt8Layout, int16_t>,
     nullptr,
     nullptr,
 };

@@ -12,25 +12,36 @@ namespace {
 
 // Where group g of a tile lies.
 template <typename Format>
-const uint8_t* PlaceOf(const uint8_t* tile, int64_t g) {
-  return tile + g / Format::kPlaceGroups * Format::kPlaceBytes;
+TileBytes PlaceOf(TileBytes tile, int64_t g) {
+  const int64_t place = g / Format::kPlaceGroups;
+  return {tile.at + place * Format::kPlaceBytes,
+          Format::kLowerBytes == 0 ? nullptr
+                                   : tile.lower + place * Format::kLowerBytes};
 }
 
 // Element k of group g of row `row`.
 template <typename Format>
-int CodeIn(const uint8_t* place, int64_t g, int row, int k) {
+int CodeIn(TileBytes group, int64_t g, int row, int k) {
+  if constexpr (Format::kLowerBytes != 0) {
+    const int64_t at = 64 * (k / 8) + 4 * row + k % 4;
+    const int shift = k % 8 < 4 ? 0 : 4;
+    return (group.at[at] >> shift & 15) * 16 + (group.lower[at] >> shift & 15) -
+           Format::kBias;
+  }
+  const uint8_t* place = group.at;
   constexpr int kBits = Format::kBits, kFields = 8 / kBits;
   k += static_cast<int>(g % Format::kPlaceGroups) * kLinearGroup;
   const uint8_t byte = place[64 * (k / (4 * kFields)) + 4 * row + k % 4];
   const int field = k / 4 % kFields;
-  return ((byte >> (kBits * field)) & ((1 << kBits) - 1)) - Format::kBias;
+  return ((byte >> (kBits * field)) & ((1 << kBits) - 1)) * Format::kStep -
+         Format::kBias;
 }
 
 // Of row `row` in a place of the format: the scales are its end.
 template <typename Format>
-float ScaleIn(const uint8_t* place, int row) {
+float ScaleIn(TileBytes place, int row) {
   uint16_t bits;
-  std::memcpy(&bits, place + Format::kPlaceBytes - 2 * kTileRows + 2 * row,
+  std::memcpy(&bits, place.at + Format::kPlaceBytes - 2 * kTileRows + 2 * row,
               sizeof(bits));
   return kernels::F16ToFloat(bits);
 }
@@ -83,7 +94,7 @@ void LoadCodes(const ActivationPanel& panel, int64_t at, int16_t* codes) {
 }
 
 template <typename Format>
-void PanelRows(const ActivationPanel& panel, const uint8_t* tile, float* out,
+void PanelRows(const ActivationPanel& panel, TileBytes tile, float* out,
                int64_t out_stride) {
   KERNELS_CHECK(panel.rows <= kPanelRows);
   float total[kPanelRows][kTileRows] = {};
@@ -91,7 +102,7 @@ void PanelRows(const ActivationPanel& panel, const uint8_t* tile, float* out,
     // Of 16 bits, so that compilers multiply and add pairs in one instruction.
     int16_t weights[kTileRows][kLinearGroup];
     float weight_scales[kTileRows];
-    const uint8_t* place = PlaceOf<Format>(tile, g);
+    const TileBytes place = PlaceOf<Format>(tile, g);
     for (int r = 0; r < kTileRows; ++r) {
       weight_scales[r] = ScaleIn<Format>(place, r);
       for (int k = 0; k < kLinearGroup; ++k) {
@@ -116,7 +127,7 @@ void PanelRows(const ActivationPanel& panel, const uint8_t* tile, float* out,
 }
 
 template <typename Format>
-void Tile(const ActivationPanel* panels, int64_t count, const uint8_t* tile,
+void Tile(const ActivationPanel* panels, int64_t count, TileBytes tile,
           float* out, int64_t out_stride) {
   for (int64_t p = 0; p < count; ++p) {
     PanelRows<Format>(panels[p], tile, out, out_stride);
@@ -127,7 +138,7 @@ void Tile(const ActivationPanel* panels, int64_t count, const uint8_t* tile,
 template <typename Format>
 void Expand(const uint8_t* tile, int64_t groups, float* w) {
   for (int64_t g = 0; g < groups; ++g) {
-    const uint8_t* place = PlaceOf<Format>(tile, g);
+    const TileBytes place = PlaceOf<Format>({tile}, g);
     for (int k = 0; k < kLinearGroup; ++k) {
       for (int r = 0; r < kTileRows; ++r) {
         w[(g * kLinearGroup + k) * kTileRows + r] =
@@ -165,9 +176,21 @@ void F32Tile(const float* x, int64_t x_stride, int64_t rows, const float* w,
 }  // namespace
 
 const LinearKernels kLinearKernelsPortable = {
-    kPanelRows,       WideOrder::k0213, QuantizeRow,      QuantizeRowWide,
-    Tile<Int2Layout>, Tile<Int4Layout>, Tile<Int8Layout>, Tile<Int2Layout>,
-    Tile<Int4Layout>, Tile<Int8Layout>, nullptr,          nullptr,
+    kPanelRows,
+    WideOrder::k0213,
+    QuantizeRow,
+    QuantizeRowWide,
+    Tile<Int2Layout>,
+    Tile<Int4Layout>,
+    Tile<Int8Layout>,
+    Tile<SplitInt8Layout>,
+    Tile<OddInt4Layout>,
+    Tile<Int2Layout>,
+    Tile<Int4Layout>,
+    Tile<Int8Layout>,
+    Tile<SplitInt8Layout>,
+    nullptr,
+    nullptr,
 };
 
 const FloatKernels kFloatKernelsPortable = {

@@ -12,6 +12,7 @@
 #include "kernels/base/clones.h"
 #include "kernels/base/float_types.h"
 #include "kernels/cpu/linear_kernels.h"
+#include "kernels/cpu/nibble_planes.h"
 #include "kernels/cpu/tiled_matmul.h"
 
 namespace onegrid::cpu {
@@ -178,10 +179,15 @@ absl::StatusOr<const TileFormat*> FormatOf(quant::GgmlType type) {
 // The kernels count in groups of 32, two of which may share a place.
 TiledWeights View(const PackedLinear& w) {
   return {w.tiles(), w.n(), w.k(),
-          w.format().place_bytes / (w.format().block_elements / kLinearGroup)};
+          w.format().place_bytes / (w.format().block_elements / kLinearGroup),
+          w.lower()};
 }
 
 TileKernel KernelOf(const QuantizedActivations& x, const PackedLinear& w) {
+  if (w.split()) {
+    return x.bits() == CodeBits::k8 ? x.kernels().split_int8_tile
+                                    : x.kernels().split_int8_wide_tile;
+  }
   return x.kernels().*
          (x.bits() == CodeBits::k8 ? w.format().tile : w.format().wide_tile);
 }
@@ -201,7 +207,8 @@ ONEGRID_CLONES void AddSquares(const float* values, int64_t count,
 
 absl::StatusOr<PackedLinear> PackedLinear::FromBlocks(
     quant::GgmlType type, absl::Span<const uint8_t> blocks, int64_t n,
-    int64_t k, kernels::ThreadPool& pool, const BlocksDone& done) {
+    int64_t k, kernels::ThreadPool& pool, const BlocksDone& done,
+    Storage storage) {
   const auto found = FormatOf(type);
   if (!found.ok()) return found.status();
   const TileFormat& format = **found;
@@ -221,13 +228,16 @@ absl::StatusOr<PackedLinear> PackedLinear::FromBlocks(
   }
   const int64_t tile_count = (n + kTileRows - 1) / kTileRows;
   const int64_t tile_bytes = row_blocks * format.place_bytes;
+  const bool split = storage == Storage::kSplit && &format == &kInt8;
+  const auto groups = static_cast<size_t>(tile_count * (k / kLinearGroup));
   kernels::AlignedBuffer<uint8_t> tiles(
-      static_cast<size_t>(tile_count * tile_bytes));
+      split ? groups * kUpperGroupBytes
+            : static_cast<size_t>(tile_count * tile_bytes));
+  kernels::AlignedBuffer<uint8_t> lower(split ? groups * kLowerGroupBytes : 0);
   std::atomic<int64_t> bad_block{-1};
-  const auto pack_row = [&](int64_t row) {
+  const auto pack_row = [&](int64_t row, uint8_t* place) {
     const int r = static_cast<int>(row % kTileRows);
     const uint8_t* block = blocks.data() + row * row_bytes;
-    uint8_t* place = tiles.data() + row / kTileRows * tile_bytes;
     for (int64_t i = 0; i < row_blocks; ++i) {
       if (!format.pack(block, r, place)) bad_block = row * row_blocks + i;
       block += format.block_bytes;
@@ -239,7 +249,21 @@ absl::StatusOr<PackedLinear> PackedLinear::FromBlocks(
       [&](int64_t begin, int64_t end, int) {
         const int64_t first = begin * kTileRows;
         const int64_t last = std::min(n, end * kTileRows);
-        for (int64_t row = first; row < last; ++row) pack_row(row);
+        kernels::AlignedBuffer<uint8_t> buffer(
+            split ? static_cast<size_t>(tile_bytes) : 0);
+        for (int64_t tile = begin; tile < end; ++tile) {
+          uint8_t* to =
+              split ? buffer.data() : tiles.data() + tile * tile_bytes;
+          if (split) std::fill(buffer.begin(), buffer.end(), uint8_t{0});
+          const int64_t rows_end = std::min(last, (tile + 1) * kTileRows);
+          for (int64_t row = tile * kTileRows; row < rows_end; ++row) {
+            pack_row(row, to);
+          }
+          if (!split) continue;
+          const int64_t at = tile * (k / kLinearGroup);
+          SplitTile(to, k / kLinearGroup, tiles.data() + at * kUpperGroupBytes,
+                    lower.data() + at * kLowerGroupBytes);
+        }
         if (done == nullptr) return;
         done(blocks.subspan(static_cast<size_t>(first * row_bytes),
                             static_cast<size_t>((last - first) * row_bytes)));
@@ -249,16 +273,7 @@ absl::StatusOr<PackedLinear> PackedLinear::FromBlocks(
         format.name, " data has a ", format.tile == nullptr ? "value" : "scale",
         " that is not finite, in block ", bad_block.load()));
   }
-  return PackedLinear(format, n, k, std::move(tiles));
-}
-
-PackedLinear PackedLinear::Int4FromTiles(
-    int64_t n, int64_t k, kernels::AlignedBuffer<uint8_t> tiles) {
-  PackedLinear w(kInt4, n, k, std::move(tiles));
-  KERNELS_CHECK(n > 0 && k > 0 && k % kLinearGroup == 0 &&
-                w.bytes() ==
-                    w.tile_count() * (k / kLinearGroup) * kInt4GroupBytes);
-  return w;
+  return PackedLinear(format, n, k, std::move(tiles), std::move(lower));
 }
 
 void PackedLinear::DequantizeRow(int64_t row, absl::Span<float> out) const {
@@ -266,8 +281,9 @@ void PackedLinear::DequantizeRow(int64_t row, absl::Span<float> out) const {
   KERNELS_CHECK(out.size() == static_cast<size_t>(k_));
   const int r = static_cast<int>(row % kTileRows);
   const int64_t row_blocks = k_ / format_->block_elements;
-  const uint8_t* place =
-      tiles() + row / kTileRows * row_blocks * format_->place_bytes;
+  const TiledWeights view = View(*this);
+  kernels::AlignedBuffer<uint8_t> buffer = view.Buffer();
+  const uint8_t* place = view.WholeTile(row / kTileRows, buffer);
   float* to = out.data();
   for (int64_t i = 0; i < row_blocks; ++i) {
     for (int64_t j = 0; j < format_->block_elements; ++j) {
@@ -292,20 +308,11 @@ void LinearTile(const QuantizedActivations& x, const PackedLinear& w,
                 int64_t tile, float* out) {
   KERNELS_CHECK(w.has_codes() && x.k() == w.k());
   KERNELS_CHECK(tile >= 0 && tile * kTileRows < w.n());
-  const TiledWeights view = View(w);
   const LinearKernels& run = x.kernels();
   if (run.begin != nullptr) run.begin();
   KernelOf(x, w)(x.panels().data(), static_cast<int64_t>(x.panels().size()),
-                 view.tiles + tile * view.tile_bytes(), out, kTileRows);
+                 View(w).Tile(tile), out, kTileRows);
   if (run.end != nullptr) run.end();
-}
-
-void DequantizeTile(const PackedLinear& w, int64_t tile, float* out,
-                    kernels::Isa isa) {
-  KERNELS_CHECK(tile >= 0 && tile < w.tile_count());
-  const TiledWeights view = View(w);
-  (FloatKernelsFor(isa).*w.format().expand)(
-      view.tiles + tile * view.tile_bytes(), w.k() / kLinearGroup, out);
 }
 
 void RowNorms(const PackedLinear& w, float* out, kernels::ThreadPool& pool,
@@ -317,12 +324,12 @@ void RowNorms(const PackedLinear& w, float* out, kernels::ThreadPool& pool,
   constexpr int64_t kGroups = 2;
   const auto body = [&](int64_t begin, int64_t end, int) {
     alignas(64) float values[kGroups * kLinearGroup * kTileRows];
+    kernels::AlignedBuffer<uint8_t> buffer = view.Buffer();
     for (int64_t tile = begin; tile < end; ++tile) {
       float squares[kTileRows] = {};
-      const uint8_t* at = view.tiles + tile * view.tile_bytes();
-      const int64_t groups = w.k() / kLinearGroup;
-      for (int64_t g = 0; g < groups; g += kGroups) {
-        const int64_t count = std::min(kGroups, groups - g);
+      const uint8_t* at = view.WholeTile(tile, buffer);
+      for (int64_t g = 0; g < view.groups(); g += kGroups) {
+        const int64_t count = std::min(kGroups, view.groups() - g);
         expand(at + g * view.group_bytes, count, values);
         AddSquares(values, count * kLinearGroup, squares);
       }

@@ -33,6 +33,10 @@ class PackedLinear {
   // Told which part of the blocks is not needed any more, from any thread of
   // the pool; may be null.
   using BlocksDone = std::function<void(absl::Span<const uint8_t> blocks)>;
+  // kSplit: of Q8_0 the upper and the lower halves of all codes lie apart, so
+  // that the upper ones can be read alone (nibble_planes.h). Other types are
+  // never split.
+  enum class Storage { kWhole, kSplit };
 
   // blocks: those of [n, k], row by row; not needed afterwards.
   // Unimplemented: another type. InvalidArgument: n or k is not positive, k is
@@ -40,12 +44,8 @@ class PackedLinear {
   // a scale or value is not finite.
   static absl::StatusOr<PackedLinear> FromBlocks(
       quant::GgmlType type, absl::Span<const uint8_t> blocks, int64_t n,
-      int64_t k, kernels::ThreadPool& pool, const BlocksDone& done = nullptr);
-
-  // The same of int4 with groups of 32 from its tiles, laid out as
-  // linear_kernels.h says; their size is that of [n, k].
-  static PackedLinear Int4FromTiles(int64_t n, int64_t k,
-                                    kernels::AlignedBuffer<uint8_t> tiles);
+      int64_t k, kernels::ThreadPool& pool, const BlocksDone& done = nullptr,
+      Storage storage = Storage::kWhole);
 
   const TileFormat& format() const { return *format_; }
   // False: takes activations in floats only.
@@ -53,8 +53,14 @@ class PackedLinear {
   int64_t n() const { return n_; }
   int64_t k() const { return k_; }
   int64_t elements() const { return n_ * k_; }
-  int64_t bytes() const { return static_cast<int64_t>(tiles_.size()); }
+  int64_t bytes() const {
+    return static_cast<int64_t>(tiles_.size() + lower_.size());
+  }
+  bool split() const { return !lower_.empty(); }
+  // Of the upper plane if split().
   const uint8_t* tiles() const { return tiles_.data(); }
+  // nullptr if not split().
+  const uint8_t* lower() const { return lower_.data(); }
   int64_t tile_count() const { return (n_ + kTileRows - 1) / kTileRows; }
 
   // out [k] = row `row` in floats: the embedding of one token.
@@ -63,13 +69,19 @@ class PackedLinear {
 
  private:
   PackedLinear(const TileFormat& format, int64_t n, int64_t k,
-               kernels::AlignedBuffer<uint8_t> tiles)
-      : format_(&format), n_(n), k_(k), tiles_(std::move(tiles)) {}
+               kernels::AlignedBuffer<uint8_t> tiles,
+               kernels::AlignedBuffer<uint8_t> lower)
+      : format_(&format),
+        n_(n),
+        k_(k),
+        tiles_(std::move(tiles)),
+        lower_(std::move(lower)) {}
 
   const TileFormat* format_;
   int64_t n_;
   int64_t k_;
   kernels::AlignedBuffer<uint8_t> tiles_;
+  kernels::AlignedBuffer<uint8_t> lower_;
 };
 
 // out [m, n] = x [m, k] * w^T. In each group of 32 an exact integer dot
@@ -83,11 +95,6 @@ void Linear(const QuantizedActivations& x, const PackedLinear& w, float* out,
 // 0 <= 16 * tile < w.n().
 void LinearTile(const QuantizedActivations& x, const PackedLinear& w,
                 int64_t tile, float* out);
-
-// out [k, 16] = for each column the weights of the 16 rows from 16 * tile on,
-// in floats; those past the end zero. On this thread. 0 <= 16 * tile < w.n().
-void DequantizeTile(const PackedLinear& w, int64_t tile, float* out,
-                    kernels::Isa isa = kernels::BestIsa());
 
 // out [n]: the Euclidean norms of the rows of w, computed in f32.
 // w.has_codes().

@@ -22,6 +22,14 @@ int64_t QuantizedActivations::PanelOf(int64_t row) const {
   return large_panels + (row - in_large) / small;
 }
 
+void QuantizedActivations::SetBias(int bias) {
+  for (int64_t i = 0; i < m_ * groups(); ++i) {
+    int32_t& offset = offsets_[static_cast<size_t>(i)];
+    offset = offset / bias_ * bias;
+  }
+  bias_ = bias;
+}
+
 int QuantizedActivations::CodeAt(int64_t row, int64_t k) const {
   const int64_t p = PanelOf(row);
   const ActivationPanel& panel = panels_[static_cast<size_t>(p)];
@@ -86,6 +94,7 @@ void QuantizeActivations(absl::Span<const float> x, int64_t m, int64_t k,
   KERNELS_CHECK(x.size() == static_cast<size_t>(m * k));
   const LinearKernels& run = LinearKernelsFor(isa, m, bits);
   out->Resize(m, k, bits, run);
+  out->bias_ = Int4Layout::kBias;
   // Below this a loop over threads costs more than it saves.
   constexpr int64_t kMinFloatsPerRange = 16384;
   const int64_t min_grain =

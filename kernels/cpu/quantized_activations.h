@@ -30,6 +30,9 @@ class QuantizedActivations {
   // First row of panel p; PanelFirstRow(panels().size()) == m().
   int64_t PanelFirstRow(int64_t p) const;
 
+  // Makes the offsets those of codes that are more by `bias` instead of 8.
+  void SetBias(int bias);
+
   // One code and one scale, for tests and oracles.
   int CodeAt(int64_t row, int64_t k) const;
   float ScaleAt(int64_t row, int64_t group) const;
@@ -49,6 +52,7 @@ class QuantizedActivations {
   const LinearKernels* kernels_ = nullptr;
   std::vector<ActivationPanel> panels_;
   CodeBits bits_ = CodeBits::k8;
+  int bias_ = Int4Layout::kBias;  // of the offsets
   kernels::AlignedBuffer<int8_t> codes_;
   kernels::AlignedBuffer<int16_t> wide_codes_;
   kernels::AlignedBuffer<float> scales_;

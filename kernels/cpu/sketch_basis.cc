@@ -10,10 +10,9 @@
 namespace onegrid::cpu {
 namespace {
 
-// How the scale of a column follows from the ratio of the mean squares of its
-// activations and its weights: the power of it. Of 0.19 (0.25 makes what is
-// left of weights and of activations alike, if all of them are of a sample)
-// fewer products were left in doubt on text unlike the sample's.
+// How the scale of a column follows from the ratio of mean squares: the power
+// of it. Of 0.19 (0.25 makes both sides alike, if all activations are of a
+// sample) fewer products were left in doubt on text unlike the sample's.
 constexpr float kScalePower = 0.19f;
 constexpr int kMostDoublings = 12;
 // Of the sample's covariance applied to the directions.
@@ -43,6 +42,16 @@ ONEGRID_CLONES void TakeTimes(const float* x, double factor, int64_t k,
       from[i + j] -= factor * double{x[i + j]};
     }
   }
+}
+
+ONEGRID_CLONES double WideDot(const float* a, const double* b, int64_t k) {
+  double lanes[kLanes] = {};
+  for (int64_t i = 0; i < k; i += kLanes) {
+    for (int64_t j = 0; j < kLanes; ++j) {
+      lanes[j] += double{a[i + j]} * b[i + j];
+    }
+  }
+  return std::accumulate(lanes, lanes + kLanes, 0.0);
 }
 
 // Makes rows [rows, k] orthonormal; those that depend on others, zero.
@@ -93,6 +102,47 @@ std::vector<float> LargestDirections(const std::vector<float>& y, int64_t rows,
   return directions;
 }
 
+// The norm of the directions' products with each other, less 1 of each with
+// itself.
+double SkewOf(const std::vector<float>& directions, int64_t k) {
+  double squares = 0;
+  for (int64_t a = 0; a < kSketchDirections; ++a) {
+    const float* row = directions.data() + a * k;
+    for (int64_t b = 0; b <= a; ++b) {
+      const float* other = directions.data() + b * k;
+      double product = 0;
+      for (int64_t i = 0; i < k; ++i) product += double{row[i]} * other[i];
+      const double off = a == b && product != 0 ? product - 1 : product;
+      squares += (a == b ? 1 : 2) * off * off;
+    }
+  }
+  return std::sqrt(squares);
+}
+
+}  // namespace
+
+void SketchBasis::Project(const float* scaled, float* to) const {
+  for (int64_t d = 0; d < kSketchDirections; ++d) {
+    to[d] = Dot(directions.data() + d * k(), scaled, k());
+  }
+}
+
+SketchBasis::Rest SketchBasis::RestOf(absl::Span<const double> scaled,
+                                      const float* along) const {
+  std::vector<double> rest(scaled.begin(), scaled.end());
+  for (int64_t d = 0; d < kSketchDirections; ++d) {
+    TakeTimes(directions.data() + d * k(), double{along[d]}, k(), rest.data());
+  }
+  double squares = 0, along_squares = 0;
+  for (const double value : rest) squares += value * value;
+  for (int64_t d = 0; d < kSketchDirections; ++d) {
+    const double product =
+        WideDot(directions.data() + d * k(), rest.data(), k());
+    along_squares += product * product;
+  }
+  return {std::sqrt(squares), std::sqrt(along_squares)};
+}
+
 std::vector<float> MeanSquares(absl::Span<const float> x, int64_t rows,
                                int64_t k) {
   std::vector<float> squares(static_cast<size_t>(k));
@@ -102,70 +152,41 @@ std::vector<float> MeanSquares(absl::Span<const float> x, int64_t rows,
   return squares;
 }
 
-}  // namespace
-
-void SketchBasis::Arrange(const float* x, float* to) const {
-  for (int64_t i = 0; i < k(); ++i) {
-    const auto at = static_cast<size_t>(i);
-    to[i] = x[order[at]] / scales[at];
-  }
-}
-
-void SketchBasis::Project(const float* arranged, float* to) const {
-  for (int64_t d = 0; d < kSketchDirections; ++d) {
-    to[d] = Dot(directions.data() + d * k(), arranged, k());
-  }
-}
-
-double SketchBasis::NormAcross(absl::Span<const double> arranged,
-                               const float* along) const {
-  std::vector<double> rest(arranged.begin(), arranged.end());
-  for (int64_t d = 0; d < kSketchDirections; ++d) {
-    TakeTimes(directions.data() + d * k(), double{along[d]}, k(), rest.data());
-  }
-  double squares = 0;
-  for (const double value : rest) squares += value * value;
-  return std::sqrt(squares);
-}
-
-SketchBasis ChooseSketchBasis(absl::Span<const float> sample, int64_t rows,
-                              absl::Span<const float> weight_squares) {
-  const auto k = static_cast<int64_t>(weight_squares.size());
-  KERNELS_CHECK(rows >= 1 && k % kLanes == 0 &&
-                static_cast<int64_t>(sample.size()) == rows * k);
-  const std::vector<float> squares = MeanSquares(sample, rows, k);
+std::vector<float> ScalesBetween(absl::Span<const float> a,
+                                 absl::Span<const float> b) {
   std::vector<float> wanted;
-  for (size_t i = 0; i < squares.size(); ++i) {
-    const float ratio = squares[i] / weight_squares[i];
+  for (size_t i = 0; i < a.size(); ++i) {
+    const float ratio = a[i] / b[i];
     wanted.push_back(ratio > 1e-30f && ratio < 1e30f ? std::log2(ratio) : 0);
   }
   std::vector<float> sorted = wanted;
-  const auto middle = sorted.begin() + k / 2;
+  const auto middle = sorted.begin() + static_cast<int64_t>(a.size() / 2);
   std::nth_element(sorted.begin(), middle, sorted.end());
+  for (float& value : wanted) {
+    const float exponent = kScalePower * (value - *middle);
+    value = std::exp2(std::round(
+        std::clamp<float>(exponent, -kMostDoublings, kMostDoublings)));
+  }
+  return wanted;
+}
 
-  std::vector<float> exponents, large;
-  for (size_t i = 0; i < squares.size(); ++i) {
-    exponents.push_back(std::round(std::clamp<float>(
-        kScalePower * (wanted[i] - *middle), -kMostDoublings, kMostDoublings)));
-    large.push_back(std::isfinite(squares[i])
-                        ? squares[i] * std::exp2(-2 * exponents[i])
-                        : 0.0f);
-  }
+SketchBasis ChooseSketchBasis(absl::Span<const float> sample, int64_t rows,
+                              absl::Span<const float> left_squares) {
+  const auto k = static_cast<int64_t>(left_squares.size());
+  KERNELS_CHECK(rows >= 1 && k % kLanes == 0 &&
+                static_cast<int64_t>(sample.size()) == rows * k);
   SketchBasis basis;
-  basis.order.resize(squares.size());
-  std::iota(basis.order.begin(), basis.order.end(), 0);
-  std::stable_sort(
-      basis.order.begin(), basis.order.end(), [&large](int32_t a, int32_t b) {
-        return large[static_cast<size_t>(a)] > large[static_cast<size_t>(b)];
-      });
-  for (const int32_t column : basis.order) {
-    basis.scales.push_back(std::exp2(exponents[static_cast<size_t>(column)]));
+  basis.scales = ScalesBetween(left_squares, MeanSquares(sample, rows, k));
+  std::vector<float> scaled(sample.begin(), sample.end());
+  for (size_t i = 0; i < scaled.size(); ++i) {
+    scaled[i] *= basis.scales[i % basis.scales.size()];
   }
-  std::vector<float> arranged(sample.size());
-  for (int64_t row = 0; row < rows; ++row) {
-    basis.Arrange(sample.data() + row * k, arranged.data() + row * k);
+  basis.directions = LargestDirections(scaled, rows, k);
+  basis.skew = SkewOf(basis.directions, k);
+  if (!(basis.skew <= SketchBasis::kMostSkew)) {
+    std::fill(basis.directions.begin(), basis.directions.end(), 0.0f);
+    basis.skew = 0;
   }
-  basis.directions = LargestDirections(arranged, rows, k);
   return basis;
 }
 

@@ -1,5 +1,5 @@
-// How the columns of a weight matrix are arranged, so that few bits tell most
-// of its products with activations like those of a sample.
+// Of activations like those of a sample: the directions that most of them lies
+// along, and by how much their columns should count.
 #ifndef KERNELS_CPU_SKETCH_BASIS_H_
 #define KERNELS_CPU_SKETCH_BASIS_H_
 
@@ -11,35 +11,47 @@
 namespace onegrid::cpu {
 
 // Directions along which the products of what is left out are kept.
-inline constexpr int64_t kSketchDirections = 32;
+inline constexpr int64_t kSketchDirections = 64;
 
-// Weights w and activations x become w'[i] = w[order[i]] * scales[i] and
-// x'[i] = x[order[i]] / scales[i]: w' x' = w x, exactly, since scales are
-// powers of two. Columns whose activations are large among their weights are
-// scaled up, so that they keep more of their bits, and stand together.
+// A product e x is e' x' with e'[i] = e[i] / scales[i], x'[i] = x[i] *
+// scales[i]: exactly, since scales are powers of two. With scales that make e'
+// and x' alike, the product of their norms is smallest.
 struct SketchBasis {
-  std::vector<int32_t> order;  // [k]
-  std::vector<float> scales;   // [k], 2^-12 to 2^12
-  // [kSketchDirections, k], of x': about orthonormal, so that most of the norm
-  // of an x' like those of the sample lies along them.
+  std::vector<float> scales;  // [k], 2^-12 to 2^12
+  // [kSketchDirections, k], of x': about orthonormal, or zero, so that most of
+  // the norm of an x' like those of the sample lies along them.
   std::vector<float> directions;
+  // The directions times themselves are one, or zero, but for a matrix of at
+  // most this norm. At most kMostSkew.
+  double skew = 0;
+  static constexpr double kMostSkew = 1e-3;
 
-  int64_t k() const { return static_cast<int64_t>(order.size()); }
-  // to [k] = x' of x [k].
-  void Arrange(const float* x, float* to) const;
+  int64_t k() const { return static_cast<int64_t>(scales.size()); }
   // to [kSketchDirections] = the products of x' [k] with the directions.
-  void Project(const float* arranged, float* to) const;
-  // The norm of what is left of x' if `along` times the directions is taken
-  // away.
-  double NormAcross(absl::Span<const double> arranged,
-                    const float* along) const;
+  void Project(const float* scaled, float* to) const;
+  // What is left of x' if `along` times the directions is taken away: its norm,
+  // and the norm of its products with the directions.
+  struct Rest {
+    double norm;
+    double along;
+  };
+  Rest RestOf(absl::Span<const double> scaled, const float* along) const;
 };
 
-// sample [rows, k], rows >= 1, k a multiple of 16. weight_squares [k]: the mean
-// squares of the columns of the weights. What is not finite gives a basis that
-// is as valid, but no good one. Some ms for 256 rows of 640.
+// [k]: for mean squares a and b of some columns, powers of two with which the
+// roots of a / scale and b * scale are more alike, 2^-12 to 2^12.
+std::vector<float> ScalesBetween(absl::Span<const float> a,
+                                 absl::Span<const float> b);
+
+// The mean squares of the columns of x [rows, k].
+std::vector<float> MeanSquares(absl::Span<const float> x, int64_t rows,
+                               int64_t k);
+
+// sample [rows, k], rows >= 1, k a multiple of 16. left_squares [k]: the mean
+// squares of the columns of what is left out. What is not finite gives a basis
+// that is as valid, but no good one. Some 30 ms for 512 rows of 640.
 SketchBasis ChooseSketchBasis(absl::Span<const float> sample, int64_t rows,
-                              absl::Span<const float> weight_squares);
+                              absl::Span<const float> left_squares);
 
 }  // namespace onegrid::cpu
 

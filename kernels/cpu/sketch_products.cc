@@ -10,13 +10,17 @@
 #include "kernels/base/clones.h"
 #include "kernels/base/float_types.h"
 #include "kernels/cpu/linear_kernels.h"
+#include "kernels/cpu/nibble_planes.h"
 #include "kernels/quant/grid.h"
 
 namespace onegrid::cpu {
 namespace {
 
 constexpr int64_t kGroupFloats = kLinearGroup * kTileRows;
-static_assert(kSketchDirections == kLinearGroup);
+constexpr int64_t kAlongGroups = kSketchDirections / kLinearGroup;
+constexpr int64_t kAlongTileBytes = kAlongGroups * kInt4GroupBytes;
+// Weights that a thread takes at once.
+constexpr int64_t kRangeBytes = 1 << 20;
 // Of the largest value of a group, what the largest code stands for; that which
 // leaves least is taken.
 constexpr float kShares[] = {1.0f, 0.92f, 0.85f, 0.77f};
@@ -111,29 +115,152 @@ void EncodeGroup(float* values, uint8_t* place, float* squares_taken,
   }
 }
 
-double NormOf(const float* x, int64_t n) {
+// values [32][16] = (nibble * step - middle) * scales[r] of 16 rows of a group,
+// from a plane's lines.
+ONEGRID_CLONES void ExpandNibbles(const uint8_t* lines, int step, int middle,
+                                  const float* scales, float* values) {
+  for (int k = 0; k < kLinearGroup; ++k) {
+    const uint8_t* line = lines + 64 * (k / 8) + k % 4;
+    const int shift = k % 8 < 4 ? 0 : 4;
+    for (int r = 0; r < kTileRows; ++r) {
+      const int nibble = line[4 * r] >> shift & 15;
+      values[k * kTileRows + r] =
+          static_cast<float>(nibble * step - middle) * scales[r];
+    }
+  }
+}
+
+// values [32][16] /= scales[k]; squares[r] += those of the result.
+ONEGRID_CLONES void Rescale(const float* scales, float* values,
+                            float* squares) {
+  for (int k = 0; k < kLinearGroup; ++k) {
+    const float inverse = 1 / scales[k];  // Exactly, of a power of two.
+    for (int r = 0; r < kTileRows; ++r) {
+      const float value = values[k * kTileRows + r] * inverse;
+      values[k * kTileRows + r] = value;
+      squares[r] += value * value;
+    }
+  }
+}
+
+// A group of a split matrix: 16 rows of both planes.
+struct PlaneGroup {
+  PlaneGroup(const PackedLinear& weights, int64_t tile, int64_t g) {
+    const int64_t at = tile * (weights.k() / kLinearGroup) + g;
+    upper = weights.tiles() + at * kUpperGroupBytes;
+    lower = weights.lower() + at * kLowerGroupBytes;
+    for (int r = 0; r < kTileRows; ++r) {
+      uint16_t bits;
+      std::memcpy(&bits, upper + kLowerGroupBytes + 2 * r, sizeof(bits));
+      scales[r] = kernels::F16ToFloat(bits);
+    }
+  }
+  // values [32][16]: what the upper plane tells, and what it leaves out.
+  void Told(float* values) const {
+    float units[kTileRows];
+    for (int r = 0; r < kTileRows; ++r) units[r] = kUpperUnit * scales[r];
+    ExpandNibbles(upper, OddInt4Layout::kStep, OddInt4Layout::kBias, units,
+                  values);
+  }
+  void Left(float* values) const {
+    ExpandNibbles(lower, 1, kLowerMiddle, scales, values);
+  }
+
+  const uint8_t* upper;
+  const uint8_t* lower;
+  float scales[kTileRows];
+};
+
+void AddColumnSquares(const float* values, float* squares) {
+  for (int64_t i = 0; i < kGroupFloats; ++i) {
+    squares[i / kTileRows] += values[i] * values[i];
+  }
+}
+
+// For each column of x [rows, k] how large, squared, what 8 bits leave out is,
+// but for a factor.
+std::vector<float> CodeErrors(const std::vector<float>& x, int64_t rows,
+                              int64_t k) {
+  std::vector<float> squares(static_cast<size_t>(k));
+  for (int64_t at = 0; at < rows * k; at += kLinearGroup) {
+    float most = 0;
+    for (int64_t i = at; i < at + kLinearGroup; ++i) {
+      most = std::max(most, std::abs(x[static_cast<size_t>(i)]));
+    }
+    for (int64_t i = 0; i < kLinearGroup; ++i) {
+      squares[static_cast<size_t>(at % k + i)] += most * most;
+    }
+  }
+  return squares;
+}
+
+double NormOf(absl::Span<const double> x) {
   double squares = 0;
-  for (int64_t i = 0; i < n; ++i) squares += double{x[i]} * x[i];
+  for (const double value : x) squares += value * value;
   return std::sqrt(squares);
+}
+
+// By how much a product of a direction with k numbers whose norm is 1, summed
+// in floats, is off, over all directions.
+double ProjectionRounding(int64_t k) {
+  return 0x1p-24 * static_cast<double>(k + 2) *
+         std::sqrt(double{kSketchDirections}) * 1.001;
+}
+
+void Begin(const QuantizedActivations& x) {
+  if (x.kernels().begin != nullptr) x.kernels().begin();
+}
+
+void End(const QuantizedActivations& x) {
+  if (x.kernels().end != nullptr) x.kernels().end();
+}
+
+// to [x.m()][16] = the products of x with a tile.
+void MultiplyTile(const QuantizedActivations& x, TileKernel kernel,
+                  TileBytes tile, float* to) {
+  kernel(x.panels().data(), static_cast<int64_t>(x.panels().size()), tile, to,
+         kTileRows);
+}
+
+// out [m][columns] = both sides [m][16], `told` in units of kUpperUnit.
+ONEGRID_CLONES void AddUp(const float* told, const float* along, int64_t m,
+                          int64_t columns, float* out, int64_t out_stride) {
+  for (int64_t row = 0; row < m; ++row) {
+    float sums[kTileRows];
+    for (int r = 0; r < kTileRows; ++r) {
+      sums[r] =
+          kUpperUnit * told[row * kTileRows + r] + along[row * kTileRows + r];
+    }
+    std::memcpy(out + row * out_stride, sums,
+                static_cast<size_t>(columns) * sizeof(float));
+  }
 }
 
 }  // namespace
 
+struct SketchProducts::Scratch {
+  explicit Scratch(int64_t k) : left(static_cast<size_t>(k * kTileRows)) {}
+
+  kernels::AlignedBuffer<float> left;  // [k][16], in the basis' scales
+  alignas(64) float values[kGroupFloats];
+  alignas(64) float along[kSketchDirections * kTileRows];
+};
+
 int64_t SketchProducts::BytesFor(const PackedLinear& weights) {
-  return weights.tile_count() * (weights.k() / kLinearGroup + 1) *
-         kInt4GroupBytes;
+  return weights.tile_count() *
+         (weights.k() / kLinearGroup * kUpperGroupBytes + kAlongTileBytes);
 }
 
 SketchProducts::SketchProducts(const PackedLinear& weights,
                                kernels::ThreadPool& pool, kernels::Isa isa)
     : weights_(weights), pool_(pool), isa_(isa) {
-  KERNELS_CHECK(weights.has_codes());
+  KERNELS_CHECK(weights.split());
 }
 
 void SketchProducts::Learn(absl::Span<const float> x) {
   if (ready()) return;
   const auto enough = static_cast<size_t>(kSampleRows * weights_.k());
-  if (encoding_ == nullptr) {
+  if (basis_.k() == 0) {
     const absl::Span<const float> part =
         x.subspan(0, std::min(x.size(), enough - sample_.size()));
     sample_.insert(sample_.end(), part.begin(), part.end());
@@ -141,19 +268,18 @@ void SketchProducts::Learn(absl::Span<const float> x) {
     return;
   }
   const int64_t tiles = weights_.tile_count();
-  const int64_t first = encoding_->tiles_done;
+  const int64_t first = tiles_encoded_;
   const int64_t count =
       std::min(tiles - first, (tiles + kEncodingCalls - 1) / kEncodingCalls);
-  pool_.ParallelFor(
-      count, pool_.GrainFor(count), [&](int64_t begin, int64_t end, int) {
-        const auto floats = static_cast<size_t>(weights_.k() * kTileRows);
-        kernels::AlignedBuffer<float> values(floats), arranged(floats);
-        for (int64_t i = begin; i < end; ++i) {
-          EncodeTile(first + i, values.data(), arranged.data());
-        }
-      });
-  encoding_->tiles_done += count;
-  if (encoding_->tiles_done == tiles) EndEncoding();
+  pool_.ParallelFor(count, pool_.GrainFor(count),
+                    [&](int64_t begin, int64_t end, int) {
+                      Scratch scratch(weights_.k());
+                      for (int64_t i = begin; i < end; ++i) {
+                        EncodeTile(first + i, scratch);
+                      }
+                    });
+  tiles_encoded_ += count;
+  if (tiles_encoded_ == tiles) EndEncoding();
 }
 
 void SketchProducts::BeginEncoding() {
@@ -161,109 +287,160 @@ void SketchProducts::BeginEncoding() {
   // Of some of the weights.
   constexpr int64_t kTilesSeen = 64;
   const int64_t step = std::max<int64_t>(1, tiles / kTilesSeen);
-  std::vector<float> squares(static_cast<size_t>(k));
-  kernels::AlignedBuffer<float> values(static_cast<size_t>(k * kTileRows));
+  std::vector<float> told(static_cast<size_t>(k)), left(told);
+  float values[kGroupFloats];
   for (int64_t tile = 0; tile < tiles; tile += step) {
-    DequantizeTile(weights_, tile, values.data(), isa_);
-    for (size_t i = 0; i < values.size(); ++i) {
-      squares[i / kTileRows] += values[i] * values[i];
+    for (int64_t g = 0; g < k / kLinearGroup; ++g) {
+      const PlaneGroup group(weights_, tile, g);
+      group.Told(values);
+      AddColumnSquares(values, told.data() + g * kLinearGroup);
+      group.Left(values);
+      AddColumnSquares(values, left.data() + g * kLinearGroup);
     }
   }
-  const float seen = static_cast<float>((tiles - 1) / step + 1) * kTileRows;
-  for (float& value : squares) value /= seen;
-  basis_ = ChooseSketchBasis(sample_, kSampleRows, squares);
+  basis_ = ChooseSketchBasis(sample_, kSampleRows, left);
+  code_scales_ = ScalesBetween(told, CodeErrors(sample_, kSampleRows, k));
   std::vector<float>().swap(sample_);
-  encoding_ = std::make_unique<Encoding>();
-  encoding_->tiles = kernels::AlignedBuffer<uint8_t>(
-      static_cast<size_t>(tiles * groups() * kInt4GroupBytes));
-  for (auto& bounds : encoding_->bounds) {
+  along_tiles_ = kernels::AlignedBuffer<uint8_t>(
+      static_cast<size_t>(tiles * kAlongTileBytes));
+  for (auto& bounds : row_bounds_) {
     bounds.resize(static_cast<size_t>(tiles * kTileRows));
   }
 }
 
-void SketchProducts::EncodeTile(int64_t tile, float* values, float* arranged) {
-  const int64_t k = weights_.k();
-  DequantizeTile(weights_, tile, values, isa_);
-  for (int64_t i = 0; i < k; ++i) {
-    const auto at = static_cast<size_t>(i);
-    const float* from = values + basis_.order[at] * kTileRows;
-    for (int r = 0; r < kTileRows; ++r) {
-      arranged[i * kTileRows + r] = from[r] * basis_.scales[at];
-    }
+void SketchProducts::EncodeTile(int64_t tile, Scratch& scratch) {
+  const int64_t k = weights_.k(), groups = k / kLinearGroup;
+  // Squares: of q, of e, of V^T e as it was, in codes, and what these leave.
+  float told[kTileRows] = {}, left[kTileRows] = {}, along[kTileRows] = {},
+        coded[kTileRows] = {}, rest[kTileRows] = {};
+  for (int64_t g = 0; g < groups; ++g) {
+    const PlaneGroup group(weights_, tile, g);
+    group.Told(scratch.values);
+    Rescale(code_scales_.data() + g * kLinearGroup, scratch.values, told);
+    float* values = scratch.left.data() + g * kGroupFloats;
+    group.Left(values);
+    Rescale(basis_.scales.data() + g * kLinearGroup, values, left);
   }
-  uint8_t* place = encoding_->tiles.data() + tile * groups() * kInt4GroupBytes;
-  const auto bound = [&](Bound which) {
-    return encoding_->bounds[which].data() + tile * kTileRows;
-  };
-  for (int64_t g = 0; g < k / kLinearGroup; ++g) {
-    EncodeGroup(arranged + g * kGroupFloats, place, bound(kWhole),
-                bound(kAcross));
-    place += kInt4GroupBytes;
-  }
-  alignas(64) float along[kSketchDirections * kTileRows];
   FloatKernelsFor(isa_).f32_tile(basis_.directions.data(), k, kSketchDirections,
-                                 arranged, k,
-                                 /*accumulate=*/false, along, kTileRows);
-  EncodeGroup(along, place, bound(kWhole), bound(kAlong));
+                                 scratch.left.data(), k, /*accumulate=*/false,
+                                 scratch.along, kTileRows);
+  for (int64_t i = 0; i < kSketchDirections * kTileRows; ++i) {
+    along[i % kTileRows] += scratch.along[i] * scratch.along[i];
+  }
+  for (int64_t g = 0; g < kAlongGroups; ++g) {
+    EncodeGroup(
+        scratch.along + g * kGroupFloats,
+        along_tiles_.data() + tile * kAlongTileBytes + g * kInt4GroupBytes,
+        coded, rest);
+  }
+  // |f|^2 is |e|^2 - |V^T e|^2 but for how far V is from orthonormal, how far
+  // the products V^T e are off, and how far these sums are.
+  const double rounding = ProjectionRounding(k);
+  const double slack = 3 * (rounding + basis_.skew) +
+                       0x1p-22 * static_cast<double>(k + kSketchDirections + 8);
+  for (int r = 0; r < kTileRows; ++r) {
+    const auto at = static_cast<size_t>(tile * kTileRows + r);
+    const auto along_off =
+        static_cast<float>(rounding * std::sqrt(double{left[r]})) *
+        NormSlack(k);
+    const double across = double{left[r]} * (1 + slack) - along[r];
+    row_bounds_[kTold][at] = std::sqrt(told[r]) * NormSlack(k);
+    row_bounds_[kCoded][at] =
+        std::sqrt(std::max(along[r], coded[r])) * NormSlack(kSketchDirections);
+    row_bounds_[kAlong][at] =
+        (std::sqrt(rest[r]) + along_off) * NormSlack(kSketchDirections);
+    row_bounds_[kAcross][at] =
+        static_cast<float>(std::sqrt(std::max(across, 0.0)) * (1 + 0x1p-20));
+  }
 }
 
 void SketchProducts::EndEncoding() {
-  const int64_t k = weights_.k();
-  for (auto& squares : encoding_->bounds) {
-    squares.resize(static_cast<size_t>(weights_.n()));
-    for (float& value : squares) {
-      value = std::sqrt(value) * NormSlack(k + kLinearGroup);
-    }
-    bounds_.emplace_back(std::move(squares));
+  for (auto& values : row_bounds_) {
+    values.resize(static_cast<size_t>(weights_.n()));
+    bounds_.emplace_back(std::move(values));
   }
-  sketch_ = PackedLinear::Int4FromTiles(weights_.n(), k + kLinearGroup,
-                                        std::move(encoding_->tiles));
-  encoding_ = nullptr;
 }
 
 void SketchProducts::Multiply(absl::Span<const float> x, int64_t m,
                               float* out) {
   KERNELS_CHECK(ready());
-  const int64_t k = weights_.k(), width = sketch_->k();
-  arranged_.resize(static_cast<size_t>(m * width));
+  const int64_t k = weights_.k(), n = weights_.n();
+  if (m == 0) return;
+  along_.resize(static_cast<size_t>(m * kSketchDirections));
+  std::vector<float> scaled(static_cast<size_t>(k));
   for (int64_t row = 0; row < m; ++row) {
-    float* to = arranged_.data() + row * width;
-    basis_.Arrange(x.data() + row * k, to);
-    basis_.Project(to, to + k);
+    for (int64_t i = 0; i < k; ++i) {
+      const auto at = static_cast<size_t>(i);
+      scaled[at] = x[static_cast<size_t>(row * k + i)] * basis_.scales[at];
+    }
+    basis_.Project(scaled.data(), along_.data() + row * kSketchDirections);
   }
-  QuantizeActivations(arranged_, m, width, CodeBits::k8, &codes_, pool_, isa_);
-  Linear(codes_, *sketch_, out, pool_, isa_);
+  QuantizeActivations(x, m, k, CodeBits::k8, &codes_, pool_, isa_);
+  codes_.SetBias(OddInt4Layout::kBias);
+  QuantizeActivations(along_, m, kSketchDirections, CodeBits::k8, &along_codes_,
+                      pool_, isa_);
+  const int64_t tiles = weights_.tile_count();
+  const int64_t tile_bytes = BytesFor(weights_) / tiles;
+  pool_.ParallelFor(
+      tiles, std::min(pool_.GrainFor(tiles), 1 + kRangeBytes / tile_bytes),
+      [&](int64_t begin, int64_t end, int) {
+        Begin(codes_);
+        Begin(along_codes_);
+        std::vector<float> told(static_cast<size_t>(m * kTileRows)), rest(told);
+        for (int64_t tile = begin; tile < end; ++tile) {
+          float* to = out + tile * kTileRows;
+          for (int64_t row = 0; row < m; ++row) {
+            __builtin_prefetch(to + row * n, /*rw=*/1);
+          }
+          const int64_t at = tile * (k / kLinearGroup);
+          MultiplyTile(codes_, codes_.kernels().odd_int4_tile,
+                       {weights_.tiles() + at * kUpperGroupBytes}, told.data());
+          MultiplyTile(along_codes_, along_codes_.kernels().int4_tile,
+                       {along_tiles_.data() + tile * kAlongTileBytes},
+                       rest.data());
+          AddUp(told.data(), rest.data(), m,
+                std::min<int64_t>(kTileRows, n - tile * kTileRows), to, n);
+        }
+        End(codes_);
+        End(along_codes_);
+      });
 }
 
 std::vector<float> SketchProducts::Errors(
     int64_t m, const QuantizedActivations& exact) const {
-  const int64_t k = weights_.k(), width = sketch_->k();
-  const float* along = arranged_.data() + m * width + k;
+  const int64_t k = weights_.k();
+  const float* along = along_.data() + m * kSketchDirections;
   // What is wanted are the products of what 16 bits hold.
-  std::vector<double> x(static_cast<size_t>(width));
-  for (size_t i = 0; i < basis_.order.size(); ++i) {
-    const int64_t column = basis_.order[i];
-    x[i] = exact.CodeAt(0, column) *
-           double{exact.ScaleAt(0, column / kLinearGroup)} / basis_.scales[i];
+  std::vector<double> x(static_cast<size_t>(k)), scaled(x);
+  for (int64_t i = 0; i < k; ++i) {
+    const auto at = static_cast<size_t>(i);
+    x[at] = exact.CodeAt(0, i) * double{exact.ScaleAt(0, i / kLinearGroup)};
+    scaled[at] = x[at] * basis_.scales[at];
   }
-  std::copy(along, along + kSketchDirections, x.begin() + k);
-  const Deviation off = DeviationOf(codes_, m, x);
-  const double across = basis_.NormAcross(
-      absl::MakeConstSpan(x).first(static_cast<size_t>(k)), along);
-  // V^T e was summed in floats; the directions have a norm of 1 or less.
-  const double along_norm = NormOf(along, kSketchDirections);
-  const double summed = 0x1p-24 * static_cast<double>(k + 2) *
-                        std::sqrt(double{kSketchDirections}) * 1.001 *
-                        along_norm;
-  if (!SumsStayFinite(off, double{bounds_[kWhole].largest()} +
-                               bounds_[kAcross].largest())) {
+  const std::vector<double> c(along, along + kSketchDirections);
+  const std::vector<float> ones(c.size(), 1.0f);
+  const Deviation off = DeviationOf(codes_, m, x, code_scales_);
+  const Deviation along_off = DeviationOf(along_codes_, m, c, ones);
+  const SketchBasis::Rest rest = basis_.RestOf(scaled, along);
+  const double norm = NormOf(scaled), along_norm = NormOf(c);
+  const double rounding = SumRounding(k / kLinearGroup + kAlongGroups);
+  // |e| is at most |f| and a little more than |V^T e|.
+  constexpr double kUp = 1 + 0x1p-20, kMore = 1.01;
+  const double told = off.rest + rounding * off.norm;
+  const double coded =
+      along_off.rest + rest.along + rounding * (along_off.norm + kMore * norm);
+  const double across = rest.norm + rounding * norm;
+  double weights_norm = 0;
+  for (const RowBounds& bounds : bounds_) weights_norm += bounds.largest();
+  if (!SumsStayFinite({off.rest, off.norm + along_off.norm + norm},
+                      weights_norm)) {
     return std::vector<float>(kBounds, std::numeric_limits<float>::infinity());
   }
-  const double rounding = SumRounding(groups()) * off.norm;
-  constexpr double kUp = 1 + 0x1p-20;
-  return {static_cast<float>((off.rest + rounding) * kUp),
-          static_cast<float>(along_norm * kUp),
-          static_cast<float>((across + summed + rounding) * kUp)};
+  std::vector<float> errors;
+  for (const double error : {told, coded, along_norm, across}) {
+    errors.push_back(static_cast<float>(error * kUp));
+  }
+  return errors;
 }
 
 }  // namespace onegrid::cpu

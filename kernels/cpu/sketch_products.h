@@ -1,10 +1,9 @@
-// Products of a matrix in 8 bits, told closely enough by one in 4 bits.
+// Products of a matrix in 8 bits, told closely enough by the upper 4 of them.
 #ifndef KERNELS_CPU_SKETCH_PRODUCTS_H_
 #define KERNELS_CPU_SKETCH_PRODUCTS_H_
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -18,37 +17,36 @@
 
 namespace onegrid::cpu {
 
-// A row w of the weights, its columns arranged as a SketchBasis says, is q + e:
-// q in int4 with groups of 32, and what that leaves out. Activations x are V c
-// + b: c their products with the directions V, which are those that a sample of
-// activations mostly had, b the rest. So w x = q x + (V^T e) c + e b. The
-// sketch holds q and p, V^T e in int4, as one matrix of k + 32 columns, and
-// gives its product with (x, c), in 8 bits. That is off by at most
-//   |(q, p)| |what 8 bits leave out of (x, c)| + |V^T e - p| |c| + |e| |b|.
-// Of Gemma 3 270M's vocabulary, 170 MB, a sketch has 99 MB.
+// A row w of the weights is q + e: q what the upper plane of its codes tells
+// (nibble_planes.h), and what that leaves out. Activations x, in the scales of
+// a SketchBasis, are V c + b: c their products with the directions V, which are
+// those that a sample of activations mostly had, b the rest. So w x = q x +
+// (V^T e) c + f b, f being what V leaves of e. The products here are those of q
+// with x and of p, V^T e in int4, with c, both in 8 bits. They are off by at
+// most
+//   |q| |x - x in 8 bits| + |p| |c - c in 8 bits| + |V^T e - p| |c| + |f| |b|.
+// Beside the weights this takes 53 bytes a row: of Gemma 3 270M's vocabulary,
+// 178 MB, a product reads 104 MB, 9 of which are p.
 //
 // It learns from the activations it is told of, then encodes a part of the
-// weights with each call: some 5 ms for Gemma 3 270M on two Zen 3 cores. The
-// call between takes the memory, which costs once 40 to 190 ms there.
-// Thread-compatible.
+// weights with each call: some ms for Gemma 3 270M on two Zen 3 cores; the call
+// between takes some 30. Thread-compatible.
 class SketchProducts : public CoarseProducts {
  public:
   // Rows of activations of the sample, and calls that encode the weights.
-  static constexpr int64_t kSampleRows = 256;
+  static constexpr int64_t kSampleRows = 512;
   static constexpr int64_t kEncodingCalls = 128;
 
-  // What a sketch of these weights takes.
+  // What a product with a sketch of these weights reads.
   static int64_t BytesFor(const PackedLinear& weights);
 
-  // `weights`, which have codes, and `pool` must outlive this object.
+  // `weights`, which are split, and `pool` must outlive this object.
   SketchProducts(const PackedLinear& weights, kernels::ThreadPool& pool,
                  kernels::Isa isa);
 
   // x [rows, k]: like those that will be multiplied. Until ready().
   void Learn(absl::Span<const float> x);
-  bool ready() const { return sketch_.has_value(); }
-  // Read by a product; 0 until ready().
-  int64_t bytes() const { return ready() ? sketch_->bytes() : 0; }
+  bool ready() const { return !bounds_.empty(); }
 
   // If ready().
   void Multiply(absl::Span<const float> x, int64_t m, float* out) override;
@@ -56,19 +54,14 @@ class SketchProducts : public CoarseProducts {
                             const QuantizedActivations& exact) const override;
 
  private:
-  // Of each row of the weights, squared until all are encoded: |(q, p)|,
-  // |V^T e - p| and |e|.
-  enum Bound { kWhole, kAlong, kAcross, kBounds };
-  struct Encoding {
-    kernels::AlignedBuffer<uint8_t> tiles;
-    std::vector<float> bounds[kBounds];
-    int64_t tiles_done = 0;
-  };
+  // Of each row of the weights: |q|, the larger of |p| and |V^T e|, |V^T e - p|
+  // and |f|.
+  enum Bound { kTold, kCoded, kAlong, kAcross, kBounds };
+  // For one thread.
+  struct Scratch;
 
-  int64_t groups() const { return weights_.k() / kLinearGroup + 1; }
   void BeginEncoding();
-  // values: [k][16], for what the tile's weights are and what is left of them.
-  void EncodeTile(int64_t tile, float* values, float* arranged);
+  void EncodeTile(int64_t tile, Scratch& scratch);
   void EndEncoding();
 
   const PackedLinear& weights_;
@@ -76,10 +69,12 @@ class SketchProducts : public CoarseProducts {
   const kernels::Isa isa_;
   std::vector<float> sample_;
   SketchBasis basis_;
-  std::unique_ptr<Encoding> encoding_;
-  std::optional<PackedLinear> sketch_;
-  std::vector<float> arranged_;  // (x, c) of each row
-  QuantizedActivations codes_;   // the same in 8 bits
+  std::vector<float> code_scales_;  // [k], of x in 8 bits for its norm
+  int64_t tiles_encoded_ = 0;
+  std::vector<float> row_bounds_[kBounds];       // until all are encoded
+  kernels::AlignedBuffer<uint8_t> along_tiles_;  // p, as Int4Layout
+  std::vector<float> along_;                     // c of each row of x
+  QuantizedActivations codes_, along_codes_;     // x and c
 };
 
 }  // namespace onegrid::cpu

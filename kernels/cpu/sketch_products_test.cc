@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <numeric>
 #include <random>
 #include <vector>
 
@@ -54,7 +53,8 @@ std::vector<float> Rows(int64_t rows, int64_t k, float along, uint32_t seed,
 PackedLinear Pack(const std::vector<float>& w, int64_t n, int64_t k,
                   ThreadPool& pool) {
   return *PackedLinear::FromBlocks(quant::GgmlType::kQ8_0,
-                                   *quant::EncodeQ8_0(w, n, k), n, k, pool);
+                                   *quant::EncodeQ8_0(w, n, k), n, k, pool,
+                                   nullptr, PackedLinear::Storage::kSplit);
 }
 
 class SketchProductsTest : public testing::TestWithParam<Isa> {
@@ -118,11 +118,12 @@ TEST_P(SketchProductsTest, ProductsAreAsCloseAsItSays) {
 }
 
 // What is left out of a row, as activations: the bound of Cauchy and Schwarz is
-// reached but for what is lost along the directions and to 8 bits.
+// reached but for what is lost along the directions and to 8 bits. Columns are
+// of a size, so their scales are 1.
 TEST_P(SketchProductsTest, TheBoundIsReached) {
-  const int64_t n = 40, k = 160;
-  const PackedLinear w = Pack(Rows(n, k, 0.5f, 1), n, k, pool_);
-  SketchProducts sketch = Learnt(w, Rows(64, k, 5, 2));
+  const int64_t n = 40, k = 320;
+  const PackedLinear w = Pack(Rows(n, k, 0.5f, 1, 3, 1), n, k, pool_);
+  SketchProducts sketch = Learnt(w, Rows(64, k, 5, 2, 3, 1));
   // Products with unit vectors are the weights of both. These are exact in 8
   // bits, and so is the sketch, but for directions.
   std::vector<float> units(static_cast<size_t>(k * k));
@@ -149,26 +150,20 @@ TEST_P(SketchProductsTest, TheBoundIsReached) {
 TEST_P(SketchProductsTest, TheBoundOfEightBitsIsReached) {
   const int64_t n = 16, k = 160;
   std::mt19937 random(5);
-  // As large as each other but for a factor of 2: the basis only sorts them.
+  // As large as each other but for a factor of 2: their scales are 1.
   std::vector<float> x;
   for (int64_t i = 0; i < k; ++i) {
     const float value = 1 + static_cast<float>(random() % 1000) / 1000;
     x.push_back(random() % 2 == 0 ? value : -value);
   }
-  std::vector<size_t> order(x.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&x](size_t a, size_t b) {
-    return std::abs(x[a]) > std::abs(x[b]);
-  });
-  std::vector<float> sorted, rows(static_cast<size_t>(n * k), 1.0f);
-  for (const size_t i : order) sorted.push_back(x[i]);
+  std::vector<float> rows(static_cast<size_t>(n * k), 1.0f);
   QuantizedActivations codes;
-  QuantizeActivations(sorted, 1, k, CodeBits::k8, &codes, pool_, GetParam());
+  QuantizeActivations(x, 1, k, CodeBits::k8, &codes, pool_, GetParam());
   for (int64_t i = 0; i < k; ++i) {
-    const float left = sorted[static_cast<size_t>(i)] -
-                       static_cast<float>(codes.CodeAt(0, i)) *
-                           codes.ScaleAt(0, i / kLinearGroup);
-    rows[order[static_cast<size_t>(i)]] = left < 0 ? -1.0f : 1.0f;
+    const float left =
+        x[static_cast<size_t>(i)] - static_cast<float>(codes.CodeAt(0, i)) *
+                                        codes.ScaleAt(0, i / kLinearGroup);
+    rows[static_cast<size_t>(i)] = left < 0 ? -1.0f : 1.0f;
   }
   const PackedLinear w = Pack(rows, n, k, pool_);
   SketchProducts sketch = Learnt(w, x);
@@ -183,7 +178,7 @@ TEST_P(SketchProductsTest, LeavesLessInDoubtOfWhatItKnows) {
   const std::vector<float> x = Rows(m, k, 10, 11, 3, 1);
   std::vector<float> scratch(static_cast<size_t>(m * n));
   const auto doubt = [&](uint32_t directions_seed) {
-    SketchProducts sketch = Learnt(w, Rows(256, k, 10, 2, directions_seed, 1));
+    SketchProducts sketch = Learnt(w, Rows(512, k, 10, 2, directions_seed, 1));
     TopProducts top(w, pool_, GetParam());
     top.Find(sketch, x, std::vector<int>(m, 10), scratch.data());
     return static_cast<double>(top.tiles_computed()) / (m * n / 16);
@@ -199,14 +194,13 @@ TEST_P(SketchProductsTest, LearnsInSmallParts) {
   const std::vector<float> x = Rows(100, k, 5, 2);
   int calls = 0;
   for (; !sketch.ready(); ++calls) {
-    EXPECT_EQ(sketch.bytes(), 0);
     sketch.Learn(x);
   }
-  // 256 rows are three times 100.
-  EXPECT_GT(calls, 3 + SketchProducts::kEncodingCalls / 2);
-  EXPECT_LE(calls, 3 + SketchProducts::kEncodingCalls);
-  EXPECT_EQ(sketch.bytes(), SketchProducts::BytesFor(w));
-  EXPECT_EQ(sketch.bytes(), (n + 15) / 16 * 3 * kInt4GroupBytes);
+  // 512 rows are six times 100.
+  EXPECT_GT(calls, 6 + SketchProducts::kEncodingCalls / 2);
+  EXPECT_LE(calls, 6 + SketchProducts::kEncodingCalls);
+  // The upper plane's two groups and two of directions.
+  EXPECT_EQ(SketchProducts::BytesFor(w), (n + 15) / 16 * 4 * kInt4GroupBytes);
   sketch.Learn(x);
   EXPECT_TRUE(sketch.ready());
 }
@@ -217,13 +211,13 @@ INSTANTIATE_TEST_SUITE_P(Isas, SketchProductsTest,
                            return kernels::IsaName(info.param);
                          });
 
-TEST(SketchBasisTest, KeepsProductsAndSpansWhatTheSampleHas) {
+TEST(SketchBasisTest, SpansWhatTheSampleHas) {
   const int64_t k = 96, rows = 20;
   const std::vector<float> sample = Rows(rows, k, 5, 2);
-  const std::vector<float> w = Rows(1, k, 0.5f, 1);
   const std::vector<float> squares(static_cast<size_t>(k), 1.0f);
   const SketchBasis basis = ChooseSketchBasis(sample, rows, squares);
   ASSERT_EQ(basis.k(), k);
+  EXPECT_LT(basis.skew, 1e-4);
   for (int64_t a = 0; a < kSketchDirections; ++a) {
     double self = 0;
     for (int64_t i = 0; i < k; ++i) {
@@ -235,25 +229,44 @@ TEST(SketchBasisTest, KeepsProductsAndSpansWhatTheSampleHas) {
     EXPECT_LE(self, 1 + 1e-5);
   }
   for (int64_t row = 0; row < rows; ++row) {
-    const float* x = sample.data() + row * k;
-    std::vector<float> arranged(static_cast<size_t>(k));
-    float along[kSketchDirections];
-    basis.Arrange(x, arranged.data());
-    basis.Project(arranged.data(), along);
-    double product = 0, kept = 0, norm = 0;
-    for (int64_t i = 0; i < k; ++i) {
-      const auto at = static_cast<size_t>(i);
-      product += double{x[i]} * w[at];
-      kept += double{arranged[at]} * basis.scales[at] *
-              w[static_cast<size_t>(basis.order[at])];
-      norm += double{arranged[at]} * arranged[at];
-      EXPECT_EQ(std::exp2(std::round(std::log2(basis.scales[at]))),
-                basis.scales[at]);
+    std::vector<float> scaled(sample.begin() + row * k,
+                              sample.begin() + (row + 1) * k);
+    double norm = 0;
+    for (size_t i = 0; i < scaled.size(); ++i) {
+      scaled[i] *= basis.scales[i];
+      norm += double{scaled[i]} * scaled[i];
     }
-    EXPECT_NEAR(kept, product, 1e-12 * std::abs(product));
-    const std::vector<double> wide(arranged.begin(), arranged.end());
-    EXPECT_LT(basis.NormAcross(wide, along), 1e-5 * std::sqrt(norm));
+    float along[kSketchDirections];
+    basis.Project(scaled.data(), along);
+    const std::vector<double> wide(scaled.begin(), scaled.end());
+    const auto [rest, rest_along] = basis.RestOf(wide, along);
+    EXPECT_LT(rest, 1e-5 * std::sqrt(norm));
+    EXPECT_LE(rest_along, rest * 1.001);
+    // Of a row that has nothing along them all is left.
+    const std::vector<float> none(kSketchDirections);
+    EXPECT_NEAR(basis.RestOf(wide, none.data()).norm, std::sqrt(norm),
+                1e-9 * std::sqrt(norm));
   }
+}
+
+// Columns whose activations are large among the weights are scaled down.
+TEST(SketchBasisTest, ScalesArePowersOfTwoBetweenBothSides) {
+  std::vector<float> a(32, 1.0f), b(32, 1.0f);
+  a[3] = 0x1p20f;
+  b[4] = 0x1p20f;
+  b[5] = 0;
+  a[6] = std::nanf("");
+  a[7] = 1e30f;
+  b[7] = 1e-30f;
+  const std::vector<float> scales = ScalesBetween(a, b);
+  for (size_t i = 0; i < scales.size(); ++i) {
+    EXPECT_EQ(std::exp2(std::round(std::log2(scales[i]))), scales[i]);
+    if (i != 3 && i != 4) {
+      EXPECT_EQ(scales[i], 1) << i;
+    }
+  }
+  EXPECT_GT(scales[3], 4);
+  EXPECT_LT(scales[4], 0.25f);
 }
 
 }  // namespace

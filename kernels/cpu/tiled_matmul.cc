@@ -5,6 +5,7 @@
 
 #include "absl/types/span.h"
 #include "kernels/base/check.h"
+#include "kernels/cpu/nibble_planes.h"
 
 namespace onegrid::cpu {
 namespace {
@@ -29,6 +30,24 @@ void CopyColumns(const float* from, int64_t rows, int64_t columns, float* out,
 
 }  // namespace
 
+TileBytes TiledWeights::Tile(int64_t t) const {
+  if (lower == nullptr) return {tiles + t * tile_bytes()};
+  return {tiles + t * groups() * kUpperGroupBytes,
+          lower + t * groups() * kLowerGroupBytes};
+}
+
+const uint8_t* TiledWeights::WholeTile(
+    int64_t t, kernels::AlignedBuffer<uint8_t>& buffer) const {
+  if (lower == nullptr) return Tile(t).at;
+  JoinTile(Tile(t), groups(), buffer.data());
+  return buffer.data();
+}
+
+kernels::AlignedBuffer<uint8_t> TiledWeights::Buffer() const {
+  return kernels::AlignedBuffer<uint8_t>(
+      lower == nullptr ? 0 : static_cast<size_t>(tile_bytes()));
+}
+
 void TiledMatmul(const QuantizedActivations& x, const TiledWeights& weights,
                  TileKernel kernel, float* out, kernels::ThreadPool& pool) {
   KERNELS_CHECK(x.k() == weights.k);
@@ -44,7 +63,7 @@ void TiledMatmul(const QuantizedActivations& x, const TiledWeights& weights,
     for (int64_t item = begin; item < end; ++item) {
       const int64_t first = item / tiles * panels_per_chunk;
       const int64_t t = item % tiles;
-      const uint8_t* tile = weights.tiles + t * weights.tile_bytes();
+      const TileBytes tile = weights.Tile(t);
       const int64_t columns =
           std::min<int64_t>(kTileRows, weights.n - t * kTileRows);
       const auto chunk = panels.subspan(static_cast<size_t>(first),
@@ -76,15 +95,16 @@ void TiledMatmulF32(const float* x, int64_t m, const TiledWeights& weights,
   if (m == 0) return;
   const int64_t tiles = weights.tile_count();
   const int64_t chunks = (m - 1) / kF32Rows + 1;
-  const int64_t groups = weights.k / kLinearGroup;
+  const int64_t groups = weights.groups();
   const auto body = [&](int64_t begin, int64_t end, int) {
     alignas(64) float w[kF32Groups * kLinearGroup * kTileRows];
     float edge[kF32Rows * kTileRows];
+    kernels::AlignedBuffer<uint8_t> buffer = weights.Buffer();
     for (int64_t item = begin; item < end; ++item) {
       const int64_t first = item / tiles * kF32Rows;
       const int64_t t = item % tiles;
       const int64_t rows = std::min(kF32Rows, m - first);
-      const uint8_t* tile = weights.tiles + t * weights.tile_bytes();
+      const uint8_t* tile = weights.WholeTile(t, buffer);
       const int64_t columns =
           std::min<int64_t>(kTileRows, weights.n - t * kTileRows);
       const bool whole = columns == kTileRows;

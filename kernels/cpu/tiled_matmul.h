@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "kernels/base/aligned_buffer.h"
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/linear_kernels.h"
 #include "kernels/cpu/quantized_activations.h"
@@ -10,14 +11,24 @@
 namespace onegrid::cpu {
 
 // A weight matrix [n, k] as ceil(n / 16) tiles of k / 32 groups, each group of
-// group_bytes bytes, in one of the layouts of linear_kernels.h.
+// group_bytes bytes, in one of the layouts of linear_kernels.h; of int8 they
+// may be split into planes, as nibble_planes.h says.
 struct TiledWeights {
-  const uint8_t* tiles;
+  const uint8_t* tiles;  // of the upper plane if they are split
   int64_t n;
   int64_t k;
   int64_t group_bytes;
+  const uint8_t* lower = nullptr;
 
-  int64_t tile_bytes() const { return k / kLinearGroup * group_bytes; }
+  int64_t groups() const { return k / kLinearGroup; }
+  int64_t tile_bytes() const { return groups() * group_bytes; }
+  // Tile t, 0 <= t < tile_count().
+  TileBytes Tile(int64_t t) const;
+  // The same not split: where it lies, or joined in `buffer`, which Buffer
+  // made.
+  const uint8_t* WholeTile(int64_t t,
+                           kernels::AlignedBuffer<uint8_t>& buffer) const;
+  kernels::AlignedBuffer<uint8_t> Buffer() const;
   int64_t tile_count() const { return (n + kTileRows - 1) / kTileRows; }
 };
 

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <limits>
+#include <optional>
 #include <random>
 #include <vector>
 
@@ -57,9 +58,11 @@ quant::GridMatrix Random(const quant::Grid& grid, int64_t n, int64_t k) {
   return w;
 }
 
+// Of int8 split, as a sketch needs them.
 PackedLinear Pack(const quant::GridMatrix& w, ThreadPool& pool) {
   return *PackedLinear::FromBlocks(quant::BlockType(*w.grid),
-                                   *quant::PackBlocks(w), w.rows, w.cols, pool);
+                                   *quant::PackBlocks(w), w.rows, w.cols, pool,
+                                   nullptr, PackedLinear::Storage::kSplit);
 }
 
 class TopProductsTest : public testing::TestWithParam<Isa> {
@@ -98,16 +101,17 @@ class TopProductsTest : public testing::TestWithParam<Isa> {
   }
 
   // The differences between what Find gives, with activations in 8 bits and
-  // with a sketch, and the first of `sorted`.
+  // with a sketch of int8, and the first of `sorted`.
   int Differences(const PackedLinear& w, const std::vector<float>& x,
                   const std::vector<int>& counts,
                   const std::vector<std::vector<TopProduct>>& sorted) {
     ByteProducts bytes(w, pool_, GetParam());
-    SketchProducts sketch = Learnt(w, x);
+    std::vector<CoarseProducts*> ways = {&bytes};
+    std::optional<SketchProducts> sketch;
+    if (w.split()) ways.push_back(&sketch.emplace(Learnt(w, x)));
     TopProducts top(w, pool_, GetParam());
     int differences = 0;
-    for (CoarseProducts* coarse :
-         std::initializer_list<CoarseProducts*>{&bytes, &sketch}) {
+    for (CoarseProducts* coarse : ways) {
       std::vector<float> scratch(counts.size() * sorted[0].size());
       const auto best = top.Find(*coarse, x, counts, scratch.data());
       differences += best.size() != counts.size();

@@ -21,7 +21,8 @@ class BenchCaseTest : public testing::Test {
     ASSERT_TRUE(WriteTinyModel(path).ok());
     const auto file = model::GgufFile::Open(path);
     ASSERT_TRUE(file.ok()) << file.status();
-    auto weights = LoadGemmaWeights(**file, pool_);
+    auto weights =
+        LoadGemmaWeights(**file, pool_, cpu::PackedLinear::Storage::kSplit);
     ASSERT_TRUE(weights.ok()) << weights.status();
     weights_ = std::make_unique<GemmaWeights>(*std::move(weights));
     EngineOptions options;

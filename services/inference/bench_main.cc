@@ -55,8 +55,8 @@ ABSL_FLAG(std::string, isa, "auto",
           "Instruction set: auto, amx_int8, avx512_vnni, avx2_vnni, avx2 or "
           "reference.");
 ABSL_FLAG(bool, head_sketch, true,
-          "Let the engine hold a sketch of the head where few logits are asked "
-          "for (--top_k).");
+          "Split the head, for a sketch of it, where few logits are asked for "
+          "(--top_k).");
 ABSL_FLAG(int, threads, 0,
           "Threads to compute with; 0 takes all this process may use.");
 ABSL_FLAG(bool, limits, true,
@@ -124,21 +124,24 @@ absl::StatusOr<std::vector<BenchCase>> CasesFromFlags() {
   return cases;
 }
 
-// Just large enough for the cases, and one sequence more.
-absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(
-    const GemmaWeights& weights, const std::vector<BenchCase>& cases,
-    kernels::ThreadPool& pool) {
+absl::StatusOr<Numerics> ChosenNumerics() {
   ServedModelOptions served;
   served.activations = absl::GetFlag(FLAGS_activations);
   served.kv_cache = absl::GetFlag(FLAGS_kv_cache);
   served.isa = absl::GetFlag(FLAGS_isa);
   std::vector<std::string> degraded;
+  return ChooseNumerics(served, &degraded);
+}
+
+// Just large enough for the cases, and one sequence more.
+absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(
+    const GemmaWeights& weights, const Numerics& numerics,
+    const std::vector<BenchCase>& cases, kernels::ThreadPool& pool) {
   EngineOptions options;
-  ASSIGN_OR_RETURN(options.numerics, ChooseNumerics(served, &degraded));
+  options.numerics = numerics;
   options.max_sequences = 1;
   options.max_context = 1;
   options.max_step_tokens = absl::GetFlag(FLAGS_step_tokens);
-  options.head_sketch = absl::GetFlag(FLAGS_head_sketch);
   for (const BenchCase& bench : cases) {
     options.max_sequences =
         std::max(options.max_sequences, bench.sequences + 1);
@@ -199,9 +202,20 @@ class Bench {
 absl::Status Bench::Load() {
   const Clock::time_point start = Clock::now();
   ASSIGN_OR_RETURN(file_, model::GgufFile::Open(absl::GetFlag(FLAGS_model)));
-  ASSIGN_OR_RETURN(GemmaWeights weights, LoadGemmaWeights(*file_, pool_));
+  ASSIGN_OR_RETURN(const Numerics numerics, ChosenNumerics());
+  ASSIGN_OR_RETURN(const model::GemmaConfig config,
+                   model::ConfigFromGguf(*file_));
+  const bool few_logits =
+      std::any_of(cases_.begin(), cases_.end(),
+                  [](const BenchCase& bench) { return bench.top_k > 0; });
+  ASSIGN_OR_RETURN(
+      GemmaWeights weights,
+      LoadGemmaWeights(*file_, pool_,
+                       few_logits && absl::GetFlag(FLAGS_head_sketch)
+                           ? HeadStorageFor(numerics, config)
+                           : cpu::PackedLinear::Storage::kWhole));
   weights_ = std::make_unique<GemmaWeights>(std::move(weights));
-  ASSIGN_OR_RETURN(engine_, MakeEngine(*weights_, cases_, pool_));
+  ASSIGN_OR_RETURN(engine_, MakeEngine(*weights_, numerics, cases_, pool_));
   if (const std::string path = absl::GetFlag(FLAGS_text); !path.empty()) {
     ASSIGN_OR_RETURN(const std::string text, common::ReadFile(path));
     ASSIGN_OR_RETURN(const auto tokenizer, model::Tokenizer::FromGguf(*file_));

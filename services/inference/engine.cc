@@ -32,7 +32,18 @@ int FirstSharedLayer(const model::GemmaConfig& config) {
   return static_cast<int>(layer);
 }
 
+bool CanSearchLogits(const Numerics& numerics,
+                     const model::GemmaConfig& config) {
+  return numerics.activations != Precision::kF32 && config.logit_softcap == 0;
+}
+
 }  // namespace
+
+cpu::PackedLinear::Storage HeadStorageFor(const Numerics& numerics,
+                                          const model::GemmaConfig& config) {
+  return CanSearchLogits(numerics, config) ? cpu::PackedLinear::Storage::kSplit
+                                           : cpu::PackedLinear::Storage::kWhole;
+}
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(
     const GemmaWeights& weights, const EngineOptions& options,
@@ -106,11 +117,9 @@ Engine::Engine(const GemmaWeights& weights, const EngineOptions& options,
   }
   outputs_ = floats(m * c.hidden);
   logits_ = floats(size_t{kMaxLogitRows} * c.vocab_size);
-  if (options.numerics.activations != Precision::kF32 &&
-      weights.head().has_codes() && c.logit_softcap == 0) {
+  if (CanSearchLogits(options.numerics, c) && weights.head().has_codes()) {
     top_ = std::make_unique<LogitSearch>(weights.head(), options.max_sequences,
-                                         options.head_sketch, pool,
-                                         options.numerics.isa);
+                                         pool, options.numerics.isa);
   }
 }
 

@@ -37,8 +37,12 @@ struct EngineOptions {
   int max_step_tokens = 256;  // tokens of one Forward over all sequences
   int max_rollback = 0;       // tokens that Truncate may take back
   int64_t prefix_bytes = 0;   // of keys and values kept for Restore
-  bool head_sketch = true;    // may hold one for TopLogits (logit_search.h)
 };
+
+// How the head of a model that an engine computes so should be stored: split
+// if TopLogits can make use of that.
+cpu::PackedLinear::Storage HeadStorageFor(const Numerics& numerics,
+                                          const model::GemmaConfig& config);
 
 // Tokens to append to one sequence in one Forward.
 struct Chunk {

@@ -117,6 +117,58 @@ TEST_F(EngineTest, TheLargestLogitsAreThoseOfAll) {
   }
 }
 
+TEST_F(EngineTest, AHeadIsSplitWhereItsLogitsCanBeSearched) {
+  model::GemmaConfig config = weights_->config;
+  Numerics numerics;
+  EXPECT_EQ(HeadStorageFor(numerics, config),
+            cpu::PackedLinear::Storage::kSplit);
+  config.logit_softcap = 30;
+  EXPECT_EQ(HeadStorageFor(numerics, config),
+            cpu::PackedLinear::Storage::kWhole);
+  numerics.activations = Precision::kF32;
+  EXPECT_EQ(HeadStorageFor(numerics, weights_->config),
+            cpu::PackedLinear::Storage::kWhole);
+}
+
+// Where the head is split, all logits are the same, the sketch is learnt from
+// what is asked for, and the largest it tells of are those.
+TEST_F(EngineTest, ASplitHeadGivesTheSameLogits) {
+  const auto weights =
+      LoadGemmaWeights(*file_, *pool_, cpu::PackedLinear::Storage::kSplit);
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  EXPECT_TRUE(weights->head().split());
+  EXPECT_EQ(weights->bytes(), weights_->bytes());
+  EngineOptions options;
+  options.max_context = kTinyContext;
+  const auto split = Engine::Create(*weights, options, *pool_);
+  ASSERT_TRUE(split.ok()) << split.status();
+  const auto whole = Engine::Create(*weights_, options, *pool_);
+  EXPECT_FALSE((*whole)->can_sketch_head());
+  ASSERT_TRUE((*split)->can_sketch_head());
+  const std::vector<int32_t> tokens = RandomTokens(8, 7);
+  for (const auto& engine : {split->get(), whole->get()}) {
+    ASSERT_TRUE(engine->Forward({Chunk{0, tokens, 0}}).ok());
+  }
+  const absl::Span<const float> logits = (*split)->Logits(0, 8);
+  const absl::Span<const float> wanted = (*whole)->Logits(0, 8);
+  EXPECT_TRUE(std::equal(logits.begin(), logits.end(), wanted.begin()));
+  int calls = 0;
+  for (; !(*split)->top_logits_learnt(); ++calls) {
+    ASSERT_LT(calls, 1000);
+    EXPECT_TRUE((*split)->TopLogits(0, std::vector<int>(8, 1)).empty());
+  }
+  EXPECT_GT(calls, 8);
+  const auto best = (*split)->TopLogits(5, {3});
+  ASSERT_EQ(best.size(), 1u);
+  const absl::Span<const float> row =
+      wanted.subspan(5 * kTinyVocab, kTinyVocab);
+  const std::vector<int32_t> top = TopN(row, 3);
+  for (size_t i = 0; i < top.size(); ++i) {
+    EXPECT_EQ(best[0][i].index, top[i]);
+    EXPECT_EQ(best[0][i].value, row[top[i]]);
+  }
+}
+
 TEST_F(EngineTest, FloatModeEqualsTheNaiveForwardBeyondTheWindow) {
   const std::vector<int32_t> tokens = RandomTokens(5 * kTinyWindow, 7);
   auto engine = Make(Precision::kF32, Precision::kF32);

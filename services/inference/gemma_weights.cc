@@ -16,6 +16,7 @@ namespace {
 
 using model::GgufFile;
 using quant::GgmlType;
+using Storage = cpu::PackedLinear::Storage;
 
 std::string TypeName(GgmlType type) {
   const auto traits = quant::TraitsOf(type);
@@ -55,12 +56,13 @@ absl::StatusOr<const GgufFile::Tensor*> Find(const GgufFile& file,
 absl::StatusOr<cpu::PackedLinear> LoadPart(const GgufFile& file,
                                            const GgufFile::Tensor& tensor,
                                            int64_t part, int64_t parts,
-                                           kernels::ThreadPool& pool) {
+                                           kernels::ThreadPool& pool,
+                                           Storage storage = Storage::kWhole) {
   const int64_t bytes = static_cast<int64_t>(tensor.data.size()) / parts;
   auto packed = cpu::PackedLinear::FromBlocks(
       tensor.type, tensor.data.subspan(part * bytes, bytes),
       tensor.rows() / parts, tensor.cols(), pool,
-      [&](absl::Span<const uint8_t> done) { file.DropPages(done); });
+      [&](absl::Span<const uint8_t> done) { file.DropPages(done); }, storage);
   if (absl::IsUnimplemented(packed.status())) {
     return UnsupportedType(file, tensor, "Q4_0, Q2_0, Q8_0 or BF16");
   }
@@ -70,11 +72,11 @@ absl::StatusOr<cpu::PackedLinear> LoadPart(const GgufFile& file,
   return packed;
 }
 
-absl::StatusOr<cpu::PackedLinear> LoadMatrix(const GgufFile& file,
-                                             const std::string& name,
-                                             kernels::ThreadPool& pool) {
+absl::StatusOr<cpu::PackedLinear> LoadMatrix(
+    const GgufFile& file, const std::string& name, kernels::ThreadPool& pool,
+    Storage storage = Storage::kWhole) {
   ASSIGN_OR_RETURN(const GgufFile::Tensor* tensor, Find(file, name));
-  return LoadPart(file, *tensor, 0, 1, pool);
+  return LoadPart(file, *tensor, 0, 1, pool, storage);
 }
 
 absl::StatusOr<std::vector<cpu::PackedLinear>> LoadExperts(
@@ -279,11 +281,14 @@ namespace {
 
 // All but a head of its own.
 absl::StatusOr<GemmaWeights> LoadWithoutHead(const GgufFile& file,
-                                             kernels::ThreadPool& pool) {
+                                             kernels::ThreadPool& pool,
+                                             Storage head_storage) {
   ASSIGN_OR_RETURN(const model::GemmaConfig config,
                    model::ConfigFromGguf(file));
-  ASSIGN_OR_RETURN(auto embedding,
-                   LoadMatrix(file, model::kGgufEmbedding, pool));
+  ASSIGN_OR_RETURN(
+      auto embedding,
+      LoadMatrix(file, model::kGgufEmbedding, pool,
+                 config.tied_head ? head_storage : Storage::kWhole));
   std::vector<LayerWeights> layers;
   for (int64_t i = 0; i < config.layer_count(); ++i) {
     ASSIGN_OR_RETURN(LayerWeights layer,
@@ -312,10 +317,13 @@ absl::StatusOr<GemmaWeights> LoadWithoutHead(const GgufFile& file,
 }  // namespace
 
 absl::StatusOr<GemmaWeights> LoadGemmaWeights(const GgufFile& file,
-                                              kernels::ThreadPool& pool) {
-  ASSIGN_OR_RETURN(GemmaWeights weights, LoadWithoutHead(file, pool));
+                                              kernels::ThreadPool& pool,
+                                              Storage head_storage) {
+  ASSIGN_OR_RETURN(GemmaWeights weights,
+                   LoadWithoutHead(file, pool, head_storage));
   if (weights.config.tied_head) return weights;
-  ASSIGN_OR_RETURN(weights.own_head, LoadMatrix(file, model::kGgufHead, pool));
+  ASSIGN_OR_RETURN(weights.own_head,
+                   LoadMatrix(file, model::kGgufHead, pool, head_storage));
   weights.head_type = file.Find(model::kGgufHead)->type;
   return weights;
 }

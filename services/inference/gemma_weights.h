@@ -100,8 +100,12 @@ struct GemmaWeights {
 // metadata tensor, found, expected): a linear or embedding that is not Q4_0,
 // Q2_0, Q8_0 or BF16, or a norm that is not F32; DataLoss (CORRUPT_FILE): a
 // norm weight or scale that is not finite.
-absl::StatusOr<GemmaWeights> LoadGemmaWeights(const model::GgufFile& file,
-                                              kernels::ThreadPool& pool);
+// head_storage: the logits are the same; a split one can be searched for the
+// largest of them faster (logit_search.h), while all take longer.
+absl::StatusOr<GemmaWeights> LoadGemmaWeights(
+    const model::GgufFile& file, kernels::ThreadPool& pool,
+    cpu::PackedLinear::Storage head_storage =
+        cpu::PackedLinear::Storage::kWhole);
 
 }  // namespace onegrid::inference
 

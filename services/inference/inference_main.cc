@@ -58,10 +58,11 @@ ABSL_FLAG(std::string, prompt_lookup, "auto",
           "said before: auto (where it is faster), always or off. The output "
           "is the same.");
 ABSL_FLAG(bool, head_sketch, true,
-          "Hold a sketch of an 8-bit output head in 4 bits, learnt from the "
-          "first tokens, and read it in place of most of the head where greedy "
-          "or top-k sampling wants few logits. The output is the same; takes "
-          "58 % of the head's memory.");
+          "Split an 8-bit output head into halves of 4 bits, and read the "
+          "upper one in place of most of the head where greedy or top-k "
+          "sampling wants few logits, once it is learnt from the first tokens "
+          "what they leave out. The output is the same; takes some 8 % of the "
+          "head's memory more.");
 ABSL_FLAG(int, threads, 0,
           "Threads to compute with; 0 takes all this process may use.");
 ABSL_FLAG(int, max_sequences, 8, "Requests computed at once.");

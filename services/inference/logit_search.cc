@@ -13,23 +13,22 @@ constexpr int kLeastByteRows = 9;
 constexpr float kMostDoubt = 0.3f;
 // What a row takes on English text with Gemma 3 270M: for one logit, 2 to 16
 // and more.
-constexpr std::array<float, 3> kUsualDoubts = {0.02f, 0.12f, 0.25f};
-// Of what was known of the share, what one more call leaves; and one that did
-// not use the sketch, so that it is tried again after some hundreds.
-constexpr float kMemory = 0.9f;
+constexpr std::array<float, 3> kUsualDoubts = {0.015f, 0.08f, 0.18f};
+// Of what was known of the share, what one more call leaves: single tokens can
+// take a hundred times as many tiles as others. And one that did not use the
+// sketch, so that it is tried again after some hundreds.
+constexpr float kMemory = 0.97f;
 constexpr float kForgetting = 0.997f;
 
 }  // namespace
 
 LogitSearch::LogitSearch(const cpu::PackedLinear& head, int most_rows,
-                         bool sketch, kernels::ThreadPool& pool,
-                         kernels::Isa isa)
+                         kernels::ThreadPool& pool, kernels::Isa isa)
     : head_(head), top_(head, pool, isa), doubts_(kUsualDoubts) {
   if (most_rows >= kLeastByteRows) {
     bytes_ = std::make_unique<cpu::ByteProducts>(head, pool, isa);
   }
-  // Of a head in 4 or 2 bits there is nothing smaller.
-  if (sketch && cpu::SketchProducts::BytesFor(head) < head.bytes()) {
+  if (head.split()) {
     sketch_ = std::make_unique<cpu::SketchProducts>(head, pool, isa);
   }
 }
@@ -57,7 +56,7 @@ absl::Span<const std::vector<cpu::TopProduct>> LogitSearch::Find(
     const float seen =
         static_cast<float>(top_.tiles_computed()) / (rows * tiles);
     doubt = kMemory * doubt + (1 - kMemory) * seen;
-    read(sketch_->bytes());
+    read(cpu::SketchProducts::BytesFor(head_));
     return found;
   } else {
     doubt *= kForgetting;

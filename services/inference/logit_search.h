@@ -31,9 +31,9 @@ class LogitSearch {
   static constexpr int kMost = 256;
 
   // `head`, which has codes, and `pool` must outlive this object. At most
-  // `most_rows` will be asked for at once. sketch: may hold one, if the head
-  // has 8 bits; it takes 58 % of the head's memory once it is learnt.
-  LogitSearch(const cpu::PackedLinear& head, int most_rows, bool sketch,
+  // `most_rows` will be asked for at once. There is a sketch if the head is
+  // split.
+  LogitSearch(const cpu::PackedLinear& head, int most_rows,
               kernels::ThreadPool& pool, kernels::Isa isa);
 
   // The counts[m] largest products of row m of x [m, k], largest first, ties by

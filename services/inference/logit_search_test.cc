@@ -20,6 +20,8 @@
 namespace onegrid::inference {
 namespace {
 
+using Storage = cpu::PackedLinear::Storage;
+
 constexpr int64_t kRows = 8000, kColumns = 256;
 
 std::vector<float> Normal(int64_t count, uint32_t seed) {
@@ -32,12 +34,13 @@ std::vector<float> Normal(int64_t count, uint32_t seed) {
 
 class LogitSearchTest : public testing::Test {
  protected:
-  cpu::PackedLinear Head(quant::GgmlType type) {
+  cpu::PackedLinear Head(quant::GgmlType type, Storage storage) {
     const std::vector<float> w = Normal(kRows * kColumns, 1);
     const auto blocks = type == quant::GgmlType::kQ8_0
                             ? *quant::EncodeQ8_0(w, kRows, kColumns)
                             : *quant::EncodeQ4_0(w, kRows, kColumns);
-    return *cpu::PackedLinear::FromBlocks(type, blocks, kRows, kColumns, pool_);
+    return *cpu::PackedLinear::FromBlocks(type, blocks, kRows, kColumns, pool_,
+                                          nullptr, storage);
   }
 
   // Rows that have much along one row of the head: some logits stand out.
@@ -88,8 +91,8 @@ class LogitSearchTest : public testing::Test {
 };
 
 TEST_F(LogitSearchTest, TheSketchIsUsedOnceItIsLearnt) {
-  const cpu::PackedLinear head = Head(quant::GgmlType::kQ8_0);
-  LogitSearch search(head, 4, /*sketch=*/true, pool_, kernels::BestIsa());
+  const cpu::PackedLinear head = Head(quant::GgmlType::kQ8_0, Storage::kSplit);
+  LogitSearch search(head, 4, pool_, kernels::BestIsa());
   EXPECT_TRUE(search.has_sketch());
   EXPECT_EQ(Differences(search, head, Likely(head, 1, 7), {1}), -1);
   EXPECT_EQ(search.bytes_read(), 0);
@@ -106,8 +109,8 @@ TEST_F(LogitSearchTest, TheSketchIsUsedOnceItIsLearnt) {
 
 // Rows unlike all that was learnt, whose logits are close to each other.
 TEST_F(LogitSearchTest, TheSketchIsLeftAloneWhereItDoesNotPay) {
-  const cpu::PackedLinear head = Head(quant::GgmlType::kQ8_0);
-  LogitSearch search(head, 4, /*sketch=*/true, pool_, kernels::BestIsa());
+  const cpu::PackedLinear head = Head(quant::GgmlType::kQ8_0, Storage::kSplit);
+  LogitSearch search(head, 4, pool_, kernels::BestIsa());
   Learn(search, head);
   const std::vector<int> counts = {200};
   int used = 0;
@@ -129,8 +132,8 @@ TEST_F(LogitSearchTest, TheSketchIsLeftAloneWhereItDoesNotPay) {
 // Rows that it would not be used for teach it, too, so that a server's memory
 // does not grow at some later time.
 TEST_F(LogitSearchTest, AnyRowsAreLearntFrom) {
-  const cpu::PackedLinear head = Head(quant::GgmlType::kQ8_0);
-  LogitSearch search(head, 8, /*sketch=*/true, pool_, kernels::BestIsa());
+  const cpu::PackedLinear head = Head(quant::GgmlType::kQ8_0, Storage::kSplit);
+  LogitSearch search(head, 8, pool_, kernels::BestIsa());
   const std::vector<float> x = Likely(head, 8, 7);
   std::vector<float> scratch(8 * kRows);
   int calls = 0;
@@ -145,8 +148,8 @@ TEST_F(LogitSearchTest, AnyRowsAreLearntFrom) {
 }
 
 TEST_F(LogitSearchTest, ManyRowsAreSearchedInEightBitsWithoutASketch) {
-  const cpu::PackedLinear head = Head(quant::GgmlType::kQ8_0);
-  LogitSearch search(head, 9, /*sketch=*/false, pool_, kernels::BestIsa());
+  const cpu::PackedLinear head = Head(quant::GgmlType::kQ8_0, Storage::kWhole);
+  LogitSearch search(head, 9, pool_, kernels::BestIsa());
   EXPECT_FALSE(search.has_sketch());
   EXPECT_TRUE(search.learnt());
   EXPECT_EQ(
@@ -159,8 +162,8 @@ TEST_F(LogitSearchTest, ManyRowsAreSearchedInEightBitsWithoutASketch) {
 }
 
 TEST_F(LogitSearchTest, AHeadInFourBitsHasNoSketch) {
-  const cpu::PackedLinear head = Head(quant::GgmlType::kQ4_0);
-  LogitSearch search(head, 4, /*sketch=*/true, pool_, kernels::BestIsa());
+  const cpu::PackedLinear head = Head(quant::GgmlType::kQ4_0, Storage::kSplit);
+  LogitSearch search(head, 4, pool_, kernels::BestIsa());
   EXPECT_FALSE(search.has_sketch());
   EXPECT_TRUE(search.learnt());
   EXPECT_EQ(Differences(search, head, Likely(head, 1, 7), {1}), -1);

@@ -29,7 +29,8 @@ void SchedulerTest::Start(int slots, int64_t kv_limit, int64_t prefix_bytes,
   ASSERT_TRUE(WriteTinyModel(path).ok());
   const auto file = model::GgufFile::Open(path);
   ASSERT_TRUE(file.ok()) << file.status();
-  auto weights = LoadGemmaWeights(**file, pool_);
+  auto weights =
+      LoadGemmaWeights(**file, pool_, cpu::PackedLinear::Storage::kSplit);
   ASSERT_TRUE(weights.ok()) << weights.status();
   weights_ = std::make_unique<GemmaWeights>(*std::move(weights));
   EngineOptions options;

@@ -287,7 +287,10 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
 
   std::unique_ptr<ServedModel> served(new ServedModel(options.threads.threads));
   ASSIGN_OR_RETURN(GemmaWeights weights,
-                   LoadGemmaWeights(*file, served->pool_));
+                   LoadGemmaWeights(*file, served->pool_,
+                                    options.head_sketch
+                                        ? HeadStorageFor(numerics, config)
+                                        : cpu::PackedLinear::Storage::kWhole));
   served->weights_ = std::make_unique<GemmaWeights>(std::move(weights));
   // The digest is that of what was loaded.
   RETURN_IF_ERROR(file->CheckUnchanged());
@@ -311,7 +314,6 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
       options.max_context, served->weights_->config.context_length));
   engine.max_step_tokens = options.max_step_tokens;
   engine.prefix_bytes = options.prefix_cache_bytes;
-  engine.head_sketch = options.head_sketch;
   engine.max_rollback =
       scheduler.step.drafting == Drafting::kOff ? 0 : scheduler.step.max_draft;
   ASSIGN_OR_RETURN(served->engine_,

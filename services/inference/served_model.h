@@ -33,7 +33,7 @@ struct ServedModelOptions {
   std::string kv_cache = "int8";       // "int8", "bf16", "f32"
   std::string isa = "auto";            // "auto" or kernels::IsaName
   std::string prompt_lookup = "auto";  // "auto", "always", "off"
-  bool head_sketch = true;             // EngineOptions::head_sketch
+  bool head_sketch = true;             // a head split for logit_search.h
   // model::ChatFormatNamed; "auto": by the chat template in the file
   std::string chat_format = "auto";
   bool allow_degraded = false;
