@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "kernels/base/clones.h"
+#include "kernels/base/float_types.h"
 
 namespace onegrid::cpu {
 namespace {
@@ -40,7 +41,42 @@ const Word* Words(const uint8_t* line) {
 }
 Word* Words(uint8_t* line) { return reinterpret_cast<Word*>(line); }
 
+void ScalesOf(TileBytes group, float unit, float* scales) {
+  for (int r = 0; r < kTileRows; ++r) {
+    uint16_t bits;
+    std::memcpy(&bits, group.at + kLowerGroupBytes + 2 * r, sizeof(bits));
+    scales[r] = unit * kernels::F16ToFloat(bits);
+  }
+}
+
+// values [32][16] = (nibble * step - middle) * scales[r] of a plane's lines.
+ONEGRID_CLONES void ExpandNibbles(const uint8_t* lines, int step, int middle,
+                                  const float* scales, float* values) {
+  for (int k = 0; k < kLinearGroup; ++k) {
+    const uint8_t* line = lines + 64 * (k / 8) + k % 4;
+    const int shift = k % 8 < 4 ? 0 : 4;
+    for (int r = 0; r < kTileRows; ++r) {
+      const int nibble = line[4 * r] >> shift & 15;
+      values[k * kTileRows + r] =
+          static_cast<float>(nibble * step - middle) * scales[r];
+    }
+  }
+}
+
 }  // namespace
+
+void ExpandUpper(TileBytes group, float* values) {
+  float scales[kTileRows];
+  ScalesOf(group, kUpperUnit, scales);
+  ExpandNibbles(group.at, OddInt4Layout::kStep, OddInt4Layout::kBias, scales,
+                values);
+}
+
+void ExpandLower(TileBytes group, float* values) {
+  float scales[kTileRows];
+  ScalesOf(group, 1, scales);
+  ExpandNibbles(group.lower, 1, kLowerMiddle, scales, values);
+}
 
 ONEGRID_CLONES void SplitTile(const uint8_t* tile, int64_t groups,
                               uint8_t* upper, uint8_t* lower) {

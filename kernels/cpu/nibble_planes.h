@@ -27,6 +27,11 @@ void SplitTile(const uint8_t* tile, int64_t groups, uint8_t* upper,
                uint8_t* lower);
 void JoinTile(TileBytes from, int64_t groups, uint8_t* tile);
 
+// values [32][16] of a group's 16 rows: what the upper plane tells of the
+// weights, and what it leaves out of them. Both sum up to them exactly.
+void ExpandUpper(TileBytes group, float* values);
+void ExpandLower(TileBytes group, float* values);
+
 }  // namespace onegrid::cpu
 
 #endif  // KERNELS_CPU_NIBBLE_PLANES_H_

@@ -7,12 +7,14 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <random>
 #include <vector>
 
 #include "absl/types/span.h"
 #include "gtest/gtest.h"
 #include "kernels/base/cpu_features.h"
+#include "kernels/base/float_types.h"
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/linear_kernels.h"
 #include "kernels/cpu/packed_linear.h"
@@ -101,6 +103,33 @@ TEST(NibblePlanesTest, ASplitMatrixHasTheSameRowsAndBytes) {
     whole.DequantizeRow(r, absl::MakeSpan(row));
     split.DequantizeRow(r, absl::MakeSpan(same));
     EXPECT_EQ(row, same) << r;
+  }
+}
+
+TEST(NibblePlanesTest, BothPartsOfAWeightSumUpToIt) {
+  ThreadPool pool(2);
+  const int64_t k = 96;
+  const PackedLinear w =
+      Pack(Blocks(kTileRows, k, 3), kTileRows, k, Storage::kSplit, pool);
+  std::vector<float> row(k);
+  float upper[kLinearGroup * kTileRows], lower[kLinearGroup * kTileRows];
+  for (int64_t g = 0; g < k / kLinearGroup; ++g) {
+    const TileBytes group = {w.tiles() + g * kUpperGroupBytes,
+                             w.lower() + g * kLowerGroupBytes};
+    ExpandUpper(group, upper);
+    ExpandLower(group, lower);
+    for (int64_t r = 0; r < kTileRows; ++r) {
+      w.DequantizeRow(r, absl::MakeSpan(row));
+      uint16_t bits;
+      std::memcpy(&bits, group.at + kLowerGroupBytes + 2 * r, sizeof(bits));
+      const float step = std::abs(kernels::F16ToFloat(bits));
+      for (int64_t i = 0; i < kLinearGroup; ++i) {
+        const int64_t at = i * kTileRows + r;
+        EXPECT_EQ(upper[at] + lower[at],
+                  row[static_cast<size_t>(g * kLinearGroup + i)]);
+        EXPECT_LE(std::abs(lower[at]), kLowerMiddle * step);
+      }
+    }
   }
 }
 

@@ -192,6 +192,77 @@ TileKernel KernelOf(const QuantizedActivations& x, const PackedLinear& w) {
          (x.bits() == CodeBits::k8 ? w.format().tile : w.format().wide_tile);
 }
 
+absl::Status CheckSizes(const TileFormat& format,
+                        absl::Span<const uint8_t> blocks, int64_t n,
+                        int64_t k) {
+  if (n <= 0 || k <= 0 || k % format.block_elements != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(format.name, " weights are [", n, ", ", k,
+                     "]: expected positive sizes and a multiple of ",
+                     format.block_elements, " columns"));
+  }
+  const int64_t row_bytes = k / format.block_elements * format.block_bytes;
+  const auto bytes = static_cast<int64_t>(blocks.size());
+  if (bytes / row_bytes != n || bytes % row_bytes != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(format.name, " data of [", n, ", ", k, "] has ", bytes,
+                     " bytes, expected ", row_bytes, " a row"));
+  }
+  return absl::OkStatus();
+}
+
+// Makes tiles of the blocks of [n, k]. Thread-safe.
+class Packer {
+ public:
+  Packer(const TileFormat& format, absl::Span<const uint8_t> blocks, int64_t n,
+         int64_t k)
+      : format_(format),
+        blocks_(blocks),
+        n_(n),
+        row_blocks_(k / format.block_elements) {}
+
+  int64_t tile_bytes() const { return row_blocks_ * format_.place_bytes; }
+  // to: zero before.
+  void Pack(int64_t tile, uint8_t* to) {
+    const int64_t first = tile * kTileRows;
+    const int64_t end = std::min(n_, first + kTileRows);
+    for (int64_t row = first; row < end; ++row) {
+      const uint8_t* block = blocks_.data() + row * row_bytes();
+      for (int64_t i = 0; i < row_blocks_; ++i) {
+        if (!format_.pack(block, static_cast<int>(row - first),
+                          to + i * format_.place_bytes)) {
+          bad_block_ = row * row_blocks_ + i;
+        }
+        block += format_.block_bytes;
+      }
+    }
+  }
+  // Those of tiles [begin, end).
+  absl::Span<const uint8_t> BlocksOf(int64_t begin, int64_t end) const {
+    const int64_t first = begin * kTileRows;
+    const int64_t last = std::min(n_, end * kTileRows);
+    return blocks_.subspan(static_cast<size_t>(first * row_bytes()),
+                           static_cast<size_t>((last - first) * row_bytes()));
+  }
+  // Of all that was packed.
+  absl::Status status() const {
+    if (bad_block_ < 0) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat(format_.name, " data has a ",
+                     format_.tile == nullptr ? "value" : "scale",
+                     " that is not finite, in block ", bad_block_.load()));
+  }
+
+ private:
+  int64_t row_bytes() const { return row_blocks_ * format_.block_bytes; }
+
+  const TileFormat& format_;
+  const absl::Span<const uint8_t> blocks_;
+  const int64_t n_;
+  const int64_t row_blocks_;
+  std::atomic<int64_t> bad_block_{-1};
+};
+
 // squares[r] += the squares of column r of values [count][16].
 ONEGRID_CLONES void AddSquares(const float* values, int64_t count,
                                float* squares) {
@@ -212,67 +283,38 @@ absl::StatusOr<PackedLinear> PackedLinear::FromBlocks(
   const auto found = FormatOf(type);
   if (!found.ok()) return found.status();
   const TileFormat& format = **found;
-  if (n <= 0 || k <= 0 || k % format.block_elements != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(format.name, " weights are [", n, ", ", k,
-                     "]: expected positive sizes and a multiple of ",
-                     format.block_elements, " columns"));
+  if (auto status = CheckSizes(format, blocks, n, k); !status.ok()) {
+    return status;
   }
-  const int64_t row_blocks = k / format.block_elements;
-  const int64_t row_bytes = row_blocks * format.block_bytes;
-  const auto bytes = static_cast<int64_t>(blocks.size());
-  if (bytes / row_bytes != n || bytes % row_bytes != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(format.name, " data of [", n, ", ", k, "] has ", bytes,
-                     " bytes, expected ", row_bytes, " a row"));
-  }
+  Packer packer(format, blocks, n, k);
   const int64_t tile_count = (n + kTileRows - 1) / kTileRows;
-  const int64_t tile_bytes = row_blocks * format.place_bytes;
   const bool split = storage == Storage::kSplit && &format == &kInt8;
-  const auto groups = static_cast<size_t>(tile_count * (k / kLinearGroup));
+  const int64_t groups = k / kLinearGroup;
+  const int64_t tile_bytes =
+      split ? groups * kUpperGroupBytes : packer.tile_bytes();
+  const int64_t lower_bytes = split ? groups * kLowerGroupBytes : 0;
   kernels::AlignedBuffer<uint8_t> tiles(
-      split ? groups * kUpperGroupBytes
-            : static_cast<size_t>(tile_count * tile_bytes));
-  kernels::AlignedBuffer<uint8_t> lower(split ? groups * kLowerGroupBytes : 0);
-  std::atomic<int64_t> bad_block{-1};
-  const auto pack_row = [&](int64_t row, uint8_t* place) {
-    const int r = static_cast<int>(row % kTileRows);
-    const uint8_t* block = blocks.data() + row * row_bytes;
-    for (int64_t i = 0; i < row_blocks; ++i) {
-      if (!format.pack(block, r, place)) bad_block = row * row_blocks + i;
-      block += format.block_bytes;
-      place += format.place_bytes;
-    }
-  };
-  pool.ParallelFor(
-      tile_count, pool.GrainFor(tile_count),
-      [&](int64_t begin, int64_t end, int) {
-        const int64_t first = begin * kTileRows;
-        const int64_t last = std::min(n, end * kTileRows);
-        kernels::AlignedBuffer<uint8_t> buffer(
-            split ? static_cast<size_t>(tile_bytes) : 0);
-        for (int64_t tile = begin; tile < end; ++tile) {
-          uint8_t* to =
-              split ? buffer.data() : tiles.data() + tile * tile_bytes;
-          if (split) std::fill(buffer.begin(), buffer.end(), uint8_t{0});
-          const int64_t rows_end = std::min(last, (tile + 1) * kTileRows);
-          for (int64_t row = tile * kTileRows; row < rows_end; ++row) {
-            pack_row(row, to);
-          }
-          if (!split) continue;
-          const int64_t at = tile * (k / kLinearGroup);
-          SplitTile(to, k / kLinearGroup, tiles.data() + at * kUpperGroupBytes,
-                    lower.data() + at * kLowerGroupBytes);
-        }
-        if (done == nullptr) return;
-        done(blocks.subspan(static_cast<size_t>(first * row_bytes),
-                            static_cast<size_t>((last - first) * row_bytes)));
-      });
-  if (bad_block >= 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        format.name, " data has a ", format.tile == nullptr ? "value" : "scale",
-        " that is not finite, in block ", bad_block.load()));
-  }
+      static_cast<size_t>(tile_count * tile_bytes));
+  kernels::AlignedBuffer<uint8_t> lower(
+      static_cast<size_t>(tile_count * lower_bytes));
+  pool.ParallelFor(tile_count, pool.GrainFor(tile_count),
+                   [&](int64_t begin, int64_t end, int) {
+                     kernels::AlignedBuffer<uint8_t> whole(
+                         split ? static_cast<size_t>(packer.tile_bytes()) : 0);
+                     for (int64_t tile = begin; tile < end; ++tile) {
+                       uint8_t* to = tiles.data() + tile * tile_bytes;
+                       if (!split) {
+                         packer.Pack(tile, to);
+                         continue;
+                       }
+                       std::fill(whole.begin(), whole.end(), uint8_t{0});
+                       packer.Pack(tile, whole.data());
+                       SplitTile(whole.data(), groups, to,
+                                 lower.data() + tile * lower_bytes);
+                     }
+                     if (done != nullptr) done(packer.BlocksOf(begin, end));
+                   });
+  if (auto status = packer.status(); !status.ok()) return status;
   return PackedLinear(format, n, k, std::move(tiles), std::move(lower));
 }
 

@@ -8,10 +8,9 @@
 
 #include "kernels/base/check.h"
 #include "kernels/base/clones.h"
-#include "kernels/base/float_types.h"
+#include "kernels/cpu/int4_encoder.h"
 #include "kernels/cpu/linear_kernels.h"
 #include "kernels/cpu/nibble_planes.h"
-#include "kernels/quant/grid.h"
 
 namespace onegrid::cpu {
 namespace {
@@ -21,115 +20,6 @@ constexpr int64_t kAlongGroups = kSketchDirections / kLinearGroup;
 constexpr int64_t kAlongTileBytes = kAlongGroups * kInt4GroupBytes;
 // Weights that a thread takes at once.
 constexpr int64_t kRangeBytes = 1 << 20;
-// Of the largest value of a group, what the largest code stands for; that which
-// leaves least is taken.
-constexpr float kShares[] = {1.0f, 0.92f, 0.85f, 0.77f};
-
-// A scale, exact in f16, with which the largest code stands for about `most`.
-float ScaleFor(float most) {
-  const float scale = std::min(most / 7.5f, quant::kMaxScale);
-  return std::max(kernels::F16ToFloat(kernels::FloatToF16(scale)),
-                  quant::kMinScale);
-}
-
-// What is left of 16 columns of 32 values in steps of `scales`, squared.
-ONEGRID_CLONES void SquaresLeft(const float* values, const float* scales,
-                                float* squares) {
-  float inverses[kTileRows];
-  for (int r = 0; r < kTileRows; ++r) {
-    inverses[r] = 1 / scales[r];
-    squares[r] = 0;
-  }
-  for (int k = 0; k < kLinearGroup; ++k) {
-    for (int r = 0; r < kTileRows; ++r) {
-      const float value = values[k * kTileRows + r];
-      const float rest =
-          value - quant::RoundStepsF32(value * inverses[r], quant::kInt4G32) *
-                      scales[r];
-      squares[r] += rest * rest;
-    }
-  }
-}
-
-// Takes codes times scales from the values, and adds the squares of both sides
-// up. codes: each plus 8.
-ONEGRID_CLONES void TakeCodes(const float* scales, float* values,
-                              uint8_t* codes, float* squares_taken,
-                              float* squares_left) {
-  float inverses[kTileRows];
-  for (int r = 0; r < kTileRows; ++r) inverses[r] = 1 / scales[r];
-  for (int k = 0; k < kLinearGroup; ++k) {
-    for (int r = 0; r < kTileRows; ++r) {
-      const float value = values[k * kTileRows + r];
-      const float code =
-          quant::RoundStepsF32(value * inverses[r], quant::kInt4G32);
-      const float taken = code * scales[r];
-      const float rest = value - taken;
-      codes[k * kTileRows + r] =
-          static_cast<uint8_t>(static_cast<int>(code) + Int4Layout::kBias);
-      values[k * kTileRows + r] = rest;
-      squares_taken[r] += taken * taken;
-      squares_left[r] += rest * rest;
-    }
-  }
-}
-
-// Encodes a group of 16 rows, values [32][16], into its place in a tile, and
-// leaves in them what it leaves out.
-void EncodeGroup(float* values, uint8_t* place, float* squares_taken,
-                 float* squares_left) {
-  float largest[kTileRows] = {};
-  for (int64_t i = 0; i < kGroupFloats; ++i) {
-    float& most = largest[i % kTileRows];
-    most = std::max(most, std::abs(values[i]));
-  }
-  float scales[kTileRows], least[kTileRows];
-  std::fill(least, least + kTileRows, std::numeric_limits<float>::infinity());
-  for (const float share : kShares) {
-    float tried[kTileRows], squares[kTileRows];
-    for (int r = 0; r < kTileRows; ++r) {
-      tried[r] = ScaleFor(largest[r] * share);
-    }
-    SquaresLeft(values, tried, squares);
-    for (int r = 0; r < kTileRows; ++r) {
-      if (!(squares[r] < least[r]) && share != kShares[0]) continue;
-      least[r] = squares[r];
-      scales[r] = tried[r];
-    }
-  }
-  uint8_t codes[kGroupFloats];
-  TakeCodes(scales, values, codes, squares_taken, squares_left);
-  for (int j = 0; j < 4; ++j) {
-    for (int r = 0; r < kTileRows; ++r) {
-      for (int b = 0; b < 4; ++b) {
-        const int low = codes[(8 * j + b) * kTileRows + r];
-        const int high = codes[(8 * j + 4 + b) * kTileRows + r];
-        place[64 * j + 4 * r + b] = static_cast<uint8_t>(low | high << 4);
-      }
-    }
-  }
-  auto* to = place + kInt4GroupBytes - 2 * kTileRows;
-  for (int r = 0; r < kTileRows; ++r) {
-    const uint16_t bits = kernels::FloatToF16(scales[r]);
-    std::memcpy(to + 2 * r, &bits, sizeof(bits));
-  }
-}
-
-// values [32][16] = (nibble * step - middle) * scales[r] of 16 rows of a group,
-// from a plane's lines.
-ONEGRID_CLONES void ExpandNibbles(const uint8_t* lines, int step, int middle,
-                                  const float* scales, float* values) {
-  for (int k = 0; k < kLinearGroup; ++k) {
-    const uint8_t* line = lines + 64 * (k / 8) + k % 4;
-    const int shift = k % 8 < 4 ? 0 : 4;
-    for (int r = 0; r < kTileRows; ++r) {
-      const int nibble = line[4 * r] >> shift & 15;
-      values[k * kTileRows + r] =
-          static_cast<float>(nibble * step - middle) * scales[r];
-    }
-  }
-}
-
 // values [32][16] /= scales[k]; squares[r] += those of the result.
 ONEGRID_CLONES void Rescale(const float* scales, float* values,
                             float* squares) {
@@ -143,33 +33,12 @@ ONEGRID_CLONES void Rescale(const float* scales, float* values,
   }
 }
 
-// A group of a split matrix: 16 rows of both planes.
-struct PlaneGroup {
-  PlaneGroup(const PackedLinear& weights, int64_t tile, int64_t g) {
-    const int64_t at = tile * (weights.k() / kLinearGroup) + g;
-    upper = weights.tiles() + at * kUpperGroupBytes;
-    lower = weights.lower() + at * kLowerGroupBytes;
-    for (int r = 0; r < kTileRows; ++r) {
-      uint16_t bits;
-      std::memcpy(&bits, upper + kLowerGroupBytes + 2 * r, sizeof(bits));
-      scales[r] = kernels::F16ToFloat(bits);
-    }
-  }
-  // values [32][16]: what the upper plane tells, and what it leaves out.
-  void Told(float* values) const {
-    float units[kTileRows];
-    for (int r = 0; r < kTileRows; ++r) units[r] = kUpperUnit * scales[r];
-    ExpandNibbles(upper, OddInt4Layout::kStep, OddInt4Layout::kBias, units,
-                  values);
-  }
-  void Left(float* values) const {
-    ExpandNibbles(lower, 1, kLowerMiddle, scales, values);
-  }
-
-  const uint8_t* upper;
-  const uint8_t* lower;
-  float scales[kTileRows];
-};
+// Group g of a tile of split weights.
+TileBytes GroupOf(const PackedLinear& weights, int64_t tile, int64_t g) {
+  const int64_t at = tile * (weights.k() / kLinearGroup) + g;
+  return {weights.tiles() + at * kUpperGroupBytes,
+          weights.lower() + at * kLowerGroupBytes};
+}
 
 void AddColumnSquares(const float* values, float* squares) {
   for (int64_t i = 0; i < kGroupFloats; ++i) {
@@ -291,10 +160,10 @@ void SketchProducts::BeginEncoding() {
   float values[kGroupFloats];
   for (int64_t tile = 0; tile < tiles; tile += step) {
     for (int64_t g = 0; g < k / kLinearGroup; ++g) {
-      const PlaneGroup group(weights_, tile, g);
-      group.Told(values);
+      const TileBytes group = GroupOf(weights_, tile, g);
+      ExpandUpper(group, values);
       AddColumnSquares(values, told.data() + g * kLinearGroup);
-      group.Left(values);
+      ExpandLower(group, values);
       AddColumnSquares(values, left.data() + g * kLinearGroup);
     }
   }
@@ -314,11 +183,11 @@ void SketchProducts::EncodeTile(int64_t tile, Scratch& scratch) {
   float told[kTileRows] = {}, left[kTileRows] = {}, along[kTileRows] = {},
         coded[kTileRows] = {}, rest[kTileRows] = {};
   for (int64_t g = 0; g < groups; ++g) {
-    const PlaneGroup group(weights_, tile, g);
-    group.Told(scratch.values);
+    const TileBytes group = GroupOf(weights_, tile, g);
+    ExpandUpper(group, scratch.values);
     Rescale(code_scales_.data() + g * kLinearGroup, scratch.values, told);
     float* values = scratch.left.data() + g * kGroupFloats;
-    group.Left(values);
+    ExpandLower(group, values);
     Rescale(basis_.scales.data() + g * kLinearGroup, values, left);
   }
   FloatKernelsFor(isa_).f32_tile(basis_.directions.data(), k, kSketchDirections,
@@ -328,7 +197,7 @@ void SketchProducts::EncodeTile(int64_t tile, Scratch& scratch) {
     along[i % kTileRows] += scratch.along[i] * scratch.along[i];
   }
   for (int64_t g = 0; g < kAlongGroups; ++g) {
-    EncodeGroup(
+    EncodeInt4Group(
         scratch.along + g * kGroupFloats,
         along_tiles_.data() + tile * kAlongTileBytes + g * kInt4GroupBytes,
         coded, rest);

@@ -17,17 +17,18 @@ struct TiledWeights {
   const uint8_t* tiles;  // of the upper plane if they are split
   int64_t n;
   int64_t k;
-  int64_t group_bytes;
-  const uint8_t* lower = nullptr;
+  int64_t group_bytes;             // of tiles that are not split
+  const uint8_t* lower = nullptr;  // the other plane
 
   int64_t groups() const { return k / kLinearGroup; }
+  // Of a tile that is not split.
   int64_t tile_bytes() const { return groups() * group_bytes; }
   // Tile t, 0 <= t < tile_count().
   TileBytes Tile(int64_t t) const;
-  // The same not split: where it lies, or joined in `buffer`, which Buffer
-  // made.
+  // The same not split: where it lies, or joined in a buffer of this matrix.
   const uint8_t* WholeTile(int64_t t,
                            kernels::AlignedBuffer<uint8_t>& buffer) const;
+  // Empty if no tile is split.
   kernels::AlignedBuffer<uint8_t> Buffer() const;
   int64_t tile_count() const { return (n + kTileRows - 1) / kTileRows; }
 };
