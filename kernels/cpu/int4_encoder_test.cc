@@ -85,8 +85,7 @@ TEST(Int4EncoderTest, LeavesNoMoreThanAScaleThatCoversAll) {
     for (size_t i = r; i < values.size(); i += kTileRows) {
       most = std::max(most, std::abs(values[i]));
     }
-    const float scale =
-        kernels::F16ToFloat(kernels::FloatToF16(most / 7.5f));
+    const float scale = kernels::F16ToFloat(kernels::FloatToF16(most / 7.5f));
     double left = 0;
     for (size_t i = r; i < values.size(); i += kTileRows) {
       const float rest =
