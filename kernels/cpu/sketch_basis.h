@@ -49,7 +49,7 @@ std::vector<float> MeanSquares(absl::Span<const float> x, int64_t rows,
 
 // sample [rows, k], rows >= 1, k a multiple of 16. left_squares [k]: the mean
 // squares of the columns of what is left out. What is not finite gives a basis
-// that is as valid, but no good one. Some 30 ms for 512 rows of 640.
+// that is as valid, but no good one. Some 40 ms for 512 rows of 640.
 SketchBasis ChooseSketchBasis(absl::Span<const float> sample, int64_t rows,
                               absl::Span<const float> left_squares);
 
