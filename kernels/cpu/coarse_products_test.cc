@@ -13,6 +13,7 @@
 #include "gtest/gtest.h"
 #include "kernels/base/cpu_features.h"
 #include "kernels/base/thread_pool.h"
+#include "kernels/cpu/linear_kernels.h"
 #include "kernels/cpu/packed_linear.h"
 #include "kernels/cpu/quantized_activations.h"
 #include "kernels/quant/ggml_types.h"
@@ -31,6 +32,33 @@ std::vector<float> Normal(int64_t count, uint32_t seed) {
   std::vector<float> x(static_cast<size_t>(count));
   for (float& value : x) value = normal(random);
   return x;
+}
+
+TEST(DeviationTest, CountsEachColumnByItsScale) {
+  kernels::ThreadPool pool(1);
+  const int64_t rows = 2, k = 64;
+  const std::vector<float> x = Normal(rows * k, 5);
+  QuantizedActivations codes;
+  QuantizeActivations(x, rows, k, CodeBits::k8, &codes, pool);
+  std::vector<float> scales;
+  for (int64_t i = 0; i < k; ++i) scales.push_back(i % 7 == 0 ? 16.0f : 0.5f);
+  for (int64_t row = 0; row < rows; ++row) {
+    const std::vector<double> wide(x.begin() + row * k,
+                                   x.begin() + (row + 1) * k);
+    double rest = 0, norm = 0;
+    for (int64_t i = 0; i < k; ++i) {
+      const auto at = static_cast<size_t>(i);
+      const double left =
+          wide[at] -
+          codes.CodeAt(row, i) * double{codes.ScaleAt(row, i / kLinearGroup)};
+      rest += left * left * scales[at] * scales[at];
+      norm += wide[at] * wide[at] * scales[at] * scales[at];
+    }
+    const Deviation off = DeviationOf(codes, row, wide, scales);
+    EXPECT_NEAR(off.rest, std::sqrt(rest), 1e-12 * std::sqrt(rest));
+    EXPECT_GE(off.norm, std::sqrt(norm));
+    EXPECT_LE(off.norm, std::sqrt(norm) + 1.001 * std::sqrt(rest));
+  }
 }
 
 TEST(LargestOfTilesTest, LeavesOutWhatIsNoNumber) {
