@@ -4,6 +4,7 @@
 
 #include "kernels/cpu/amx_tiles.h"
 #include "kernels/cpu/linear_kernels.h"
+#include "kernels/cpu/load_line_avx512_inl.h"
 #include "kernels/cpu/quantize_avx512_inl.h"
 
 namespace onegrid::cpu {
@@ -68,24 +69,6 @@ struct DecodedGroups {
   alignas(64) int32_t low_sums[kGroups * kTileRows];
 };
 
-// Line j of a group. Of two planes, line j / 2 of each has the nibbles of lines
-// j and j + 1 in its lower and its upper ones.
-template <typename Format>
-inline __m512i LoadLine(const uint8_t* lines, const uint8_t* lower, int j) {
-  if constexpr (Format::kLowerBytes == 0) {
-    return _mm512_loadu_si512(lines + 64 * j);
-  }
-  const __m512i low_bits = _mm512_set1_epi8(15);
-  const __m512i up = _mm512_loadu_si512(lines + 64 * (j / 2));
-  const __m512i low = _mm512_loadu_si512(lower + 64 * (j / 2));
-  if (j % 2 == 0) {
-    return _mm512_or_si512(_mm512_slli_epi16(_mm512_and_si512(up, low_bits), 4),
-                           _mm512_and_si512(low, low_bits));
-  }
-  return _mm512_or_si512(_mm512_andnot_si512(low_bits, up),
-                         _mm512_and_si512(_mm512_srli_epi16(low, 4), low_bits));
-}
-
 // Decodes group g of a tile as group i of `to`; `low_sums` only if kLowSums.
 template <typename Format, bool kLowSums, int64_t kGroups>
 inline void Decode(TileBytes tile, int64_t g, int64_t i,
@@ -115,7 +98,7 @@ inline void Decode(TileBytes tile, int64_t g, int64_t i,
   __m512i sums = _mm512_setzero_si512();
 #pragma GCC unroll 8
   for (int j = 0; j < kLines; ++j) {
-    const __m512i line = LoadLine<Format>(lines, lower, j);
+    const __m512i line = LoadLine<Format>({lines, lower}, j);
 #pragma GCC unroll 4
     for (int f = 0; f < kFields; ++f) {
       const __m512i field = f == 0 ? line : _mm512_srli_epi16(line, kBits * f);

@@ -24,6 +24,7 @@ constexpr int kSweepRows = 2;
 // sums of a group take 8 registers, those over groups pass through memory. Four
 // columns of a row are spread over a vector once for 16 outputs, which is 1.2
 // times as fast with 8 rows as 4 x 8. 6 x 16 are slower: too few registers.
+
 // How far ahead of a sweep memory is fetched.
 constexpr int64_t kFetchBytes = 2048;
 

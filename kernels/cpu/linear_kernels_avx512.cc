@@ -3,6 +3,7 @@
 #include <immintrin.h>
 
 #include "kernels/cpu/linear_kernels.h"
+#include "kernels/cpu/load_line_avx512_inl.h"
 #include "kernels/cpu/quantize_avx512_inl.h"
 
 namespace onegrid::cpu {
@@ -80,26 +81,6 @@ inline TileBytes Moved(TileBytes place, int64_t bytes) {
   place.at += bytes;
   if constexpr (Format::kLowerBytes != 0) place.lower += bytes;
   return place;
-}
-
-// Line j of a place. Of two planes, line j / 2 of each has the nibbles of lines
-// j and j + 1 in its lower and its upper ones.
-template <typename Format>
-inline __m512i LoadLine(TileBytes place, int j) {
-  if constexpr (Format::kLowerBytes == 0) {
-    return _mm512_loadu_si512(place.at + 64 * j);
-  }
-  const __m512i low_bits = _mm512_set1_epi8(15);
-  const __m512i upper = _mm512_loadu_si512(place.at + 64 * (j / 2));
-  const __m512i lower = _mm512_loadu_si512(place.lower + 64 * (j / 2));
-  if (j % 2 == 0) {
-    return _mm512_or_si512(
-        _mm512_slli_epi16(_mm512_and_si512(upper, low_bits), 4),
-        _mm512_and_si512(lower, low_bits));
-  }
-  return _mm512_or_si512(
-      _mm512_andnot_si512(low_bits, upper),
-      _mm512_and_si512(_mm512_srli_epi16(lower, 4), low_bits));
 }
 
 // Field f of each byte of a line times the step of its format; above and below

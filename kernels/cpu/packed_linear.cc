@@ -152,6 +152,16 @@ constexpr TileFormat kInt8 = {"Q8_0",
                               &LinearKernels::int8_tile,
                               &LinearKernels::int8_wide_tile,
                               &FloatKernels::int8_expand};
+// Packed as kInt8, then split.
+constexpr TileFormat kSplitInt8 = {"Q8_0",
+                                   kLinearGroup,
+                                   34,
+                                   kInt8GroupBytes,
+                                   PackScaled<Int8>,
+                                   ScaledValue<Int8>,
+                                   &LinearKernels::split_int8_tile,
+                                   &LinearKernels::split_int8_wide_tile,
+                                   &FloatKernels::int8_expand};
 constexpr TileFormat kBf16 = {
     "BF16",          kLinearGroup, 2 * kLinearGroup,
     kBf16GroupBytes, PackBf16,     Bf16Value,
@@ -184,10 +194,6 @@ TiledWeights View(const PackedLinear& w) {
 }
 
 TileKernel KernelOf(const QuantizedActivations& x, const PackedLinear& w) {
-  if (w.split()) {
-    return x.bits() == CodeBits::k8 ? x.kernels().split_int8_tile
-                                    : x.kernels().split_int8_wide_tile;
-  }
   return x.kernels().*
          (x.bits() == CodeBits::k8 ? w.format().tile : w.format().wide_tile);
 }
@@ -315,7 +321,8 @@ absl::StatusOr<PackedLinear> PackedLinear::FromBlocks(
                      if (done != nullptr) done(packer.BlocksOf(begin, end));
                    });
   if (auto status = packer.status(); !status.ok()) return status;
-  return PackedLinear(format, n, k, std::move(tiles), std::move(lower));
+  return PackedLinear(split ? kSplitInt8 : format, n, k, std::move(tiles),
+                      std::move(lower));
 }
 
 void PackedLinear::DequantizeRow(int64_t row, absl::Span<float> out) const {

@@ -24,6 +24,16 @@ inline float MaxLane(__m256 x) {
   return _mm_cvtss_f32(m);
 }
 
+// Loads 32 floats; returns the largest magnitude among them.
+inline float LoadGroup(const float* x, __m256* in) {
+  __m256 largest = _mm256_setzero_ps();
+  for (int i = 0; i < 4; ++i) {
+    in[i] = _mm256_loadu_ps(x + 8 * i);
+    largest = _mm256_max_ps(largest, Abs(in[i]));
+  }
+  return MaxLane(largest);
+}
+
 inline int32_t SumLanes(__m256i x) {
   __m128i s =
       _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
@@ -36,12 +46,7 @@ void QuantizeRow(const float* x, int64_t groups, int row, int rows,
                  int8_t* codes, float* scales, int32_t* offsets) {
   for (int64_t g = 0; g < groups; ++g) {
     __m256 in[4];
-    __m256 largest = _mm256_setzero_ps();
-    for (int i = 0; i < 4; ++i) {
-      in[i] = _mm256_loadu_ps(x + g * kLinearGroup + 8 * i);
-      largest = _mm256_max_ps(largest, Abs(in[i]));
-    }
-    const float amax = MaxLane(largest);
+    const float amax = LoadGroup(x + g * kLinearGroup, in);
     const __m256 inverse =
         _mm256_set1_ps(amax > kSmallestAmax ? 127.0f / amax : 0.0f);
     __m256i q[4];
@@ -69,12 +74,7 @@ void QuantizeRowWide(const float* x, int64_t groups, int row, int rows,
                        1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15);
   for (int64_t g = 0; g < groups; ++g) {
     __m256 in[4];
-    __m256 largest = _mm256_setzero_ps();
-    for (int i = 0; i < 4; ++i) {
-      in[i] = _mm256_loadu_ps(x + g * kLinearGroup + 8 * i);
-      largest = _mm256_max_ps(largest, Abs(in[i]));
-    }
-    const float amax = MaxLane(largest);
+    const float amax = LoadGroup(x + g * kLinearGroup, in);
     const __m256 inverse =
         _mm256_set1_ps(amax > kSmallestAmax ? 32767.0f / amax : 0.0f);
     const int64_t at = g * rows + row;
