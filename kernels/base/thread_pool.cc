@@ -19,7 +19,8 @@ void Pause() { __builtin_ia32_pause(); }
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) {
+ThreadPool::ThreadPool(int threads)
+    : shares_(static_cast<size_t>(std::max(threads, 1))) {
   KERNELS_CHECK(threads >= 1);
   threads_.reserve(static_cast<size_t>(threads - 1));
   for (int worker = 1; worker < threads; ++worker) {
@@ -65,9 +66,12 @@ void ThreadPool::ParallelFor(int64_t n, int64_t grain, Body body) {
     ranges_ = ranges;
     ranges_done_.store(0, std::memory_order_relaxed);
     ++loop_;
-    ticket_.store(
-        (static_cast<uint64_t>(loop_) << 32) | static_cast<uint64_t>(ranges),
-        std::memory_order_release);
+    for (int share = 0; share < size(); ++share) {
+      const int64_t count = FirstRange(share + 1) - FirstRange(share);
+      shares_[static_cast<size_t>(share)].ticket.store(
+          (static_cast<uint64_t>(loop_) << 32) | static_cast<uint64_t>(count),
+          std::memory_order_release);
+    }
     wake_.fetch_add(1, std::memory_order_acq_rel);
     wake_.notify_all();
     TakeRanges(0);
@@ -82,22 +86,30 @@ void ThreadPool::ParallelFor(int64_t n, int64_t grain, Body body) {
 }
 
 bool ThreadPool::WorkLeft() const {
-  return static_cast<uint32_t>(ticket_.load(std::memory_order_acquire)) != 0;
+  return std::any_of(shares_.begin(), shares_.end(), [](const Share& share) {
+    const uint64_t ticket = share.ticket.load(std::memory_order_acquire);
+    return static_cast<uint32_t>(ticket) != 0;
+  });
 }
 
 void ThreadPool::TakeRanges(int worker) {
-  uint64_t ticket = ticket_.load(std::memory_order_acquire);
+  for (int i = 0; i < size(); ++i) TakeShare((worker + i) % size(), worker);
+}
+
+void ThreadPool::TakeShare(int share, int worker) {
+  std::atomic<uint64_t>& shared = shares_[static_cast<size_t>(share)].ticket;
+  uint64_t ticket = shared.load(std::memory_order_acquire);
   while (static_cast<uint32_t>(ticket) != 0) {
-    if (!ticket_.compare_exchange_weak(ticket, ticket - 1,
-                                       std::memory_order_acq_rel,
-                                       std::memory_order_acquire)) {
+    if (!shared.compare_exchange_weak(ticket, ticket - 1,
+                                      std::memory_order_acq_rel,
+                                      std::memory_order_acquire)) {
       continue;
     }
     const int64_t left = static_cast<int64_t>(static_cast<uint32_t>(ticket));
-    const int64_t begin = (ranges_ - left) * grain_;
+    const int64_t begin = (FirstRange(share + 1) - left) * grain_;
     (*body_)(begin, std::min(n_, begin + grain_), worker);
     ranges_done_.fetch_add(1, std::memory_order_acq_rel);
-    ticket = ticket_.load(std::memory_order_acquire);
+    ticket = shared.load(std::memory_order_acquire);
   }
 }
 

@@ -33,12 +33,14 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  int size() const { return static_cast<int>(threads_.size()) + 1; }
+  int size() const { return static_cast<int>(shares_.size()); }
 
-  // Splits [0, n) into ranges of `grain` (the last may be shorter; grain >= 1),
-  // hands them out in ascending order to whoever is free and returns when all
-  // are done. What the bodies wrote is then visible to the caller. The body
-  // must not throw.
+  // Splits [0, n) into ranges of `grain` (the last may be shorter; grain >= 1)
+  // and returns when all are done. A thread takes, in ascending order, those of
+  // its own share, the worker-th of size() equal ones, and then what others
+  // have left: so rows that one loop writes and the next one reads mostly stay
+  // in one thread's cache. What the bodies wrote is visible to the caller. The
+  // body must not throw.
   void ParallelFor(int64_t n, int64_t grain, Body body);
 
   // True on a thread that is running a range of this pool.
@@ -49,14 +51,22 @@ class ThreadPool {
 
  private:
   void WorkerLoop(int worker);
+  // Ranges of one worker's share, in a cache line of its own.
+  struct alignas(64) Share {
+    // Loop number in the upper 32 bits, ranges not yet taken in the lower.
+    // Taking one is a compare-and-swap, so a late thread cannot take from a
+    // loop that has ended, and the fields of the loop stay valid while one is
+    // held.
+    std::atomic<uint64_t> ticket{0};
+  };
+
+  // First range of a share; of share size(), the number of ranges.
+  int64_t FirstRange(int share) const { return ranges_ * share / size(); }
   // Runs ranges of the current loop until none is left to take.
   void TakeRanges(int worker);
+  void TakeShare(int share, int worker);
   bool WorkLeft() const;
 
-  // Loop number in the upper 32 bits, ranges not yet taken in the lower. Taking
-  // one is a compare-and-swap, so a late thread cannot take from a loop that
-  // has ended, and the fields below stay valid while a range is held.
-  std::atomic<uint64_t> ticket_{0};
   std::atomic<int64_t> ranges_done_{0};
   std::atomic<uint32_t> wake_{0};
   std::atomic<bool> stop_{false};
@@ -65,6 +75,7 @@ class ThreadPool {
   int64_t grain_ = 1;
   int64_t ranges_ = 0;
   uint32_t loop_ = 0;
+  std::vector<Share> shares_;
   std::mutex callers_;
   std::vector<std::thread> threads_;
 };

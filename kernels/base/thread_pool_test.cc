@@ -88,6 +88,34 @@ TEST(ThreadPoolTest, SeveralCallersTakeTurns) {
   EXPECT_EQ(total, 4 * 200 * 20);
 }
 
+// The ranges of a thread that does not begin are taken by the others, so each
+// waits in its first one until all have begun.
+TEST(ThreadPoolTest, EachThreadBeginsWithItsOwnShareInOrder) {
+  ThreadPool pool(3);
+  for (const int64_t n : {3, 7, 31}) {
+    std::vector<std::vector<int64_t>> taken(3);
+    std::atomic<int> begun{0};
+    pool.ParallelFor(n, 1, [&](int64_t begin, int64_t, int worker) {
+      auto& mine = taken[static_cast<size_t>(worker)];
+      mine.push_back(begin);
+      if (mine.size() == 1) ++begun;
+      while (begun < 3) std::this_thread::yield();
+    });
+    for (int64_t worker = 0; worker < 3; ++worker) {
+      const auto& mine = taken[static_cast<size_t>(worker)];
+      ASSERT_FALSE(mine.empty());
+      EXPECT_EQ(mine[0], n * worker / 3) << n;
+      for (size_t i = 1; i < mine.size(); ++i) {
+        const bool own =
+            mine[i] >= n * worker / 3 && mine[i] < n * (worker + 1) / 3;
+        if (own) {
+          EXPECT_GT(mine[i], mine[i - 1]) << n;
+        }
+      }
+    }
+  }
+}
+
 // Long enough for every thread to have gone to sleep.
 TEST(ThreadPoolTest, SleepingThreadsWakeUpAndShutDown) {
   for (int round = 0; round < 3; ++round) {

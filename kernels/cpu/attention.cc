@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "kernels/base/aligned_buffer.h"
 #include "kernels/base/check.h"
 #include "kernels/cpu/attention_kernels.h"
@@ -105,6 +106,25 @@ class Attention {
   using Queries = std::conditional_t<std::is_same_v<Cache, KvInt8>, Int8Queries,
                                      F32Queries>;
 
+  // run(i, whether the thread has just run i - 1) for 0 <= i < count.
+  static void InOrder(size_t count, kernels::ThreadPool& pool,
+                      absl::FunctionRef<void(int64_t, bool)> run) {
+    std::vector<int64_t> next(static_cast<size_t>(pool.size()), -1);
+    pool.ParallelFor(static_cast<int64_t>(count), 1,
+                     [&](int64_t begin, int64_t end, int worker) {
+                       int64_t& expected = next[static_cast<size_t>(worker)];
+                       for (int64_t i = begin; i < end; ++i) {
+                         run(i, i == expected);
+                         expected = i + 1;
+                       }
+                     });
+  }
+
+  // The part that a thread most likely runs next.
+  const Part* After(const Part& part) const {
+    return &part == &parts_.back() ? nullptr : &part + 1;
+  }
+
   const AttendItem<Cache>& ItemOf(const Block& block) const {
     return items_[static_cast<size_t>(block.item)];
   }
@@ -124,29 +144,19 @@ class Attention {
 
   // A thread for each block.
   void RunBlocks(kernels::ThreadPool& pool) const {
-    pool.ParallelFor(static_cast<int64_t>(blocks_.size()), 1,
-                     [&](int64_t begin, int64_t end, int) {
-                       for (int64_t i = begin; i < end; ++i) {
-                         RunBlock(i, pool.size());
-                       }
-                     });
+    InOrder(blocks_.size(), pool, [&](int64_t i, bool fetched) {
+      RunBlock(blocks_[static_cast<size_t>(i)], fetched);
+    });
   }
 
-  // Block i, by one of so many threads that take them in turn.
-  void RunBlock(int64_t i, int64_t threads) const {
-    const Block& block = blocks_[static_cast<size_t>(i)];
+  void RunBlock(const Block& block, bool fetched) const {
     const Part* part = &parts_[static_cast<size_t>(block.first_part)];
-    const Part* next = nullptr;
-    if (const auto n = static_cast<size_t>(i + threads); n < blocks_.size()) {
-      next = &parts_[static_cast<size_t>(blocks_[n].first_part)];
-    }
     Queries queries;
     Load(block, &queries);
     Partial total, later;
     for (int64_t p = 0; p < block.parts; ++p) {
-      const PartOrder order = {p > 0 || i >= threads,
-                               p + 1 < block.parts ? part + p + 1 : next};
-      RunPart(block, part[p], order, &queries, p == 0 ? &total : &later);
+      RunPart(block, part[p], {p > 0 || fetched, After(part[p])}, &queries,
+              p == 0 ? &total : &later);
       if (p > 0) Join(block, later, &total);
     }
     Write(block, &total);
@@ -155,19 +165,13 @@ class Attention {
   // A thread for each part, where there are fewer blocks than threads.
   void RunParts(kernels::ThreadPool& pool) const {
     kernels::AlignedBuffer<Partial> partials(parts_.size());
-    const auto count = static_cast<int64_t>(parts_.size());
-    pool.ParallelFor(count, 1, [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin; i < end; ++i) {
-        const Part& part = parts_[static_cast<size_t>(i)];
-        const Block& block = blocks_[static_cast<size_t>(part.block)];
-        Queries queries;
-        Load(block, &queries);
-        const int64_t next = i + pool.size();
-        const PartOrder order = {i >= pool.size(),
-                                 next < count ? &part + pool.size() : nullptr};
-        RunPart(block, part, order, &queries,
-                &partials[static_cast<size_t>(i)]);
-      }
+    InOrder(parts_.size(), pool, [&](int64_t i, bool fetched) {
+      const Part& part = parts_[static_cast<size_t>(i)];
+      const Block& block = blocks_[static_cast<size_t>(part.block)];
+      Queries queries;
+      Load(block, &queries);
+      RunPart(block, part, {fetched, After(part)}, &queries,
+              &partials[static_cast<size_t>(i)]);
     });
     for (const Block& block : blocks_) {
       Partial* parts = &partials[static_cast<size_t>(block.first_part)];
