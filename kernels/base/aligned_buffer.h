@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
@@ -12,13 +13,20 @@
 #include <type_traits>
 #include <utility>
 
+#include "kernels/base/huge_page_blocks.h"
+
 namespace onegrid::kernels {
+
+enum class Lifetime {
+  kShort,
+  kLong,  // about that of the process
+};
 
 // A fixed-size array of T that starts on a cache line (64 bytes) and is zeroed.
 // The allocation is a whole number of cache lines and the tail is zeroed too,
 // so a kernel may read (never use) up to the end of the last line.
-// A large one asks for huge pages: a sweep over it then misses few translations
-// and hardware fetches ahead without a stop at each 4 KB.
+// A large one asks for huge pages: see huge_page_blocks.h, which also holds
+// smaller ones of Lifetime::kLong.
 // Movable, not copyable. A moved-from buffer is empty. Throws std::bad_alloc
 // when there is no memory.
 template <typename T>
@@ -31,7 +39,8 @@ class AlignedBuffer {
 
   AlignedBuffer() = default;
 
-  explicit AlignedBuffer(size_t n) : size_(n) {
+  explicit AlignedBuffer(size_t n, Lifetime lifetime = Lifetime::kShort)
+      : size_(n) {
     if (n == 0) return;
     if (n > (std::numeric_limits<size_t>::max() - kHugePage) / sizeof(T)) {
       throw std::bad_alloc();
@@ -40,10 +49,16 @@ class AlignedBuffer {
     const size_t align = large ? kHugePage : kAlignment;
     const size_t bytes =
         (n * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
-    data_.reset(static_cast<T*>(std::aligned_alloc(align, bytes)));
-    if (data_ == nullptr) throw std::bad_alloc();
-    // Without them it works too, only slower.
-    if (large) ::madvise(data_.get(), bytes, MADV_HUGEPAGE);
+    if (!large && lifetime == Lifetime::kLong) {
+      auto block = AllocateOnHugePages(bytes);
+      T* const start = reinterpret_cast<T*>(block.get());
+      data_ = std::unique_ptr<T, Free>(start, Free{std::move(block)});
+    } else {
+      data_.reset(static_cast<T*>(std::aligned_alloc(align, bytes)));
+      if (data_ == nullptr) throw std::bad_alloc();
+      // Without them it works too, only slower.
+      if (large) ::madvise(data_.get(), bytes, MADV_HUGEPAGE);
+    }
     std::memset(static_cast<void*>(data_.get()), 0, bytes);
   }
 
@@ -68,7 +83,10 @@ class AlignedBuffer {
 
  private:
   struct Free {
-    void operator()(T* p) const { std::free(p); }
+    void operator()(T* p) const {
+      if (block == nullptr) std::free(p);
+    }
+    std::shared_ptr<uint8_t> block;  // that the memory is part of, if any
   };
   std::unique_ptr<T, Free> data_;
   size_t size_ = 0;

@@ -12,12 +12,27 @@ namespace onegrid::kernels {
 namespace {
 
 TEST(AlignedBufferTest, IsAlignedAndZeroed) {
-  for (const size_t n : {1, 15, 16, 17, 1023}) {
-    const AlignedBuffer<float> buffer(n);
-    EXPECT_EQ(buffer.size(), n);
-    EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.data()) % 64, 0u);
-    for (const float v : buffer) EXPECT_EQ(v, 0.0f);
+  for (const Lifetime lifetime : {Lifetime::kShort, Lifetime::kLong}) {
+    for (const size_t n : {1, 15, 16, 17, 1023, 2 << 20}) {
+      const AlignedBuffer<float> buffer(n, lifetime);
+      EXPECT_EQ(buffer.size(), n);
+      EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.data()) % 64, 0u);
+      for (const float v : buffer) ASSERT_EQ(v, 0.0f);
+    }
   }
+}
+
+TEST(AlignedBufferTest, LongLivedOnesAreMovedOverOthers) {
+  AlignedBuffer<int> small(3, Lifetime::kLong), other(5, Lifetime::kLong);
+  small[2] = 7;
+  other[4] = 8;
+  AlignedBuffer<int> of_its_own(9);
+  of_its_own = std::move(small);
+  EXPECT_EQ(of_its_own[2], 7);
+  of_its_own = std::move(other);
+  EXPECT_EQ(of_its_own[4], 8);
+  other = AlignedBuffer<int>(2);
+  EXPECT_EQ(other[1], 0);
 }
 
 TEST(AlignedBufferTest, EmptyHasNoElements) {

@@ -300,9 +300,9 @@ absl::StatusOr<PackedLinear> PackedLinear::FromBlocks(
       split ? groups * kUpperGroupBytes : packer.tile_bytes();
   const int64_t lower_bytes = split ? groups * kLowerGroupBytes : 0;
   kernels::AlignedBuffer<uint8_t> tiles(
-      static_cast<size_t>(tile_count * tile_bytes));
+      static_cast<size_t>(tile_count * tile_bytes), kernels::Lifetime::kLong);
   kernels::AlignedBuffer<uint8_t> lower(
-      static_cast<size_t>(tile_count * lower_bytes));
+      static_cast<size_t>(tile_count * lower_bytes), kernels::Lifetime::kLong);
   pool.ParallelFor(tile_count, pool.GrainFor(tile_count),
                    [&](int64_t begin, int64_t end, int) {
                      kernels::AlignedBuffer<uint8_t> whole(

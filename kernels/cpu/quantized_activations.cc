@@ -61,15 +61,16 @@ void QuantizedActivations::Resize(int64_t m, int64_t k, CodeBits bits,
   kernels_ = &kernels;
   const size_t codes = static_cast<size_t>(m * k + kCodePadding);
   const size_t scales = static_cast<size_t>(m * groups());
+  constexpr auto kLong = kernels::Lifetime::kLong;
   if (bits == CodeBits::k8 && codes_.size() < codes) {
-    codes_ = kernels::AlignedBuffer<int8_t>(codes);
+    codes_ = kernels::AlignedBuffer<int8_t>(codes, kLong);
   }
   if (bits == CodeBits::k16 && wide_codes_.size() < codes) {
-    wide_codes_ = kernels::AlignedBuffer<int16_t>(codes);
+    wide_codes_ = kernels::AlignedBuffer<int16_t>(codes, kLong);
   }
   if (scales_.size() < scales) {
-    scales_ = kernels::AlignedBuffer<float>(scales);
-    offsets_ = kernels::AlignedBuffer<int32_t>(scales);
+    scales_ = kernels::AlignedBuffer<float>(scales, kLong);
+    offsets_ = kernels::AlignedBuffer<int32_t>(scales, kLong);
   }
   panels_.resize(
       static_cast<size_t>((m + kernels.panel_rows - 1) / kernels.panel_rows));

@@ -98,7 +98,9 @@ Engine::Engine(const GemmaWeights& weights, const EngineOptions& options,
       ones_(weights.config.max_head_dim(), 1.0f) {
   const model::GemmaConfig& c = weights.config;
   const size_t m = options.max_step_tokens;
-  const auto floats = [](size_t n) { return kernels::AlignedBuffer<float>(n); };
+  const auto floats = [](size_t n) {
+    return kernels::AlignedBuffer<float>(n, kernels::Lifetime::kLong);
+  };
   x_ = floats(m * c.hidden);
   normed_ = floats(m * c.hidden);
   q_ = floats(m * c.heads * c.max_head_dim());

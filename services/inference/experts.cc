@@ -16,7 +16,8 @@ Experts::Experts(const model::GemmaConfig& config, const Numerics& numerics,
       input_(numerics, pool),
       uses_(config.experts) {
   const auto floats = [max_rows](int64_t width) {
-    return kernels::AlignedBuffer<float>(static_cast<size_t>(max_rows * width));
+    return kernels::AlignedBuffer<float>(static_cast<size_t>(max_rows * width),
+                                         kernels::Lifetime::kLong);
   };
   normed_ = floats(config.hidden);
   rows_ = floats(config.hidden);

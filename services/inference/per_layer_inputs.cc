@@ -20,7 +20,8 @@ PerLayerInputs::PerLayerInputs(const GemmaWeights& weights,
       pool_(pool),
       input_(numerics, pool) {
   const auto floats = [](int64_t count) {
-    return kernels::AlignedBuffer<float>(static_cast<size_t>(count));
+    return kernels::AlignedBuffer<float>(static_cast<size_t>(count),
+                                         kernels::Lifetime::kLong);
   };
   looked_up_ = floats(layers() * width());
   projected_ = floats(max_rows * layers() * width());
