@@ -121,21 +121,28 @@ struct ActivationPanel {
   int rows;
 };
 
-// Where a tile lies; `lower` only if it has two planes.
+// Where a tile lies, or some that follow each other; `lower` only if they have
+// two planes.
 struct TileBytes {
   const uint8_t* at;
   const uint8_t* lower = nullptr;
+  int64_t count = 1;
+  int64_t stride = 0;  // Bytes from one to the next, if there is a next one.
+  int64_t lower_stride = 0;
 };
 
-// Products of all rows of `count` panels that follow each other with one tile:
+// Products of all rows of `count` panels that follow each other with tiles:
 // out[m * out_stride + r] = sum over groups of (exact integer dot product) *
-// weight scale * activation scale, r < 16. int2 takes an even number of groups.
+// weight scale * activation scale, r < 16 * tile.count. int2 takes an even
+// number of groups.
 using TileKernel = void (*)(const ActivationPanel* panels, int64_t count,
                             TileBytes tile, float* out, int64_t out_stride);
 
 struct LinearKernels {
   // Most rows of a panel that these kernels take.
   int panel_rows;
+  // Most tiles that they take at once.
+  int tiles_most;
   WideOrder wide_order;
   // Quantizes one row x [32 * groups]: scale = max |x| / 127, codes rounded to
   // nearest even, into row `row` of a panel of `rows` rows.

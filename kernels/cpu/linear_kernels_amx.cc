@@ -15,9 +15,13 @@ namespace {
 constexpr int kRowsMost = 16;
 static_assert(kRowsMost <= kMaxPanelRows);
 static_assert(kAmxRows <= kRowsMost / 2 && kAmxWideRows <= kRowsMost / 2);
-// Groups of weights decoded at a time: 16 KB, which stay in the L1 cache while
-// the panels pass.
+// Weights decoded at a time: so many groups of a tile, 16 KB, which stay in the
+// L1 cache, and of so many tiles, in the L2 cache. All that a panel makes with
+// them is written in a row, 512 bytes to each of its rows, which hardware
+// fetches ahead; one tile for all panels first would wait for a line of each
+// row.
 constexpr int64_t kBlockGroups = 32;
+constexpr int kTilesMost = 8;
 // Bytes of one decoded group: line j holds for each of 16 weight rows the
 // signed codes of k = 4j .. 4j + 3.
 constexpr int64_t kGroupBytes = 8 * 64;
@@ -174,64 +178,92 @@ class WeightStream {
   DecodedGroups<kRing> groups_;
 };
 
-// The dot products of one group of a panel with a tile's 16 rows, made in tile
-// registers that belong to kSlot (0 or 1) and then stored. Two slots in turn
-// hide the latency of one behind the work on the other.
-template <typename Code, int kRows, int kSlot>
-struct Slot {
-  static constexpr bool kStacked = false;
+// An integer below 2^22, added to the bits of this float, is added to its
+// value: one unit in its last place counts 1.
+constexpr int32_t kUnitBits = 0x4b400000;
+constexpr float kUnit = 0x1.8p23f;
+
+// The dot products of one group of a panel with a tile's 16 rows, as they are
+// stored from tile registers, and what multiplies them by the weights' scales,
+// with the bits of float(dot) * scale. While tiles are at work, a processor
+// with AMX multiplies and converts floats at half its rate, one vector of 16 a
+// cycle (Granite Rapids), but adds integers at the full one: so a conversion is
+// an addition here.
+template <typename Code, int kRows>
+struct Dots {
   alignas(64) int32_t sums[kRowsMost * kTileRows];
 
-  static void Multiply(const int8_t* codes, const int8_t* weights) {
-    TileZero<kSlot>();
-    TileLoad<4 + kSlot>(codes, kRowBytes);
-    TileLoad<6 + kSlot>(weights, 64);
-    TileDotSigned<kSlot, 4 + kSlot, 6 + kSlot>();
-  }
-  void Store() { TileStore<kSlot>(sums, 64); }
-  __m512i Row(int m, __m512i) const {
-    return _mm512_load_si512(sums + m * kTileRows);
+  // kUnit * scale has 13 bits, so the products lose nothing but in one
+  // rounding.
+  struct Scale {
+    Scale(const float* scales, const int32_t*)
+        : scale(_mm512_load_ps(scales)),
+          unit(_mm512_mul_ps(scale, _mm512_set1_ps(kUnit))) {}
+    __m512 scale, unit;
+  };
+  __m512 Scaled(int m, const Scale& by) const {
+    const __m512i row = _mm512_load_si512(sums + m * kTileRows);
+    const __m512i bits = _mm512_add_epi32(row, _mm512_set1_epi32(kUnitBits));
+    return _mm512_fmsub_ps(_mm512_castsi512_ps(bits), by.scale, by.unit);
   }
 };
 
 // High bytes count 256 times. 32 bits hold the sum: 32 * 128 * 32767 < 2^28.
-template <int kRows, int kSlot>
-  requires(kRows <= kStackedRows)
-struct Slot<int16_t, kRows, kSlot> : Slot<int8_t, kRows, kSlot> {
-  static constexpr bool kStacked = true;
-  __m512i Row(int m, __m512i low_sums) const {
-    const int32_t* low = this->sums + m * kTileRows;
-    const int32_t* high = low + kRows * kTileRows;
-    return _mm512_add_epi32(_mm512_add_epi32(_mm512_load_si512(low), low_sums),
-                            _mm512_slli_epi32(_mm512_load_si512(high), 8));
+template <int kRows>
+struct Dots<int16_t, kRows> {
+  static constexpr bool kStacked = kRows <= kStackedRows;
+  static constexpr int kHighAt = (kStacked ? kRows : kRowsMost) * kTileRows;
+  alignas(64) int32_t sums[(kStacked ? 1 : 2) * kRowsMost * kTileRows];
+
+  struct Scale {
+    Scale(const float* scales, const int32_t* low_sums)
+        : scale(_mm512_load_ps(scales)),
+          low(kStacked ? _mm512_load_si512(low_sums) : __m512i()) {}
+    __m512 scale;
+    __m512i low;
+  };
+  __m512 Scaled(int m, const Scale& by) const {
+    const int32_t* row = sums + m * kTileRows;
+    __m512i low = _mm512_load_si512(row);
+    if (kStacked) low = _mm512_add_epi32(low, by.low);
+    const __m512i high = _mm512_slli_epi32(_mm512_load_si512(row + kHighAt), 8);
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(low, high)),
+                         by.scale);
   }
 };
 
-template <int kRows, int kSlot>
-  requires(kRows > kStackedRows)
-struct Slot<int16_t, kRows, kSlot> {
-  static constexpr bool kStacked = false;
-  alignas(64) int32_t low[kRowsMost * kTileRows];
-  alignas(64) int32_t high[kRowsMost * kTileRows];
+// Makes those in tile registers that belong to kSlot (0 or 1) and then stores
+// them. Two slots in turn hide the latency of one behind the work on the other.
+template <typename Code, int kRows, int kSlot>
+struct Slot {
+  static constexpr bool kApart =
+      sizeof(Code) == 2 && kRows > kStackedRows;  // Low and high bytes.
 
   static void Multiply(const int8_t* codes, const int8_t* weights) {
-    constexpr int kLow = 2 * kSlot, kHigh = 2 * kSlot + 1, kWeights = 6 + kSlot;
-    TileZero<kLow>();
-    TileZero<kHigh>();
-    TileLoad<4>(codes, kRowBytes);
-    TileLoad<5>(codes + kRows * kRowBytes, kRowBytes);
-    TileLoad<kWeights>(weights, 64);
-    TileDotUnsignedSigned<kLow, 4, kWeights>();
-    TileDotSigned<kHigh, 5, kWeights>();
+    constexpr int kWeights = 6 + kSlot;
+    if constexpr (kApart) {
+      constexpr int kLow = 2 * kSlot, kHigh = 2 * kSlot + 1;
+      TileZero<kLow>();
+      TileZero<kHigh>();
+      TileLoad<4>(codes, kRowBytes);
+      TileLoad<5>(codes + kRows * kRowBytes, kRowBytes);
+      TileLoad<kWeights>(weights, 64);
+      TileDotUnsignedSigned<kLow, 4, kWeights>();
+      TileDotSigned<kHigh, 5, kWeights>();
+    } else {
+      TileZero<kSlot>();
+      TileLoad<4 + kSlot>(codes, kRowBytes);
+      TileLoad<kWeights>(weights, 64);
+      TileDotSigned<kSlot, 4 + kSlot, kWeights>();
+    }
   }
-  void Store() {
-    TileStore<2 * kSlot>(low, 64);
-    TileStore<2 * kSlot + 1>(high, 64);
-  }
-  __m512i Row(int m, __m512i) const {
-    return _mm512_add_epi32(
-        _mm512_load_si512(low + m * kTileRows),
-        _mm512_slli_epi32(_mm512_load_si512(high + m * kTileRows), 8));
+  static void Store(Dots<Code, kRows>* to) {
+    if constexpr (kApart) {
+      TileStore<2 * kSlot>(to->sums, 64);
+      TileStore<2 * kSlot + 1>(to->sums + to->kHighAt, 64);
+    } else {
+      TileStore<kSlot>(to->sums, 64);
+    }
   }
 };
 
@@ -243,18 +275,15 @@ inline const int8_t* CodesOf(const ActivationPanel& panel, const int16_t*) {
 }
 
 // total[m] += dots * weight scale * activation scale, of group i of `weights`.
-template <int kRows, typename SlotType, typename Weights>
-inline void AddGroup(const SlotType& dots, const Weights& weights, int64_t i,
-                     const float* scales, __m512* total) {
-  const __m512 weight = _mm512_load_ps(weights.Scales(i));
-  __m512i low_sums = _mm512_setzero_si512();
-  if constexpr (SlotType::kStacked) {
-    low_sums = _mm512_load_si512(weights.LowSums(i));
-  }
+template <typename Code, int kRows, typename Weights>
+inline void AddGroup(const Dots<Code, kRows>& dots, const Weights& weights,
+                     int64_t i, const float* scales, __m512* total) {
+  const typename Dots<Code, kRows>::Scale weight(weights.Scales(i),
+                                                 weights.LowSums(i));
+  scales += i * kRows;
 #pragma GCC unroll 16
   for (int m = 0; m < kRows; ++m) {
-    const __m512 dot = _mm512_cvtepi32_ps(dots.Row(m, low_sums));
-    total[m] = _mm512_fmadd_ps(_mm512_mul_ps(dot, weight),
+    total[m] = _mm512_fmadd_ps(dots.Scaled(m, weight),
                                _mm512_set1_ps(scales[m]), total[m]);
   }
 }
@@ -266,8 +295,7 @@ void MultiplyRows(const ActivationPanel& panel, Weights& weights, int64_t first,
                   int64_t count, float* out, int64_t out_stride) {
   using Even = Slot<Code, kRows, 0>;
   using Odd = Slot<Code, kRows, 1>;
-  Even even;
-  Odd odd;
+  Dots<Code, kRows> even, odd;
   constexpr int64_t kPanelGroup =
       kRows * kRowBytes * static_cast<int64_t>(sizeof(Code));
   const int8_t* codes =
@@ -286,17 +314,17 @@ void MultiplyRows(const ActivationPanel& panel, Weights& weights, int64_t first,
   for (int64_t g = 0; g < count; g += 2) {
     weights.Prepare(g + 2);
     weights.Prepare(g + 3);
-    even.Store();
+    Even::Store(&even);
     if (g + 2 < count) {
       Even::Multiply(codes + (g + 2) * kPanelGroup, weights.Codes(g + 2));
     }
-    AddGroup<kRows>(even, weights, g, scales + g * kRows, total);
+    AddGroup(even, weights, g, scales, total);
     if (g + 1 == count) break;
-    odd.Store();
+    Odd::Store(&odd);
     if (g + 3 < count) {
       Odd::Multiply(codes + (g + 3) * kPanelGroup, weights.Codes(g + 3));
     }
-    AddGroup<kRows>(odd, weights, g + 1, scales + (g + 1) * kRows, total);
+    AddGroup(odd, weights, g + 1, scales, total);
   }
 #pragma GCC unroll 16
   for (int m = 0; m < kRows; ++m) {
@@ -319,24 +347,51 @@ void MultiplyPanel(const ActivationPanel& panel, Weights& weights,
   MultiplyRows<Code, kRows>(panel, weights, first, count, out, out_stride);
 }
 
-template <typename Format, typename Code>
-void Tile(const ActivationPanel* panels, int64_t count, TileBytes tile,
-          float* out, int64_t out_stride) {
-  constexpr bool kLowSums = sizeof(Code) == 2;
-  const int64_t groups = panels[0].groups;
-  if (count == 1) {
-    WeightStream<Format, kLowSums> stream(tile, groups);
-    MultiplyPanel<Code>(panels[0], stream, 0, groups, out, out_stride);
-    return;
+inline TileBytes TileAt(TileBytes tiles, int64_t t) {
+  return {tiles.at + t * tiles.stride, tiles.lower + t * tiles.lower_stride};
+}
+
+// Without it stores wait for lines that another core or the L3 cache has, and
+// tiles that are stored behind them wait too.
+inline void FetchToWrite(const float* out, int rows, int64_t out_stride) {
+  for (int m = 0; m < rows; ++m) {
+    __asm__ volatile("prefetchw %0" : : "m"(out[m * out_stride]));
   }
-  WeightBlock block;
+}
+
+// Products of one panel.
+template <typename Format, typename Code>
+void StreamTiles(const ActivationPanel& panel, TileBytes tiles, float* out,
+                 int64_t out_stride) {
+  for (int64_t t = 0; t < tiles.count; ++t) {
+    WeightStream<Format, sizeof(Code) == 2> stream(TileAt(tiles, t),
+                                                   panel.groups);
+    MultiplyPanel<Code>(panel, stream, 0, panel.groups, out + t * kTileRows,
+                        out_stride);
+  }
+}
+
+template <typename Format, typename Code>
+void Tile(const ActivationPanel* panels, int64_t count, TileBytes tiles,
+          float* out, int64_t out_stride) {
+  if (count == 1) {
+    return StreamTiles<Format, Code>(panels[0], tiles, out, out_stride);
+  }
+  const int64_t groups = panels[0].groups;
+  WeightBlock blocks[kTilesMost];
   for (int64_t first = 0; first < groups; first += kBlockGroups) {
     const int64_t left = groups - first;
     const int64_t taken = left < kBlockGroups ? left : kBlockGroups;
-    block.Fill<Format, kLowSums>(tile, first, taken);
+    for (int64_t t = 0; t < tiles.count; ++t) {
+      blocks[t].Fill<Format, sizeof(Code) == 2>(TileAt(tiles, t), first, taken);
+    }
     float* to = out;
     for (int64_t p = 0; p < count; ++p) {
-      MultiplyPanel<Code>(panels[p], block, first, taken, to, out_stride);
+      for (int64_t t = 0; t < tiles.count; ++t) {
+        FetchToWrite(to + t * kTileRows, panels[p].rows, out_stride);
+        MultiplyPanel<Code>(panels[p], blocks[t], first, taken,
+                            to + t * kTileRows, out_stride);
+      }
       to += panels[p].rows * out_stride;
     }
   }
@@ -346,6 +401,7 @@ void Tile(const ActivationPanel* panels, int64_t count, TileBytes tile,
 
 const LinearKernels kLinearKernelsAmx = {
     kRowsMost,
+    kTilesMost,
     WideOrder::kBytePlanes,
     QuantizeRow,
     QuantizeRowWide,

@@ -447,6 +447,7 @@ void Tile(const ActivationPanel* panels, int64_t count, TileBytes tile,
 
 inline constexpr LinearKernels kLocalLinearKernels = {
     kPanelRows,
+    /*tiles_most=*/1,
     WideOrder::k0213,
     QuantizeRow,
     QuantizeRowWide,

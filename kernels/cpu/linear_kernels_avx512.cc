@@ -222,6 +222,7 @@ void Tile(const ActivationPanel* panels, int64_t count, TileBytes tile,
 
 const LinearKernels kLinearKernelsAvx512 = {
     kPanelRows,
+    /*tiles_most=*/1,
     WideOrder::k0213,
     QuantizeRow,
     QuantizeRowWide,

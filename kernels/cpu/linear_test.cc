@@ -47,6 +47,10 @@ std::vector<Shape> Shapes() {
   shapes.push_back({129, 33, 128});
   // Every number of rows in a panel of AMX, and more than a block of 32 groups.
   for (int64_t m = 32; m <= 48; ++m) shapes.push_back({m, 17, 96});
+  // Several tiles at once, of more groups than are decoded at once, and rows
+  // enough for each thread to have its own.
+  shapes.push_back({34, 67, 1088});
+  shapes.push_back({200, 35, 64});
   shapes.push_back({33, 16, 1120});
   return shapes;
 }

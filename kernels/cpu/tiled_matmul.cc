@@ -12,6 +12,9 @@ namespace {
 
 // Activations that one pass over the weight tiles should find in the L2 cache.
 constexpr int64_t kActivationBytes = 384 * 1024;
+// Panels to a thread, at least, where each has rows of its own: each then reads
+// all of the weights.
+constexpr int64_t kLeastPanels = 4;
 // Weights that a thread takes at once, at most: or some wait for the last of a
 // large matrix.
 constexpr int64_t kRangeBytes = 1 << 20;
@@ -28,12 +31,61 @@ void CopyColumns(const float* from, int64_t rows, int64_t columns, float* out,
   }
 }
 
+// Panels that pass over the weight tiles together. With many rows each thread
+// has rows of its own, which it also has in the loops before and after
+// (ParallelFor).
+int64_t PanelsPerChunk(int64_t panels, int64_t panel_rows, int64_t k,
+                       int64_t threads) {
+  const int64_t most =
+      std::max<int64_t>(1, kActivationBytes / (k * panel_rows));
+  int64_t chunks = (panels - 1) / most + 1;
+  if (panels >= kLeastPanels * threads) {
+    chunks = (chunks - 1) / threads * threads + threads;
+  }
+  return (panels - 1) / chunks + 1;
+}
+
+// Tiles that a thread takes at once with a chunk: as equal as can be, so that
+// all of a chunk's make up whole ranges.
+int64_t TilesPerSet(int64_t items, int64_t tiles, int64_t tile_bytes,
+                    int64_t at_once, const kernels::ThreadPool& pool) {
+  const int64_t most =
+      std::max({std::min(pool.GrainFor(items), kRangeBytes / tile_bytes),
+                std::min(at_once, items / pool.size()), int64_t{1}});
+  const int64_t sets = (tiles - 1) / most + 1;
+  return (tiles - 1) / sets + 1;
+}
+
+// Tiles [first, end) times a chunk of panels, the rows of out.
+void MultiplySet(absl::Span<const ActivationPanel> chunk,
+                 const TiledWeights& weights, int64_t first, int64_t end,
+                 TileKernel kernel, int64_t at_once, float* out) {
+  const int64_t whole = std::min(end, weights.n / kTileRows);
+  for (int64_t t = first; t < whole; t += at_once) {
+    kernel(chunk.data(), static_cast<int64_t>(chunk.size()),
+           weights.Tiles(t, std::min(at_once, whole - t)), out + t * kTileRows,
+           weights.n);
+  }
+  if (whole == end) return;
+  float* to = out + whole * kTileRows;
+  for (const ActivationPanel& panel : chunk) {
+    float edge[kMaxPanelRows * kTileRows];
+    kernel(&panel, 1, weights.Tile(whole), edge, kTileRows);
+    CopyColumns(edge, panel.rows, weights.n - whole * kTileRows, to, weights.n);
+    to += panel.rows * weights.n;
+  }
+}
+
 }  // namespace
 
-TileBytes TiledWeights::Tile(int64_t t) const {
-  if (lower == nullptr) return {tiles + t * tile_bytes()};
-  return {tiles + t * groups() * kUpperGroupBytes,
-          lower + t * groups() * kLowerGroupBytes};
+TileBytes TiledWeights::Tiles(int64_t t, int64_t count) const {
+  if (lower == nullptr) {
+    return {tiles + t * tile_bytes(), nullptr, count, tile_bytes()};
+  }
+  const int64_t upper_bytes = groups() * kUpperGroupBytes;
+  const int64_t lower_bytes = groups() * kLowerGroupBytes;
+  return {tiles + t * upper_bytes, lower + t * lower_bytes, count, upper_bytes,
+          lower_bytes};
 }
 
 const uint8_t* TiledWeights::WholeTile(
@@ -54,39 +106,26 @@ void TiledMatmul(const QuantizedActivations& x, const TiledWeights& weights,
   if (x.m() == 0) return;
   const absl::Span<const ActivationPanel> panels = x.panels();
   const int64_t tiles = weights.tile_count();
-  const int64_t panels_per_chunk = std::max<int64_t>(
-      1, kActivationBytes / (weights.k * x.kernels().panel_rows));
-  const int64_t chunks =
-      (static_cast<int64_t>(panels.size()) - 1) / panels_per_chunk + 1;
-  const auto body = [&](int64_t begin, int64_t end, int) {
+  const auto count = static_cast<int64_t>(panels.size());
+  const int64_t panels_per_chunk =
+      PanelsPerChunk(count, x.kernels().panel_rows, weights.k, pool.size());
+  const int64_t chunks = (count - 1) / panels_per_chunk + 1;
+  const int64_t set = TilesPerSet(chunks * tiles, tiles, weights.tile_bytes(),
+                                  x.kernels().tiles_most, pool);
+  const int64_t sets = (tiles - 1) / set + 1;
+  pool.ParallelFor(chunks * sets, 1, [&](int64_t begin, int64_t end, int) {
     if (x.kernels().begin != nullptr) x.kernels().begin();
     for (int64_t item = begin; item < end; ++item) {
-      const int64_t first = item / tiles * panels_per_chunk;
-      const int64_t t = item % tiles;
-      const TileBytes tile = weights.Tile(t);
-      const int64_t columns =
-          std::min<int64_t>(kTileRows, weights.n - t * kTileRows);
-      const auto chunk = panels.subspan(static_cast<size_t>(first),
-                                        static_cast<size_t>(panels_per_chunk));
-      float* to = out + x.PanelFirstRow(first) * weights.n + t * kTileRows;
-      if (columns == kTileRows) {
-        kernel(chunk.data(), static_cast<int64_t>(chunk.size()), tile, to,
-               weights.n);
-        continue;
-      }
-      for (const ActivationPanel& panel : chunk) {
-        float edge[kMaxPanelRows * kTileRows];
-        kernel(&panel, 1, tile, edge, kTileRows);
-        CopyColumns(edge, panel.rows, columns, to, weights.n);
-        to += panel.rows * weights.n;
-      }
+      const int64_t panel = item / sets * panels_per_chunk;
+      const int64_t first = item % sets * set;
+      MultiplySet(panels.subspan(static_cast<size_t>(panel),
+                                 static_cast<size_t>(panels_per_chunk)),
+                  weights, first, std::min(first + set, tiles), kernel,
+                  x.kernels().tiles_most,
+                  out + x.PanelFirstRow(panel) * weights.n);
     }
     if (x.kernels().end != nullptr) x.kernels().end();
-  };
-  const int64_t grain =
-      std::min(pool.GrainFor(chunks * tiles),
-               std::max<int64_t>(1, kRangeBytes / weights.tile_bytes()));
-  pool.ParallelFor(chunks * tiles, grain, body);
+  });
 }
 
 void TiledMatmulF32(const float* x, int64_t m, const TiledWeights& weights,

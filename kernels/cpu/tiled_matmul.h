@@ -23,8 +23,9 @@ struct TiledWeights {
   int64_t groups() const { return k / kLinearGroup; }
   // Of a tile that is not split.
   int64_t tile_bytes() const { return groups() * group_bytes; }
-  // Tile t, 0 <= t < tile_count().
-  TileBytes Tile(int64_t t) const;
+  // Tiles [t, t + count), 0 <= t, t + count <= tile_count().
+  TileBytes Tiles(int64_t t, int64_t count) const;
+  TileBytes Tile(int64_t t) const { return Tiles(t, 1); }
   // The same not split: where it lies, or joined in a buffer of this matrix.
   const uint8_t* WholeTile(int64_t t,
                            kernels::AlignedBuffer<uint8_t>& buffer) const;
