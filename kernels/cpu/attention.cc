@@ -59,10 +59,18 @@ struct PartOrder {
 // Softmax state of a block's rows: running maximum, sum of exponentials and
 // weighted sum of values [rows][d].
 struct Partial {
-  float max[kMaxBlockQueryRows];
-  float sum[kMaxBlockQueryRows];
-  float values[kMaxBlockQueryRows * kMaxHeadDim];
+  float* max;
+  float* sum;
+  float* values;
 };
+
+// Floats of the state of so many rows, whole cache lines.
+constexpr int64_t PartialFloats(int64_t rows, int64_t d) {
+  return rows * d + (2 * rows + 15) / 16 * 16;
+}
+Partial PartialAt(float* space, int64_t rows, int64_t d) {
+  return {space + rows * d, space + rows * d + rows, space};
+}
 
 // The queries of a block, as the cache's score kernel wants them.
 struct Int8Queries {
@@ -153,30 +161,43 @@ class Attention {
     const Part* part = &parts_[static_cast<size_t>(block.first_part)];
     Queries queries;
     Load(block, &queries);
-    Partial total, later;
+    constexpr int64_t kFloats = PartialFloats(kMaxBlockQueryRows, kMaxHeadDim);
+    alignas(64) float total_space[kFloats], later_space[kFloats];
+    const Partial total = PartialAt(total_space, block.rows, d_);
+    const Partial later = PartialAt(later_space, block.rows, d_);
     for (int64_t p = 0; p < block.parts; ++p) {
       RunPart(block, part[p], {p > 0 || fetched, After(part[p])}, &queries,
-              p == 0 ? &total : &later);
-      if (p > 0) Join(block, later, &total);
+              p == 0 ? total : later);
+      if (p > 0) Join(block, later, total);
     }
-    Write(block, &total);
+    Write(block, total);
   }
 
   // A thread for each part, where there are fewer blocks than threads.
   void RunParts(kernels::ThreadPool& pool) const {
-    kernels::AlignedBuffer<Partial> partials(parts_.size());
+    int64_t rows = 0;
+    for (const Block& block : blocks_) {
+      rows = std::max<int64_t>(rows, block.rows);
+    }
+    const int64_t floats = PartialFloats(rows, d_);
+    kernels::AlignedBuffer<float> space(parts_.size() *
+                                        static_cast<size_t>(floats));
+    const auto state = [&](int64_t i, const Block& block) {
+      return PartialAt(space.data() + i * floats, block.rows, d_);
+    };
     InOrder(parts_.size(), pool, [&](int64_t i, bool fetched) {
       const Part& part = parts_[static_cast<size_t>(i)];
       const Block& block = blocks_[static_cast<size_t>(part.block)];
       Queries queries;
       Load(block, &queries);
-      RunPart(block, part, {fetched, After(part)}, &queries,
-              &partials[static_cast<size_t>(i)]);
+      RunPart(block, part, {fetched, After(part)}, &queries, state(i, block));
     });
     for (const Block& block : blocks_) {
-      Partial* parts = &partials[static_cast<size_t>(block.first_part)];
-      for (int64_t p = 1; p < block.parts; ++p) Join(block, parts[p], parts);
-      Write(block, parts);
+      const Partial total = state(block.first_part, block);
+      for (int64_t p = 1; p < block.parts; ++p) {
+        Join(block, state(block.first_part + p, block), total);
+      }
+      Write(block, total);
     }
   }
 
@@ -319,10 +340,10 @@ class Attention {
   }
 
   void RunPart(const Block& block, const Part& part, const PartOrder& order,
-               Queries* queries, Partial* state) const {
-    std::fill_n(state->max, block.rows, kLowestScore);
-    std::fill_n(state->sum, block.rows, 0.0f);
-    std::fill_n(state->values, block.rows * d_, 0.0f);
+               Queries* queries, const Partial& state) const {
+    std::fill_n(state.max, block.rows, kLowestScore);
+    std::fill_n(state.sum, block.rows, 0.0f);
+    std::fill_n(state.values, block.rows * d_, 0.0f);
     const int64_t first_key = FirstKey(Position(block, 0));
     const int64_t end_key = Position(block, block.rows - 1) + 1;
     alignas(64) float scores[kMaxBlockQueryRows * kPageTokens];
@@ -339,39 +360,40 @@ class Attention {
         const float correction = kernels_.softmax_step(
             scores + r * kPageTokens,
             std::max<int64_t>(0, FirstKey(position) - start),
-            std::min(kPageTokens, position + 1 - start), state->max + r,
-            state->sum + r);
+            std::min(kPageTokens, position + 1 - start), state.max + r,
+            state.sum + r);
         if (correction != 1.0f) {
-          float* values = state->values + r * d_;
+          float* values = state.values + r * d_;
           vectors_.scale(values, correction, d_, values);
         }
       }
       AddValues(block, page, first, last, scores,
-                NextPage(block, part, page, order.next), state->values);
+                NextPage(block, part, page, order.next), state.values);
     }
   }
 
   // Joins the state of the next part to that of those before it. A part may
   // hold no key that a row sees: before its window, or after its position.
-  void Join(const Block& block, const Partial& later, Partial* total) const {
+  void Join(const Block& block, const Partial& later,
+            const Partial& total) const {
     for (int r = 0; r < block.rows; ++r) {
       if (later.max[r] == kLowestScore) continue;
       const float* from = later.values + r * d_;
-      float* to = total->values + r * d_;
-      if (total->max[r] == kLowestScore) {
-        total->max[r] = later.max[r];
-        total->sum[r] = later.sum[r];
+      float* to = total.values + r * d_;
+      if (total.max[r] == kLowestScore) {
+        total.max[r] = later.max[r];
+        total.sum[r] = later.sum[r];
         std::memcpy(to, from, static_cast<size_t>(d_) * sizeof(float));
         continue;
       }
-      kernels_.join(later.max[r], later.sum[r], from, d_, total->max + r,
-                    total->sum + r, to);
+      kernels_.join(later.max[r], later.sum[r], from, d_, total.max + r,
+                    total.sum + r, to);
     }
   }
 
-  void Write(const Block& block, Partial* total) const {
+  void Write(const Block& block, const Partial& total) const {
     for (int r = 0; r < block.rows; ++r) {
-      vectors_.scale(total->values + r * d_, 1.0f / total->sum[r], d_,
+      vectors_.scale(total.values + r * d_, 1.0f / total.sum[r], d_,
                      ItemOf(block).out + RowOffset(block, r));
     }
   }

@@ -13,7 +13,7 @@ namespace onegrid::cpu {
 // Keys of one key tile.
 inline constexpr int kKeyTile = 16;
 // Most query rows that one block of attention works on.
-inline constexpr int kMaxBlockQueryRows = 24;
+inline constexpr int kMaxBlockQueryRows = 48;
 // Tokens of one page of keys and values.
 inline constexpr int64_t kPageTokens = 64;
 // The largest head that attention takes.

@@ -7,9 +7,10 @@
 namespace onegrid::cpu {
 namespace {
 
-// Two tile registers of queries, and two blocks of AddValues.
-constexpr int kBlockRows = 24;
-constexpr int kTileQueries = 12;
+// Three tile registers of queries, and four blocks of AddValues: all of them
+// share the values that are made floats.
+constexpr int kBlockRows = 48;
+constexpr int kTileQueries = 16;
 static_assert(kBlockRows <= kMaxBlockQueryRows);
 
 // Codes of a query as their d low bytes, then their high ones.
