@@ -51,6 +51,8 @@ std::vector<Shape> Shapes() {
   // enough for each thread to have its own.
   shapes.push_back({34, 67, 1088});
   shapes.push_back({200, 35, 64});
+  // More tiles to a thread than are taken at once, and not a multiple of them.
+  shapes.push_back({8, 1765, 32});
   shapes.push_back({33, 16, 1120});
   return shapes;
 }

@@ -165,7 +165,7 @@ class SplitLinearTest : public testing::TestWithParam<Isa> {
 };
 
 TEST_P(SplitLinearTest, ProductsAreThoseOfTheWholeBitForBit) {
-  for (const int64_t n : {1, 16, 33}) {
+  for (const int64_t n : {1, 16, 33, 161}) {
     const int64_t k = 288;
     const std::vector<uint8_t> blocks = Blocks(n, k, 1);
     const PackedLinear whole = Pack(blocks, n, k, Storage::kWhole, pool_);
