@@ -1,13 +1,10 @@
 #include "kernels/cpu/attention.h"
 
-#include <xmmintrin.h>
-
 #include <algorithm>
 #include <cstring>
 #include <type_traits>
 #include <vector>
 
-#include "absl/functional/function_ref.h"
 #include "kernels/base/aligned_buffer.h"
 #include "kernels/base/check.h"
 #include "kernels/cpu/attention_kernels.h"
@@ -19,15 +16,8 @@ namespace {
 
 // Lower than any score.
 constexpr float kLowestScore = -3.0e38f;
-// Keys are worked through in parts of so many pages, counted from the first
-// key of the sequence, and the parts are joined in order. So a token's result
-// does not depend on the threads or on the tokens that are computed with it.
-constexpr int64_t kPartPages = 4;
 // What FloatKernels::bf16_expand widens at once.
 constexpr int64_t kBf16ExpandFloats = kBf16GroupBytes / 2;
-// Blocks of so few rows wait for memory rather than compute.
-constexpr int kFetchRows = 8;
-
 // Up to a kernel's block_rows (query, head) rows of one item that read one
 // key/value head, and the keys they see. Row r is query r / group, head r %
 // group of the key/value head's group of query heads.
@@ -42,18 +32,14 @@ struct Block {
   int64_t parts;
 };
 
-// One part of a block's keys.
+// One part of a block's keys: up to kPartPages pages. These are counted from
+// the first key of the sequence, and the parts are joined in order. So a
+// token's result does not depend on the threads or on the tokens that are
+// computed with it.
 struct Part {
   int64_t block;
   int64_t first_page;
   int64_t end_page;
-};
-
-// What a thread did before a part and does after it, as far as it is known: how
-// threads take parts is no promise.
-struct PartOrder {
-  bool fetched;      // The part's first page was, meanwhile.
-  const Part* next;  // May be null.
 };
 
 // Softmax state of a block's rows: running maximum, sum of exponentials and
@@ -75,7 +61,6 @@ Partial PartialAt(float* space, int64_t rows, int64_t d) {
 // The queries of a block, as the cache's score kernel wants them.
 struct Int8Queries {
   alignas(64) int16_t codes[kMaxBlockQueryRows * kMaxHeadDim];
-  int32_t sums[kMaxBlockQueryRows];
   float scales[kMaxBlockQueryRows];
 };
 
@@ -109,29 +94,8 @@ class Attention {
   }
 
  private:
-  // Whether AddValues fetches the next page.
-  static constexpr bool kFetchesAhead = std::is_same_v<Cache, KvInt8>;
   using Queries = std::conditional_t<std::is_same_v<Cache, KvInt8>, Int8Queries,
                                      F32Queries>;
-
-  // run(i, whether the thread has just run i - 1) for 0 <= i < count.
-  static void InOrder(size_t count, kernels::ThreadPool& pool,
-                      absl::FunctionRef<void(int64_t, bool)> run) {
-    std::vector<int64_t> next(static_cast<size_t>(pool.size()), -1);
-    pool.ParallelFor(static_cast<int64_t>(count), 1,
-                     [&](int64_t begin, int64_t end, int worker) {
-                       int64_t& expected = next[static_cast<size_t>(worker)];
-                       for (int64_t i = begin; i < end; ++i) {
-                         run(i, i == expected);
-                         expected = i + 1;
-                       }
-                     });
-  }
-
-  // The part that a thread most likely runs next.
-  const Part* After(const Part& part) const {
-    return &part == &parts_.back() ? nullptr : &part + 1;
-  }
 
   const AttendItem<Cache>& ItemOf(const Block& block) const {
     return items_[static_cast<size_t>(block.item)];
@@ -152,12 +116,15 @@ class Attention {
 
   // A thread for each block.
   void RunBlocks(kernels::ThreadPool& pool) const {
-    InOrder(blocks_.size(), pool, [&](int64_t i, bool fetched) {
-      RunBlock(blocks_[static_cast<size_t>(i)], fetched);
-    });
+    pool.ParallelFor(static_cast<int64_t>(blocks_.size()), 1,
+                     [&](int64_t begin, int64_t end, int) {
+                       for (int64_t i = begin; i < end; ++i) {
+                         RunBlock(blocks_[static_cast<size_t>(i)]);
+                       }
+                     });
   }
 
-  void RunBlock(const Block& block, bool fetched) const {
+  void RunBlock(const Block& block) const {
     const Part* part = &parts_[static_cast<size_t>(block.first_part)];
     Queries queries;
     Load(block, &queries);
@@ -166,8 +133,7 @@ class Attention {
     const Partial total = PartialAt(total_space, block.rows, d_);
     const Partial later = PartialAt(later_space, block.rows, d_);
     for (int64_t p = 0; p < block.parts; ++p) {
-      RunPart(block, part[p], {p > 0 || fetched, After(part[p])}, &queries,
-              p == 0 ? total : later);
+      RunPart(block, part[p], &queries, p == 0 ? total : later);
       if (p > 0) Join(block, later, total);
     }
     Write(block, total);
@@ -185,13 +151,17 @@ class Attention {
     const auto state = [&](int64_t i, const Block& block) {
       return PartialAt(space.data() + i * floats, block.rows, d_);
     };
-    InOrder(parts_.size(), pool, [&](int64_t i, bool fetched) {
+    const auto run = [&](int64_t i) {
       const Part& part = parts_[static_cast<size_t>(i)];
       const Block& block = blocks_[static_cast<size_t>(part.block)];
       Queries queries;
       Load(block, &queries);
-      RunPart(block, part, {fetched, After(part)}, &queries, state(i, block));
-    });
+      RunPart(block, part, &queries, state(i, block));
+    };
+    pool.ParallelFor(static_cast<int64_t>(parts_.size()), 1,
+                     [&](int64_t begin, int64_t end, int) {
+                       for (int64_t i = begin; i < end; ++i) run(i);
+                     });
     for (const Block& block : blocks_) {
       const Partial total = state(block.first_part, block);
       for (int64_t p = 1; p < block.parts; ++p) {
@@ -238,7 +208,7 @@ class Attention {
   }
 
   static QueryPanel Panel(Int8Queries* queries, int rows) {
-    return {queries->codes, queries->sums, queries->scales, rows};
+    return {queries->codes, queries->scales, rows};
   }
 
   void Load(const Block& block, Int8Queries* queries) const {
@@ -259,7 +229,7 @@ class Attention {
     }
   }
 
-  // scores[r * kPageTokens + t] for keys [first, last) of a page.
+  // scores[r * kPartTokens + t] for keys [first, last) of a page.
   void Scores(const Block& block, Int8Queries* queries, int64_t page,
               int64_t first, int64_t last, float* scores) const {
     const KvInt8& cache = *ItemOf(block).cache;
@@ -267,7 +237,7 @@ class Attention {
         Panel(queries, block.rows), d_, cache.Keys(page, block.kv_head),
         cache.KeyScales(page, block.kv_head),
         static_cast<int>(first / kKeyTile),
-        static_cast<int>((last - 1) / kKeyTile + 1), scores, kPageTokens);
+        static_cast<int>((last - 1) / kKeyTile + 1), scores, kPartTokens);
   }
 
   void Scores(const Block& block, F32Queries* queries, int64_t page,
@@ -278,7 +248,7 @@ class Attention {
           ItemOf(block).cache->KeyTile(page, block.kv_head, tile);
       floats_.f32_tile(queries->q, d_, block.rows,
                        Widen(keys, kKeyTile * d_, wide), d_, false,
-                       scores + tile * kKeyTile, kPageTokens);
+                       scores + tile * kKeyTile, kPartTokens);
     }
   }
 
@@ -290,86 +260,68 @@ class Attention {
     return wide;
   }
 
-  // Adds keys [first, last) of a page, weighted by `weights`, to `values`.
-  // Fetches `next` meanwhile if kFetchesAhead.
-  void AddValues(const Block& block, int64_t page, int64_t first, int64_t last,
-                 const float* weights, const uint8_t* next,
+  // Keys of a page that some row of a block sees.
+  struct Range {
+    int64_t first, last;
+  };
+  Range Seen(const Block& block, int64_t page) const {
+    const int64_t start = page * kPageTokens;
+    return {std::max<int64_t>(0, FirstKey(Position(block, 0)) - start),
+            std::min(kPageTokens, Position(block, block.rows - 1) + 1 - start)};
+  }
+
+  // values = those of a part, weighted by `weights` [rows][kPartTokens].
+  void SumValues(const Block& block, const Part& part, const float* weights,
                  float* values) const {
     const Cache& cache = *ItemOf(block).cache;
     if constexpr (std::is_same_v<Cache, KvInt8>) {
-      const auto* v = cache.Values(page, block.kv_head) + first * d_;
-      const float* scales =
-          cache.ValueScales(page, block.kv_head) + first * (d_ / kLinearGroup);
-      kernels_.add_values_int8(weights + first, block.rows, v, scales,
-                               last - first, d_, next, values);
+      PartValues held = {};
+      for (int64_t page = part.first_page; page < part.end_page; ++page) {
+        held.pages[held.count++] = cache.Values(page, block.kv_head);
+      }
+      kernels_.sum_values_int8(weights, block.rows, held, d_, values);
     } else {
+      std::fill_n(values, block.rows * d_, 0.0f);
       alignas(64) float wide[kPageTokens * kMaxHeadDim];
-      // Of a page all may be widened, also what was not written yet.
-      const int64_t begin = first / kKeyTile * kKeyTile;
-      const int64_t end = (last + kKeyTile - 1) / kKeyTile * kKeyTile;
-      const float* v = Widen(cache.Values(page, block.kv_head) + begin * d_,
-                             (end - begin) * d_, wide) +
-                       (first - begin) * d_;
-      kernels_.add_values_f32(weights + first, block.rows, v, last - first, d_,
-                              values);
+      for (int64_t page = part.first_page; page < part.end_page; ++page) {
+        const auto [first, last] = Seen(block, page);
+        // Of a page all may be widened, also what was not written yet.
+        const int64_t begin = first / kKeyTile * kKeyTile;
+        const int64_t end = (last + kKeyTile - 1) / kKeyTile * kKeyTile;
+        const float* v = Widen(cache.Values(page, block.kv_head) + begin * d_,
+                               (end - begin) * d_, wide) +
+                         (first - begin) * d_;
+        kernels_.add_values_f32(
+            weights + (page - part.first_page) * kPageTokens + first,
+            block.rows, v, last - first, d_, values);
+      }
     }
   }
 
-  // Asks for the values of a page before its keys are read, where few rows do
-  // so little with them that the memory would wait: of the first page, if all
-  // others are fetched while values are added.
-  void FetchValues(const Block& block, int64_t page, int64_t first,
-                   int64_t last) const {
-    if (block.rows > kFetchRows) return;
-    const auto* v = ItemOf(block).cache->Values(page, block.kv_head);
-    const auto* at = reinterpret_cast<const char*>(v + first * d_);
-    const auto* end = reinterpret_cast<const char*>(v + last * d_);
-    for (; at < end; at += 64) _mm_prefetch(at, _MM_HINT_T0);
-  }
-
-  // Keys and values of a page.
-  const uint8_t* Page(const Block& block, int64_t page) const {
-    return ItemOf(block).cache->Head(page, block.kv_head);
-  }
-  // Those of the page after `page` of a part, or of the part that follows.
-  const uint8_t* NextPage(const Block& block, const Part& part, int64_t page,
-                          const Part* next) const {
-    if (page + 1 < part.end_page) return Page(block, page + 1);
-    if (next == nullptr) return nullptr;
-    return Page(blocks_[static_cast<size_t>(next->block)], next->first_page);
-  }
-
-  void RunPart(const Block& block, const Part& part, const PartOrder& order,
-               Queries* queries, const Partial& state) const {
-    std::fill_n(state.max, block.rows, kLowestScore);
-    std::fill_n(state.sum, block.rows, 0.0f);
-    std::fill_n(state.values, block.rows * d_, 0.0f);
-    const int64_t first_key = FirstKey(Position(block, 0));
-    const int64_t end_key = Position(block, block.rows - 1) + 1;
-    alignas(64) float scores[kMaxBlockQueryRows * kPageTokens];
+  void RunPart(const Block& block, const Part& part, Queries* queries,
+               const Partial& state) const {
+    alignas(64) float scores[kMaxBlockQueryRows * kPartTokens];
     for (int64_t page = part.first_page; page < part.end_page; ++page) {
-      const int64_t start = page * kPageTokens;
-      const int64_t first = std::max<int64_t>(0, first_key - start);
-      const int64_t last = std::min(kPageTokens, end_key - start);
-      if (!kFetchesAhead || (page == part.first_page && !order.fetched)) {
-        FetchValues(block, page, first, last);
-      }
-      Scores(block, queries, page, first, last, scores);
-      for (int r = 0; r < block.rows; ++r) {
-        const int64_t position = Position(block, r);
-        const float correction = kernels_.softmax_step(
-            scores + r * kPageTokens,
-            std::max<int64_t>(0, FirstKey(position) - start),
-            std::min(kPageTokens, position + 1 - start), state.max + r,
-            state.sum + r);
-        if (correction != 1.0f) {
-          float* values = state.values + r * d_;
-          vectors_.scale(values, correction, d_, values);
-        }
-      }
-      AddValues(block, page, first, last, scores,
-                NextPage(block, part, page, order.next), state.values);
+      const auto [first, last] = Seen(block, page);
+      Scores(block, queries, page, first, last,
+             scores + (page - part.first_page) * kPageTokens);
     }
+    const int64_t start = part.first_page * kPageTokens;
+    const int64_t tokens = part.end_page * kPageTokens - start;
+    for (int r = 0; r < block.rows; ++r) {
+      float* row = scores + r * kPartTokens;
+      const int64_t position = Position(block, r);
+      const int64_t begin = std::max<int64_t>(0, FirstKey(position) - start);
+      const int64_t end = std::min(tokens, position + 1 - start);
+      if (begin < end) {
+        kernels_.softmax(row, tokens, begin, end, state.max + r, state.sum + r);
+      } else {
+        std::fill_n(row, tokens, 0.0f);
+        state.max[r] = kLowestScore;
+        state.sum[r] = 0;
+      }
+    }
+    SumValues(block, part, scores, state.values);
   }
 
   // Joins the state of the next part to that of those before it. A part may

@@ -37,8 +37,9 @@ struct AttendOptions {
 // the instruction set, the threads and the tokens beside it
 // (kernels/reference/served_ops.h). All caches have the same heads and
 // head_dim. Int8: rotated queries are rounded to int16, so
-// all loss of precision is that of the cache; scores are integer dot products,
-// the rest is f32.
+// all loss of precision is that of the cache; scores are integer dot products.
+// So are sums of values, weighted with 16 bits of the largest weight that a
+// page has for a row and a group of columns; the rest is f32.
 void Attend(absl::Span<const AttendItem<KvInt8>> items,
             const AttendOptions& options, kernels::ThreadPool& pool,
             kernels::Isa isa = kernels::BestIsa());

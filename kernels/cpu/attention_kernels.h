@@ -10,22 +10,41 @@
 
 namespace onegrid::cpu {
 
-// Keys of one key tile.
+// Keys of one key tile, columns of one value tile.
 inline constexpr int kKeyTile = 16;
+// Columns of values that share a scale.
+inline constexpr int64_t kValueGroup = 32;
 // Most query rows that one block of attention works on.
 inline constexpr int kMaxBlockQueryRows = 48;
 // Tokens of one page of keys and values.
 inline constexpr int64_t kPageTokens = 64;
+// Pages of one part of a row's softmax, and their tokens.
+inline constexpr int kPartPages = 4;
+inline constexpr int64_t kPartTokens = kPartPages * kPageTokens;
 // The largest head that attention takes.
 inline constexpr int64_t kMaxHeadDim = 512;
 
 // Some queries in 16 bits: codes [rows][head_dim], in each row in an order that
-// belongs to the instruction set, sums [rows] of the codes, scales [rows].
+// belongs to the instruction set, scales [rows].
 struct QueryPanel {
   int16_t* codes;
-  int32_t* sums;
   float* scales;
   int rows;
+};
+
+// The values of one page: codes [d / 16][kPageTokens / 4][16][4], which times
+// group_scales [d / kValueGroup][kPageTokens] and token_scales [kPageTokens]
+// are the values.
+struct PageValues {
+  const int8_t* codes;
+  const int16_t* group_scales;
+  const float* token_scales;
+};
+
+// The values of up to kPartPages pages that follow each other.
+struct PartValues {
+  PageValues pages[kPartPages];
+  int count;
 };
 
 struct AttentionKernels {
@@ -38,25 +57,28 @@ struct AttentionKernels {
                          const QueryPanel& panel);
   // scores[r * stride + t] = q_r . k_t for the keys of tiles [first_tile,
   // end_tile) of a page; others of the page may be written too.
-  void (*scores_int8)(const QueryPanel& panel, int64_t d, const uint8_t* keys,
+  void (*scores_int8)(const QueryPanel& panel, int64_t d, const int8_t* keys,
                       const float* key_scales, int first_tile, int end_tile,
                       float* scores, int64_t stride);
-  // One page of a row's online softmax. Scores [0, kPageTokens) become
-  // exp(score - max) inside [begin, end) and 0 outside. *max and *sum are
-  // updated; what was summed before must be multiplied by the result.
-  float (*softmax_step)(float* scores, int64_t begin, int64_t end, float* max,
-                        float* sum);
+  // Softmax of a row over a part: scores [0, tokens) become exp(score - *max)
+  // inside [begin, end), which has their maximum, and 0 outside; *sum is their
+  // sum. begin < end.
+  void (*softmax)(float* scores, int64_t tokens, int64_t begin, int64_t end,
+                  float* max, float* sum);
   // Joins the softmax state of later keys to that of earlier ones (*max, *sum,
   // values [d]), neither of them empty: both are weighted by e^(their maximum
   // - the common one).
   void (*join)(float later_max, float later_sum, const float* later_values,
                int64_t d, float* max, float* sum, float* values);
-  // sums[r * d + i] += sum over t < tokens of p[r * kPageTokens + t] * v[t][i].
-  // Meanwhile fetches `next`, if not nullptr: the keys and values of a page, as
-  // many of them as there are tokens here.
-  void (*add_values_int8)(const float* p, int rows, const int8_t* v,
-                          const float* v_scales, int64_t tokens, int64_t d,
-                          const uint8_t* next, float* sums);
+  // sums [rows][d] = the values of a part weighted by p [rows][kPartTokens],
+  // which is 0 for tokens that a row does not see. Of a row, the products p *
+  // token_scales are rounded to 16 bits, codes * unit with unit = their maximum
+  // / 32767. In a group of columns a token's weight is (code * group_scale +
+  // 2^14) >> 15, and the sum is float(integer dot product) * (unit * 2^15).
+  void (*sum_values_int8)(const float* p, int rows, const PartValues& values,
+                          int64_t d, float* sums);
+  // sums[r * d + i] += sum over t < tokens of p[r * kPartTokens + t] * v[t][i],
+  // in that order.
   void (*add_values_f32)(const float* p, int rows, const float* v,
                          int64_t tokens, int64_t d, float* sums);
 };

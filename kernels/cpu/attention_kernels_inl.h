@@ -34,61 +34,63 @@ void QuantizeKey(const float* x, int64_t d, int8_t* codes, float* scale) {
   *scale = amax / 127.0f;
 }
 
-// The codes in their order, sum and scale into the panel.
-inline void QuantizeQueryCodes(const float* x, int64_t d, float factor, int r,
-                               const QueryPanel& panel, int16_t* codes) {
-  const float amax = LargestMagnitude(x, d);
-  const F inverse = Set(amax > kSmallestRow ? 32767.0f / amax : 0.0f);
-  int32_t sum = 0;
-  for (int64_t i = 0; i < d; i += kLanes) {
-    ToInt16(Load(x + i) * inverse, codes + i);
-  }
-  for (int64_t i = 0; i < d; ++i) sum += codes[i];
-  panel.sums[r] = sum;
-  panel.scales[r] = amax / 32767.0f * factor;
+// 32767 / amax, or 0 where a row becomes zero.
+inline float InverseStep(float amax) {
+  return amax > kSmallestRow ? 32767.0f / amax : 0.0f;
 }
 
 void QuantizeQuery(const float* x, int64_t d, float factor, int r,
                    const QueryPanel& panel) {
-  int16_t* codes = panel.codes + r * d;
-  QuantizeQueryCodes(x, d, factor, r, panel, codes);
-  for (int64_t i = 0; kSwapQueryCodes && i < d; i += 4) {
-    const int16_t second = codes[i + 1];
-    codes[i + 1] = codes[i + 2];
-    codes[i + 2] = second;
+  const float amax = LargestMagnitude(x, d);
+  const F inverse = Set(InverseStep(amax));
+  for (int64_t i = 0; i < d; i += kLanes) {
+    ToCodes(Load(x + i) * inverse, panel.codes + r * d + i);
   }
+  panel.scales[r] = amax / 32767.0f * factor;
 }
 
+inline F ToFloats(const int32_t* x) {
+  I lanes;
+  __builtin_memcpy(&lanes, x, sizeof(lanes));
+  return __builtin_convertvector(lanes, F);
+}
+
+// Calls a function with so many rows, 1 to kBlockQueryRows, as its template
+// argument.
+template <template <int> typename Function, typename... Args>
+inline void WithRows(int rows, Args... args) {
+  static constexpr decltype(&Function<1>::Run) kByRows[kBlockQueryRows] = {
+      Function<1>::Run,  Function<2>::Run,  Function<3>::Run,
+      Function<4>::Run,  Function<5>::Run,  Function<6>::Run,
+      Function<7>::Run,  Function<8>::Run,  Function<9>::Run,
+      Function<10>::Run, Function<11>::Run, Function<12>::Run};
+  kByRows[rows - 1](args...);
+}
+
+// Of one key tile.
 template <int kRows>
-void ScoresInt8Rows(const QueryPanel& panel, int64_t d, const uint8_t* keys,
-                    const float* key_scales, float* scores, int64_t stride) {
-  alignas(64) int32_t dots[kRows * kKeyTile];
-  QueryDots<kRows>(panel.codes, panel.sums, d, keys, dots);
-  for (int r = 0; r < kRows; ++r) {
-    const F scale = Set(panel.scales[r]);
-    for (int t = 0; t < kKeyTile; t += kLanes) {
-      I dot;
-      __builtin_memcpy(&dot, dots + r * kKeyTile + t, sizeof(dot));
-      Store(scores + r * stride + t,
-            __builtin_convertvector(dot, F) * (Load(key_scales + t) * scale));
+struct TileScores {
+  static void Run(const QueryPanel* panel, int64_t d, const int8_t* keys,
+                  const float* key_scales, float* scores, int64_t stride) {
+    alignas(64) int32_t dots[kRows * kKeyTile];
+    CodeDots<kRows>(panel->codes, d, keys, dots);
+    for (int r = 0; r < kRows; ++r) {
+      const F scale = Set(panel->scales[r]);
+      for (int t = 0; t < kKeyTile; t += kLanes) {
+        Store(scores + r * stride + t, ToFloats(dots + r * kKeyTile + t) *
+                                           (Load(key_scales + t) * scale));
+      }
     }
   }
-}
+};
 
-void ScoresInt8(const QueryPanel& panel, int64_t d, const uint8_t* keys,
+void ScoresInt8(const QueryPanel& panel, int64_t d, const int8_t* keys,
                 const float* key_scales, int first_tile, int end_tile,
                 float* scores, int64_t stride) {
-  using Function = void (*)(const QueryPanel&, int64_t, const uint8_t*,
-                            const float*, float*, int64_t);
-  static constexpr Function kByRows[kBlockQueryRows] = {
-      ScoresInt8Rows<1>,  ScoresInt8Rows<2>,  ScoresInt8Rows<3>,
-      ScoresInt8Rows<4>,  ScoresInt8Rows<5>,  ScoresInt8Rows<6>,
-      ScoresInt8Rows<7>,  ScoresInt8Rows<8>,  ScoresInt8Rows<9>,
-      ScoresInt8Rows<10>, ScoresInt8Rows<11>, ScoresInt8Rows<12>};
   for (int tile = first_tile; tile < end_tile; ++tile) {
     const int64_t first = tile * kKeyTile;
-    kByRows[panel.rows - 1](panel, d, keys + first * d, key_scales + first,
-                            scores + first, stride);
+    WithRows<TileScores>(panel.rows, &panel, d, keys + first * d,
+                         key_scales + first, scores + first, stride);
   }
 }
 
@@ -98,36 +100,33 @@ inline float ExpOf(float x) {
   return lanes[0];
 }
 
-float SoftmaxStep(float* scores, int64_t begin, int64_t end, float* max,
-                  float* sum) {
-  if (begin >= end) {
-    for (int64_t t = 0; t < kPageTokens; ++t) scores[t] = 0;
-    return 1.0f;
-  }
-  for (int64_t t = 0; t < begin; ++t) scores[t] = kLowestScore;
-  for (int64_t t = end; t < kPageTokens; ++t) scores[t] = kLowestScore;
-  F largest = Set(*max);
-  for (int64_t t = 0; t < kPageTokens; t += kLanes) {
+void Softmax(float* scores, int64_t tokens, int64_t begin, int64_t end,
+             float* max, float* sum) {
+  // Whole parts of the sum.
+  const int64_t first = begin / kSumLanes * kSumLanes;
+  const int64_t last = (end + kSumLanes - 1) / kSumLanes * kSumLanes;
+  for (int64_t t = first; t < begin; ++t) scores[t] = kLowestScore;
+  for (int64_t t = end; t < last; ++t) scores[t] = kLowestScore;
+  F largest = Set(kLowestScore);
+  for (int64_t t = first; t < last; t += kLanes) {
     largest = Max(largest, Load(scores + t));
   }
-  const float new_max = MaxLane(largest);
-  for (int64_t t = 0; t < kPageTokens; t += kLanes) {
-    Store(scores + t, Exp(Load(scores + t) - Set(new_max)));
+  *max = MaxLane(largest);
+  for (int64_t t = first; t < last; t += kLanes) {
+    Store(scores + t, Exp(Load(scores + t) - Set(*max)));
   }
   // Exp has a smallest result; what is masked must count nothing at all.
-  for (int64_t t = 0; t < begin; ++t) scores[t] = 0;
-  for (int64_t t = end; t < kPageTokens; ++t) scores[t] = 0;
+  for (int64_t t = first; t < begin; ++t) scores[t] = 0;
+  for (int64_t t = end; t < last; ++t) scores[t] = 0;
+  for (int64_t t = 0; t < first; t += kLanes) Store(scores + t, Set(0));
+  for (int64_t t = last; t < tokens; t += kLanes) Store(scores + t, Set(0));
   Sums total;
-  for (int64_t t = 0; t < kPageTokens; t += kSumLanes) {
+  for (int64_t t = first; t < last; t += kSumLanes) {
     for (F& part : total.parts) {
       part += Load(scores + t + (&part - total.parts) * kLanes);
     }
   }
-  float correction = 1.0f;
-  if (new_max > *max) correction = ExpOf(*max - new_max);
-  *max = new_max;
-  *sum = *sum * correction + total.Total();
-  return correction;
+  *sum = total.Total();
 }
 
 void Join(float later_max, float later_sum, const float* later_values,
@@ -142,51 +141,92 @@ void Join(float later_max, float later_sum, const float* later_values,
   *sum = *sum * earlier + later_sum * later;
 }
 
-// Columns that AddValuesRows takes at a time: a weight is spread out once for
-// two vectors of them. They lie in one group of values.
-inline constexpr int64_t kColumns = 2 * kLanes;
-inline constexpr int64_t kValueGroup = 32;
-inline constexpr int64_t kLineBytes = 64;  // of the cache
-
-// Two vectors of a token's values.
-struct Pair {
-  F left, right;
+// Weights of a part's tokens before those of groups, in 16 bits.
+struct TokenWeights {
+  alignas(64) int16_t codes[kPartPages][kBlockQueryRows * kPageTokens];
+  float units[kBlockQueryRows];  // times 2^15
 };
 
-// kColumns values of token t from column i on. Each group of them fetches a
-// line of `next` into the L2 cache: so memory is read all the time, not in
-// bursts that a core has to wait for.
-struct Int8Values {
-  const int8_t* v;
-  const float* scales;
-  int64_t d;
-  const uint8_t* next;  // may be null
-  Pair At(int64_t t, int64_t i) const {
-    if (next != nullptr && i % kValueGroup == 0) {
-      constexpr int kToL2 = 2;
-      const int64_t line = i / kValueGroup * kPageTokens + t;
-      __builtin_prefetch(next + kLineBytes * line, /*rw=*/0, kToL2);
+// The largest p * token scale of a row.
+inline float LargestWeight(const float* p, const PartValues& values) {
+  F largest = Set(0);
+  for (int page = 0; page < values.count; ++page) {
+    const float* scales = values.pages[page].token_scales;
+    for (int64_t t = 0; t < kPageTokens; t += kLanes) {
+      largest =
+          Max(largest, Load(p + page * kPageTokens + t) * Load(scales + t));
     }
-    const F scale = Set(scales[t * (d / kValueGroup) + i / kValueGroup]);
-    const int8_t* at = v + t * d + i;
-    return {FromInt8(at) * scale, FromInt8(at + kLanes) * scale};
+  }
+  return MaxLane(largest);
+}
+
+void QuantizeWeights(const float* p, int rows, const PartValues& values,
+                     TokenWeights* weights) {
+  for (int r = 0; r < rows; ++r) {
+    const float* row = p + r * kPartTokens;
+    const float amax = LargestWeight(row, values);
+    const F inverse = Set(InverseStep(amax));
+    weights->units[r] = amax / 32767.0f * 32768.0f;
+    for (int page = 0; page < values.count; ++page) {
+      const float* scales = values.pages[page].token_scales;
+      for (int64_t t = 0; t < kPageTokens; t += kLanes) {
+        const F weight = Load(row + page * kPageTokens + t) * Load(scales + t);
+        ToCodes(weight * inverse, weights->codes[page] + r * kPageTokens + t);
+      }
+    }
+  }
+}
+
+// One group of columns.
+template <int kRows>
+struct SumGroup {
+  static void Run(const TokenWeights* weights, const PartValues* values,
+                  int64_t group, int64_t d, float* sums) {
+    alignas(64) int16_t codes[kRows * kPageTokens];
+    alignas(64) int32_t dots[2][kRows * kKeyTile];
+    constexpr int64_t kTile = kKeyTile * kPageTokens;
+    for (int page = 0; page < values->count; ++page) {
+      const PageValues& v = values->pages[page];
+      MultiplyCodes(weights->codes[page], kRows,
+                    v.group_scales + group * kPageTokens, codes);
+      for (int half = 0; half < 2; ++half) {
+        const int8_t* tile = v.codes + (2 * group + half) * kTile;
+        if (page == 0) {
+          CodeDots<kRows>(codes, kPageTokens, tile, dots[half]);
+        } else {
+          CodeDots<kRows, true>(codes, kPageTokens, tile, dots[half]);
+        }
+      }
+    }
+    for (int r = 0; r < kRows; ++r) {
+      for (int64_t i = 0; i < kValueGroup; i += kLanes) {
+        const int32_t* dot = dots[i / kKeyTile] + r * kKeyTile + i % kKeyTile;
+        Store(sums + r * d + group * kValueGroup + i,
+              ToFloats(dot) * Set(weights->units[r]));
+      }
+    }
   }
 };
+static_assert(kValueGroup == 2 * kKeyTile);
 
-struct F32Values {
-  const float* v;
-  int64_t stride;
-  Pair At(int64_t t, int64_t i) const {
-    const float* at = v + t * stride + i;
-    return {Load(at), Load(at + kLanes)};
+void SumValuesInt8(const float* p, int rows, const PartValues& values,
+                   int64_t d, float* sums) {
+  TokenWeights weights;
+  QuantizeWeights(p, rows, values, &weights);
+  for (int64_t group = 0; group < d / kValueGroup; ++group) {
+    WithRows<SumGroup>(rows, &weights, &values, group, d, sums);
   }
-};
+}
 
-// Columns [i, i + kColumns) of kRows rows: sums [kRows][d] += the tokens'
-// values weighted by p [kRows][kPageTokens].
-template <int kRows, typename Values>
-inline void AddColumns(const float* p, Values values, int64_t column,
-                       int64_t tokens, int64_t d, float* sums) {
+// Columns that AddColumns takes at a time: a weight is spread out once for two
+// vectors of them.
+inline constexpr int64_t kColumns = 2 * kLanes;
+
+// Columns [0, kColumns) of kRows rows: sums [kRows][d] += the tokens' values
+// [tokens][d] weighted by p [kRows][kPartTokens].
+template <int kRows>
+inline void AddColumns(const float* p, const float* v, int64_t tokens,
+                       int64_t d, float* sums) {
   F left[kRows], right[kRows];
 #pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r) {
@@ -194,12 +234,12 @@ inline void AddColumns(const float* p, Values values, int64_t column,
     right[r] = Load(sums + r * d + kLanes);
   }
   for (int64_t t = 0; t < tokens; ++t) {
-    const Pair v = values.At(t, column);
+    const F v_left = Load(v + t * d), v_right = Load(v + t * d + kLanes);
 #pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r) {
-      const F weight = Set(p[r * kPageTokens + t]);
-      left[r] = Fma(weight, v.left, left[r]);
-      right[r] = Fma(weight, v.right, right[r]);
+      const F weight = Set(p[r * kPartTokens + t]);
+      left[r] = Fma(weight, v_left, left[r]);
+      right[r] = Fma(weight, v_right, right[r]);
     }
   }
 #pragma GCC unroll 12
@@ -210,52 +250,26 @@ inline void AddColumns(const float* p, Values values, int64_t column,
 }
 
 // Blocks of kValueRows, 4 and 1 rows.
-template <typename Values>
-inline void AddRows(const float* p, int rows, Values values, int64_t column,
-                    int64_t tokens, int64_t d, float* sums) {
-  int r = 0;
-  for (; r + kValueRows <= rows; r += kValueRows) {
-    AddColumns<kValueRows>(p + r * kPageTokens, values, column, tokens, d,
-                           sums + r * d);
-  }
-  for (; r + 4 <= rows; r += 4) {
-    AddColumns<4>(p + r * kPageTokens, values, column, tokens, d, sums + r * d);
-  }
-  for (; r < rows; ++r) {
-    AddColumns<1>(p + r * kPageTokens, values, column, tokens, d, sums + r * d);
-  }
-}
-
-// Where several blocks of rows need them, values are made floats once.
-void AddValuesInt8(const float* p, int rows, const int8_t* v,
-                   const float* v_scales, int64_t tokens, int64_t d,
-                   const uint8_t* next, float* sums) {
-  const Int8Values values = {v, v_scales, d, next};
-  for (int64_t i = 0; i < d; i += kColumns) {
-    if (rows <= kValueRows) {
-      AddRows(p, rows, values, i, tokens, d, sums + i);
-      continue;
-    }
-    alignas(64) float floats[kPageTokens * kColumns];
-    for (int64_t t = 0; t < tokens; ++t) {
-      const Pair pair = values.At(t, i);
-      Store(floats + t * kColumns, pair.left);
-      Store(floats + t * kColumns + kLanes, pair.right);
-    }
-    AddRows(p, rows, F32Values{floats, kColumns}, 0, tokens, d, sums + i);
-  }
-}
-
 void AddValuesF32(const float* p, int rows, const float* v, int64_t tokens,
                   int64_t d, float* sums) {
   for (int64_t i = 0; i < d; i += kColumns) {
-    AddRows(p, rows, F32Values{v, d}, i, tokens, d, sums + i);
+    int r = 0;
+    for (; r + kValueRows <= rows; r += kValueRows) {
+      AddColumns<kValueRows>(p + r * kPartTokens, v + i, tokens, d,
+                             sums + r * d + i);
+    }
+    for (; r + 4 <= rows; r += 4) {
+      AddColumns<4>(p + r * kPartTokens, v + i, tokens, d, sums + r * d + i);
+    }
+    for (; r < rows; ++r) {
+      AddColumns<1>(p + r * kPartTokens, v + i, tokens, d, sums + r * d + i);
+    }
   }
 }
 
 inline constexpr AttentionKernels kLocalAttentionKernels = {
     kBlockQueryRows, QuantizeKey, QuantizeQuery, ScoresInt8,
-    SoftmaxStep,     Join,        AddValuesInt8, AddValuesF32,
+    Softmax,         Join,        SumValuesInt8, AddValuesF32,
 };
 
 }  // namespace

@@ -5,22 +5,19 @@
 #include <type_traits>
 #include <utility>
 
+#include "absl/types/span.h"
 #include "kernels/base/check.h"
 #include "kernels/base/float_types.h"
 #include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/linear_kernels.h"
 #include "kernels/cpu/vector_kernels.h"
+#include "kernels/quant/int8_activations.h"
 
 namespace onegrid::cpu {
 namespace {
 
 constexpr int64_t kTiles = kPageTokens / kKeyTile;
-constexpr int64_t kValueGroup = kLinearGroup;
-
-int64_t Int8HeadBytes(int64_t d) {
-  return 2 * kPageTokens * d +
-         kPageTokens * (1 + d / kValueGroup) * int64_t{sizeof(float)};
-}
+static_assert(kValueGroup == kLinearGroup);
 
 template <typename T>
 T Narrow(float value) {
@@ -138,24 +135,22 @@ void KvPages::Extend(int64_t tokens) {
 }
 
 KvInt8::KvInt8(const KvLayout& layout)
-    : KvPages(layout, Int8HeadBytes(layout.head_dim)) {}
+    : KvPages(layout, kPageTokens * TokenBytes(layout.head_dim)) {}
 
-const uint8_t* KvInt8::Keys(int64_t page, int64_t head) const {
-  return Head(page, head);
+const int8_t* KvInt8::Keys(int64_t page, int64_t head) const {
+  return reinterpret_cast<const int8_t*>(Head(page, head));
 }
 
-const int8_t* KvInt8::Values(int64_t page, int64_t head) const {
-  return reinterpret_cast<const int8_t*>(Head(page, head) +
-                                         kPageTokens * layout().head_dim);
+PageValues KvInt8::Values(int64_t page, int64_t head) const {
+  const float* token_scales = KeyScales(page, head) + kPageTokens;
+  return {Keys(page, head) + kPageTokens * layout().head_dim,
+          reinterpret_cast<const int16_t*>(token_scales + kPageTokens),
+          token_scales};
 }
 
 const float* KvInt8::KeyScales(int64_t page, int64_t head) const {
   return reinterpret_cast<const float*>(Head(page, head) +
                                         2 * kPageTokens * layout().head_dim);
-}
-
-const float* KvInt8::ValueScales(int64_t page, int64_t head) const {
-  return KeyScales(page, head) + kPageTokens;
 }
 
 void KvInt8::Append(const float* k, const float* v, int64_t tokens,
@@ -169,24 +164,36 @@ void KvInt8::Append(const float* k, const float* v, int64_t tokens,
   Extend(tokens);
   const auto append = [&](int64_t token, int64_t head) {
     const int64_t t = (first + token) % kPageTokens;
-    uint8_t* keys = MutableHead((first + token) / kPageTokens, head);
-    auto* values = reinterpret_cast<int8_t*>(keys + kPageTokens * d);
+    auto* keys = reinterpret_cast<int8_t*>(
+        MutableHead((first + token) / kPageTokens, head));
     auto* key_scales = reinterpret_cast<float*>(keys + 2 * kPageTokens * d);
-    float* value_scales = key_scales + kPageTokens;
+    float* token_scales = key_scales + kPageTokens;
+    auto* group_scales = reinterpret_cast<int16_t*>(token_scales + kPageTokens);
     const int64_t row = (token * heads + head) * d;
     alignas(64) float rotated[kMaxHeadDim];
     alignas(64) int8_t codes[kMaxHeadDim];
     std::memcpy(rotated, k + row, static_cast<size_t>(d) * sizeof(float));
     vectors.hadamard(rotated, d);
     attention.quantize_key(rotated, d, codes, key_scales + t);
-    uint8_t* column = keys + t / kKeyTile * kKeyTile * d + t % kKeyTile * 4;
-    for (int64_t i = 0; i < d; ++i) {
-      column[i / 4 * 4 * kKeyTile + i % 4] =
-          static_cast<uint8_t>(codes[i] + 128);
+    int8_t* key = keys + t / kKeyTile * kKeyTile * d + t % kKeyTile * 4;
+    for (int64_t i = 0; i < d; i += 4) {
+      std::memcpy(key + i * kKeyTile, codes + i, 4);
     }
     int32_t offsets[kMaxHeadDim / kValueGroup];
-    linear.quantize_row(v + row, d / kValueGroup, 0, 1, values + t * d,
-                        value_scales + t * (d / kValueGroup), offsets);
+    float scales[kMaxHeadDim / kValueGroup];
+    linear.quantize_row(v + row, d / kValueGroup, 0, 1, codes, scales, offsets);
+    int8_t* value = keys + kPageTokens * d + t / 4 * kKeyTile * 4 + t % 4;
+    for (int64_t i = 0; i < d; ++i) {
+      value[i / kKeyTile * kKeyTile * kPageTokens + i % kKeyTile * 4] =
+          codes[i];
+    }
+    const int64_t groups = d / kValueGroup;
+    int16_t multiples[kMaxHeadDim / kValueGroup];
+    token_scales[t] = quant::QuantizeInt16(
+        absl::MakeConstSpan(scales, static_cast<size_t>(groups)), multiples);
+    for (int64_t group = 0; group < groups; ++group) {
+      group_scales[group * kPageTokens + t] = multiples[group];
+    }
   };
   pool.ParallelFor(tokens, TokenGrain(layout(), tokens, pool),
                    [&](int64_t begin, int64_t end, int) {

@@ -39,6 +39,8 @@ class KvPages {
   int64_t length() const { return length_; }
   // Bytes held now.
   int64_t bytes() const;
+  // Bytes of one page for one head.
+  int64_t head_bytes() const { return head_bytes_; }
   // Bytes of one page.
   int64_t page_bytes() const { return layout_.kv_heads * head_bytes_; }
 
@@ -82,24 +84,31 @@ class KvPages {
 };
 
 // Keys rotated by the orthonormal Hadamard matrix, then int8 with one f32 scale
-// per token and head; values int8 in groups of 32 with f32 scales.
+// per token and head; values int8 in groups of 32 with scales of 16 bits, which
+// are multiples of an f32 scale per token and head: of the largest / 32767.
 // A page of one head holds
-//   keys [4 tiles][head_dim / 4][16 tokens][4] as code + 128,
-//   values [64 tokens][head_dim],
-//   key scales [64], value scales [64][head_dim / 32].
+//   keys [4 tiles][head_dim / 4][16 tokens][4],
+//   values [head_dim / 16 tiles][16][16 columns][4 tokens],
+//   key scales [64], token scales [64], group scales [head_dim / 32][64
+//   tokens].
 class KvInt8 : public KvPages {
  public:
   explicit KvInt8(const KvLayout& layout);
+
+  // Bytes of one token and head.
+  static constexpr int64_t TokenBytes(int64_t head_dim) {
+    return 2 * head_dim + 2 * int64_t{sizeof(float)} +
+           head_dim / kValueGroup * int64_t{sizeof(int16_t)};
+  }
 
   // Appends k, v [tokens, kv_heads, head_dim].
   // length() + tokens <= capacity_tokens.
   void Append(const float* k, const float* v, int64_t tokens,
               kernels::ThreadPool& pool, kernels::Isa isa = kernels::BestIsa());
 
-  const uint8_t* Keys(int64_t page, int64_t head) const;
+  const int8_t* Keys(int64_t page, int64_t head) const;
   const float* KeyScales(int64_t page, int64_t head) const;
-  const int8_t* Values(int64_t page, int64_t head) const;
-  const float* ValueScales(int64_t page, int64_t head) const;
+  PageValues Values(int64_t page, int64_t head) const;
 };
 
 // Keys and values in a type of their own; those of bf16 are rounded to nearest,

@@ -22,10 +22,10 @@ inline F Max(F a, F b) { return _mm256_max_ps(a, b); }
 inline F Min(F a, F b) { return _mm256_min_ps(a, b); }
 inline F Fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
 inline F Abs(F x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
-
-inline F FromInt8(const int8_t* p) {
-  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(
-      _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+inline float MaxLane(F x) {
+  __m128 y = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  y = _mm_max_ps(y, _mm_movehl_ps(y, y));
+  return _mm_cvtss_f32(_mm_max_ps(y, _mm_shuffle_ps(y, y, 1)));
 }
 
 inline void ToInt8(F x, int8_t* p) {
@@ -36,16 +36,13 @@ inline void ToInt8(F x, int8_t* p) {
                    _mm_packs_epi16(words, words));
 }
 
-inline void ToInt16(F x, int16_t* p) {
+// In order, so that four columns of a row are spread at once.
+inline void ToCodes(F x, int16_t* p) {
   const __m256i q = _mm256_cvtps_epi32(x);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
                    _mm_packs_epi32(_mm256_castsi256_si128(q),
                                    _mm256_extracti128_si256(q, 1)));
 }
-
-// Keys are widened in order, so that four columns of a query are spread at
-// once.
-inline constexpr bool kSwapQueryCodes = false;
 
 // sum + the products of 16 bits of a and b, two and two.
 inline __m256i AddPairs(__m256i sum, __m256i a, __m256i b) {
@@ -56,25 +53,37 @@ inline __m256i AddPairs(__m256i sum, __m256i a, __m256i b) {
 #endif
 }
 
-// Queries [first, first + kBlock) and 8 of the 16 keys, as unsigned bytes. Sums
-// of these may wrap; less the offset they are right again.
-template <int kBlock>
-inline void BlockDots(const int16_t* codes, const int32_t* sums, int64_t d,
-                      const uint8_t* keys, int32_t* dots) {
-  // For each query the sums of two pairs of columns of keys 0-3 and 4-7.
+// As in simd_sse2.h.
+inline void MultiplyCodes(const int16_t* codes, int rows,
+                          const int16_t* factors, int16_t* products) {
+  for (int i = 0; i < rows * 64; i += 16) {
+    const auto at = [](const int16_t* p) {
+      return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    };
+    _mm256_storeu_si256(
+        reinterpret_cast<__m256i*>(products + i),
+        _mm256_mulhrs_epi16(at(codes + i), at(factors + i % 64)));
+  }
+}
+
+// kBlock rows and 8 of the tile's 16.
+template <int kBlock, bool kAdd>
+inline void BlockDots(const int16_t* codes, int64_t n, const int8_t* tile,
+                      int32_t* dots) {
+  // For each row the sums of two pairs of columns of 0-3 and 4-7 of the tile.
   __m256i sum[kBlock][2];
 #pragma GCC unroll 6
   for (int r = 0; r < kBlock; ++r) {
     sum[r][0] = sum[r][1] = _mm256_setzero_si256();
   }
-  for (int64_t i = 0; i < d; i += 4) {
-    const auto* line = reinterpret_cast<const __m128i*>(keys + 16 * i);
-    const __m256i first = _mm256_cvtepu8_epi16(_mm_loadu_si128(line));
-    const __m256i second = _mm256_cvtepu8_epi16(_mm_loadu_si128(line + 1));
+  for (int64_t i = 0; i < n; i += 4) {
+    const auto* line = reinterpret_cast<const __m128i*>(tile + 16 * i);
+    const __m256i first = _mm256_cvtepi8_epi16(_mm_loadu_si128(line));
+    const __m256i second = _mm256_cvtepi8_epi16(_mm_loadu_si128(line + 1));
 #pragma GCC unroll 6
     for (int r = 0; r < kBlock; ++r) {
       int64_t quad;
-      __builtin_memcpy(&quad, codes + r * d + i, sizeof(quad));
+      __builtin_memcpy(&quad, codes + r * n + i, sizeof(quad));
       const __m256i q = _mm256_set1_epi64x(quad);
       sum[r][0] = AddPairs(sum[r][0], q, first);
       sum[r][1] = AddPairs(sum[r][1], q, second);
@@ -82,29 +91,29 @@ inline void BlockDots(const int16_t* codes, const int32_t* sums, int64_t d,
   }
 #pragma GCC unroll 6
   for (int r = 0; r < kBlock; ++r) {
-    // Keys 0 1 4 5 2 3 6 7.
+    // 0 1 4 5 2 3 6 7.
     const __m256i mixed = _mm256_hadd_epi32(sum[r][0], sum[r][1]);
-    const __m256i dot = _mm256_sub_epi32(
-        _mm256_permute4x64_epi64(mixed, _MM_SHUFFLE(3, 1, 2, 0)),
-        _mm256_set1_epi32(128 * sums[r]));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(dots + r * 16), dot);
+    __m256i dot = _mm256_permute4x64_epi64(mixed, _MM_SHUFFLE(3, 1, 2, 0));
+    auto* to = reinterpret_cast<__m256i*>(dots + r * 16);
+    if constexpr (kAdd) dot = _mm256_add_epi32(dot, _mm256_loadu_si256(to));
+    _mm256_storeu_si256(to, dot);
   }
 }
 
-// As in simd_sse2.h. Six queries at a time: their sums take 12 registers.
-template <int kRows>
-inline void QueryDots(const int16_t* codes, const int32_t* sums, int64_t d,
-                      const uint8_t* keys, int32_t* dots) {
+// As in simd_sse2.h. Six rows at a time: their sums take 12 registers.
+template <int kRows, bool kAdd = false>
+inline void CodeDots(const int16_t* codes, int64_t n, const int8_t* tile,
+                     int32_t* dots) {
   constexpr int kBlock = 6;
   for (int half = 0; half < 2; ++half) {
-    const uint8_t* half_keys = keys + 32 * half;
+    const int8_t* half_tile = tile + 32 * half;
     int32_t* to = dots + 8 * half;
     if constexpr (kRows <= kBlock) {
-      BlockDots<kRows>(codes, sums, d, half_keys, to);
+      BlockDots<kRows, kAdd>(codes, n, half_tile, to);
     } else {
-      BlockDots<kBlock>(codes, sums, d, half_keys, to);
-      BlockDots<kRows - kBlock>(codes + kBlock * d, sums + kBlock, d, half_keys,
-                                to + kBlock * 16);
+      BlockDots<kBlock, kAdd>(codes, n, half_tile, to);
+      BlockDots<kRows - kBlock, kAdd>(codes + kBlock * n, n, half_tile,
+                                      to + kBlock * 16);
     }
   }
 }

@@ -22,42 +22,69 @@ inline F Max(F a, F b) { return _mm512_max_ps(a, b); }
 inline F Min(F a, F b) { return _mm512_min_ps(a, b); }
 inline F Fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
 inline F Abs(F x) { return _mm512_abs_ps(x); }
-
-inline F FromInt8(const int8_t* p) {
-  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(
-      _mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
-}
+inline float MaxLane(F x) { return _mm512_reduce_max_ps(x); }
 
 inline void ToInt8(F x, int8_t* p) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
                    _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
 }
 
-inline void ToInt16(F x, int16_t* p) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
-                      _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(x)));
+// 16 bits, each four in the order 0 2 1 3.
+inline void ToCodes(F x, int16_t* p) {
+  const __m256i words = _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(x));
+  constexpr int64_t kLower = 0x0706'0302'0504'0100;
+  constexpr int64_t kUpper = 0x0f0e'0b0a'0d0c'0908;
+  _mm256_storeu_si256(
+      reinterpret_cast<__m256i*>(p),
+      _mm256_shuffle_epi8(words,
+                          _mm256_set_epi64x(kUpper, kLower, kUpper, kLower)));
 }
 
-inline constexpr bool kSwapQueryCodes = true;
+// As in simd_sse2.h.
+inline void MultiplyCodes(const int16_t* codes, int rows,
+                          const int16_t* factors, int16_t* products) {
+  const auto swapped = [](const int16_t* p) {
+    const __m512i x = _mm512_loadu_si512(p);
+    constexpr int kOrder = _MM_SHUFFLE(3, 1, 2, 0);
+    return _mm512_shufflehi_epi16(_mm512_shufflelo_epi16(x, kOrder), kOrder);
+  };
+  const __m512i left = swapped(factors), right = swapped(factors + 32);
+  for (int i = 0; i < rows * 64; i += 64) {
+    _mm512_storeu_si512(
+        products + i, _mm512_mulhrs_epi16(_mm512_loadu_si512(codes + i), left));
+    _mm512_storeu_si512(
+        products + i + 32,
+        _mm512_mulhrs_epi16(_mm512_loadu_si512(codes + i + 32), right));
+  }
+}
+
+// sums += the products of two codes and each pair of `tile`. The codes are read
+// in the instruction that multiplies: spreading them in a register first takes
+// the place of a product.
+inline void AddPairs(__m512i tile, const int16_t* codes, __m512i& sums) {
+  __asm__("vpdpwssd %2%{1to16%}, %1, %0"
+          : "+v"(sums)
+          : "v"(tile), "m"(*reinterpret_cast<const int16_t(*)[2]>(codes)));
+}
 
 // As in simd_sse2.h.
-template <int kRows>
-inline void QueryDots(const int16_t* codes, const int32_t* sums, int64_t d,
-                      const uint8_t* keys, int32_t* dots) {
-  const __m512i low_byte = _mm512_set1_epi16(255);
+template <int kRows, bool kAdd = false>
+inline void CodeDots(const int16_t* codes, int64_t n, const int8_t* tile,
+                     int32_t* dots) {
   __m512i sum[kRows];
 #pragma GCC unroll 12
-  for (int r = 0; r < kRows; ++r) sum[r] = _mm512_set1_epi32(-128 * sums[r]);
-  for (int64_t i = 0; i < d; i += 4) {
-    const __m512i line = _mm512_loadu_si512(keys + 16 * i);
-    const __m512i even = _mm512_and_si512(line, low_byte);
-    const __m512i odd = _mm512_srli_epi16(line, 8);
+  for (int r = 0; r < kRows; ++r) {
+    sum[r] = kAdd ? _mm512_loadu_si512(dots + r * 16) : _mm512_setzero_si512();
+  }
+  for (int64_t i = 0; i < n; i += 4) {
+    const __m512i line = _mm512_loadu_si512(tile + 16 * i);
+    const __m512i even = _mm512_srai_epi16(_mm512_slli_epi16(line, 8), 8);
+    const __m512i odd = _mm512_srai_epi16(line, 8);
 #pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r) {
-      int32_t pairs[2];
-      __builtin_memcpy(pairs, codes + r * d + i, sizeof(pairs));
-      sum[r] = _mm512_dpwssd_epi32(sum[r], even, _mm512_set1_epi32(pairs[0]));
-      sum[r] = _mm512_dpwssd_epi32(sum[r], odd, _mm512_set1_epi32(pairs[1]));
+      const int16_t* quad = codes + r * n + i;
+      AddPairs(even, quad, sum[r]);
+      AddPairs(odd, quad + 2, sum[r]);
     }
   }
 #pragma GCC unroll 12

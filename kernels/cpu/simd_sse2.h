@@ -30,10 +30,9 @@ inline F Fma(F a, F b, F c) {
   return a;
 }
 inline F Abs(F x) { return _mm_andnot_ps(_mm_set1_ps(-0.0f), x); }
-
-// kLanes bytes as floats.
-inline F FromInt8(const int8_t* p) {
-  return _mm_setr_ps(p[0], p[1], p[2], p[3]);
+inline float MaxLane(F x) {
+  x = Max(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(Max(x, _mm_shuffle_ps(x, x, 1)));
 }
 
 // x rounded to nearest even, |x| <= 127.
@@ -43,32 +42,41 @@ inline void ToInt8(F x, int8_t* p) {
   __builtin_memcpy(p, &bytes, sizeof(bytes));
 }
 
-// The same in 16 bits, |x| <= 32767.
-inline void ToInt16(F x, int16_t* p) {
+// The same in 16 bits, |x| <= 32767, in the order that CodeDots takes: 0 2 1 3
+// of each four. Why: ActivationPanel.
+inline void ToCodes(F x, int16_t* p) {
+  const __m128i words = _mm_packs_epi32(_mm_cvtps_epi32(x), __m128i());
   _mm_storel_epi64(reinterpret_cast<__m128i*>(p),
-                   _mm_packs_epi32(_mm_cvtps_epi32(x), __m128i()));
+                   _mm_shufflelo_epi16(words, _MM_SHUFFLE(3, 1, 2, 0)));
 }
 
-// Whether the codes of a query lie in the order 0 2 1 3 of each four. Why they
-// may: ActivationPanel.
-inline constexpr bool kSwapQueryCodes = true;
+// products[r][t] = (codes[r][t] * factors[t] + 2^14) / 2^15, rounded down, for
+// 64 t: codes and products [rows][64] in the order of CodeDots, factors as they
+// come. All are above -2^15.
+inline void MultiplyCodes(const int16_t* codes, int rows,
+                          const int16_t* factors, int16_t* products) {
+  constexpr int kOrder[4] = {0, 2, 1, 3};
+  for (int i = 0; i < rows * 64; ++i) {
+    const int32_t factor = factors[i % 64 / 4 * 4 + kOrder[i % 4]];
+    products[i] = static_cast<int16_t>((codes[i] * factor + (1 << 14)) >> 15);
+  }
+}
 
-// dots[r * 16 + t] = sum over i < d of codes[r][i] * (keys[t][i] - 128) of
-// kRows queries of a QueryPanel and 16 keys; keys is one key tile
-// [d / 4][16][4]. Below 2^31, since d is at most 512.
-template <int kRows>
-inline void QueryDots(const int16_t* codes, const int32_t* sums, int64_t d,
-                      const uint8_t* keys, int32_t* dots) {
+// dots[r * 16 + t] = sum over i < n of codes[r][i] * tile[t][i], for kRows rows
+// of n codes and one tile [n / 4][16][4] of signed bytes; with kAdd, added to
+// what is there. Sums are below 2^31, since they are over 512 i at most.
+template <int kRows, bool kAdd = false>
+inline void CodeDots(const int16_t* codes, int64_t n, const int8_t* tile,
+                     int32_t* dots) {
   constexpr int kOrder[4] = {0, 2, 1, 3};
   for (int r = 0; r < kRows; ++r) {
     for (int t = 0; t < 16; ++t) {
-      // Sums of unsigned keys may wrap; less the offset they are right again.
-      auto dot = static_cast<uint32_t>(-128 * sums[r]);
-      for (int64_t i = 0; i < d; ++i) {
-        dot += static_cast<uint32_t>(codes[r * d + i / 4 * 4 + kOrder[i % 4]] *
-                                     keys[i / 4 * 64 + 4 * t + i % 4]);
+      int32_t dot = kAdd ? dots[r * 16 + t] : 0;
+      for (int64_t i = 0; i < n; ++i) {
+        dot += codes[r * n + i / 4 * 4 + kOrder[i % 4]] *
+               tile[i / 4 * 64 + 4 * t + i % 4];
       }
-      dots[r * 16 + t] = static_cast<int32_t>(dot);
+      dots[r * 16 + t] = dot;
     }
   }
 }

@@ -43,16 +43,6 @@ inline float SumLanes(F x) {
   return sum;
 }
 
-inline float MaxLane(F x) {
-  float lanes[kLanes];
-  Store(lanes, x);
-  float largest = lanes[0];
-  for (int i = 1; i < kLanes; ++i) {
-    largest = lanes[i] > largest ? lanes[i] : largest;
-  }
-  return largest;
-}
-
 // e^x with a relative error below 2 * 2^-23 for -87 <= x <= 88; x outside is
 // moved to that range. x = n ln 2 + r, |r| <= ln 2 / 2; e^r by the polynomial
 // of Cephes' expf.

@@ -102,50 +102,68 @@ struct Softmax {
   std::vector<float> values;
 };
 
+// dots [count] += weight * values [count].
 ONEGRID_CLONES
-void AddValue(float p, const int8_t* codes, const float* scales, int64_t d,
-              float* sums) {
-  for (int64_t i = 0; i < d; ++i) {
-    sums[i] =
-        Fma(p, static_cast<float>(codes[i]) * scales[i / kGroup], sums[i]);
+void AddCodes(int32_t weight, const int8_t* values, int64_t count,
+              int32_t* dots) {
+  for (int64_t i = 0; i < count; ++i) dots[i] += weight * values[i];
+}
+
+// values = those of tokens [first, first + p.size()) of a key/value head,
+// weighted by p.
+void WeighValues(absl::Span<const float> p, const ServedCache& cache,
+                 int64_t kv_head, int64_t first, std::vector<float>* values) {
+  const auto row = [&](size_t t) {
+    return (first + static_cast<int64_t>(t)) * cache.kv_heads + kv_head;
+  };
+  std::vector<float> weights(p.begin(), p.end());
+  for (size_t t = 0; t < p.size(); ++t) {
+    weights[t] *= cache.token_scales[static_cast<size_t>(row(t))];
+  }
+  std::vector<int16_t> codes(p.size());
+  const float unit = quant::QuantizeInt16(weights, codes.data()) * 32768.0f;
+  const int64_t groups = cache.head_dim / kGroup;
+  for (int64_t g = 0; g < groups; ++g) {
+    // Below 2^31: 256 tokens of at most 32766 times 127.
+    int32_t dots[kGroup] = {};
+    for (size_t t = 0; t < p.size(); ++t) {
+      const int64_t group = row(t) * groups + g;
+      const int32_t product =
+          int32_t{codes[t]} * cache.group_scales[static_cast<size_t>(group)];
+      AddCodes((product + (1 << 14)) >> 15,
+               cache.values.data() + group * kGroup, kGroup, dots);
+    }
+    for (const int32_t dot : dots) {
+      values->push_back(static_cast<float>(dot) * unit);
+    }
   }
 }
 
-// Keys [first, last) of one page, which starts at token `page`.
-void AddPage(const Query& query, const ServedCache& cache, int64_t kv_head,
-             int64_t page, int64_t first, int64_t last, Softmax* state) {
+// Keys [first, last) of one part, which starts at token `part`.
+Softmax RunPart(const Query& query, const ServedCache& cache, int64_t kv_head,
+                int64_t part, int64_t first, int64_t last) {
   const int64_t d = cache.head_dim;
-  float scores[kServedPageTokens];
-  float max = state->max;
+  Softmax state;
+  std::vector<float> scores;
   for (int64_t t = first; t < last; ++t) {
     const int64_t row = t * cache.kv_heads + kv_head;
     const int8_t* key = cache.keys.data() + row * d;
     // Below 2^31 for heads of up to 512.
     const int32_t dot = Dot(query.codes.data(), key, d);
-    const float score =
+    scores.push_back(
         static_cast<float>(dot) *
-        (cache.key_scales[static_cast<size_t>(row)] * query.scale);
-    scores[t - page] = score;
-    max = std::max(max, score);
+        (cache.key_scales[static_cast<size_t>(row)] * query.scale));
+    state.max = std::max(state.max, scores.back());
   }
   float parts[kServedSumLanes] = {};
   for (int64_t t = first; t < last; ++t) {
-    scores[t - page] = Exp(scores[t - page] - max);
-    parts[(t - page) % kServedSumLanes] += scores[t - page];
+    float& score = scores[static_cast<size_t>(t - first)];
+    score = Exp(score - state.max);
+    parts[(t - part) % kServedSumLanes] += score;
   }
-  if (max > state->max) {
-    const float correction = Exp(state->max - max);
-    state->sum *= correction;
-    for (float& value : state->values) value *= correction;
-    state->max = max;
-  }
-  state->sum += Total(parts);
-  for (int64_t t = first; t < last; ++t) {
-    const int64_t row = t * cache.kv_heads + kv_head;
-    AddValue(scores[t - page], cache.values.data() + row * d,
-             cache.value_scales.data() + row * (d / kGroup), d,
-             state->values.data());
-  }
+  state.sum = Total(parts);
+  WeighValues(scores, cache, kv_head, first, &state.values);
+  return state;
 }
 
 void Join(const Softmax& later, Softmax* total) {
@@ -266,10 +284,16 @@ void ServedAppend(const float* k, const float* v, ServedCache* cache) {
     quant::RotateHadamard(absl::MakeSpan(rotated));
     cache->key_scales.push_back(quant::QuantizeInt8(rotated, codes.data()));
     cache->keys.insert(cache->keys.end(), codes.begin(), codes.end());
+    std::vector<float> scales;
     for (int64_t at = 0; at < d; at += kGroup) {
-      cache->value_scales.push_back(quant::QuantizeInt8(
+      scales.push_back(quant::QuantizeInt8(
           absl::MakeConstSpan(v + head * d + at, kGroup), codes.data() + at));
     }
+    std::vector<int16_t> multiples(scales.size());
+    cache->token_scales.push_back(
+        quant::QuantizeInt16(scales, multiples.data()));
+    cache->group_scales.insert(cache->group_scales.end(), multiples.begin(),
+                               multiples.end());
     cache->values.insert(cache->values.end(), codes.begin(), codes.end());
   }
 }
@@ -283,16 +307,9 @@ void ServedAttend(const float* q, const ServedCache& cache, int64_t kv_head,
   Softmax total;
   for (int64_t part = first / kServedPartTokens * kServedPartTokens; part < end;
        part += kServedPartTokens) {
-    Softmax state;
-    state.values.assign(static_cast<size_t>(d), 0.0f);
-    const int64_t part_end = std::min(end, part + kServedPartTokens);
-    for (int64_t page = part; page < part_end; page += kServedPageTokens) {
-      const int64_t from = std::max(first, page);
-      const int64_t to = std::min(part_end, page + kServedPageTokens);
-      if (from < to) {
-        AddPage(query, cache, kv_head, page, from, to, &state);
-      }
-    }
+    const int64_t from = std::max(first, part);
+    const int64_t to = std::min(end, part + kServedPartTokens);
+    Softmax state = RunPart(query, cache, kv_head, part, from, to);
     if (total.values.empty()) {
       total = std::move(state);
     } else {

@@ -24,10 +24,8 @@ namespace onegrid::reference {
 // A sum over a row runs in this many parts: element i is added to part i % 16,
 // the parts are added up from first to last.
 inline constexpr int kServedSumLanes = 16;
-// Tokens of a page of the cache: the softmax's maximum moves page by page.
-inline constexpr int64_t kServedPageTokens = 64;
-// Parts of the keys, in tokens from the start of the sequence, whose results
-// are joined in order.
+// Parts of the keys, in tokens from the start of the sequence, each with a
+// softmax of its own; their results are joined in order.
 inline constexpr int64_t kServedPartTokens = 256;
 
 // x [k] / sqrt(mean(x^2) + eps) * weight [k] -> out [k]: with s the sum of
@@ -79,11 +77,14 @@ struct ServedCache {
       : kv_heads(kv_heads), head_dim(head_dim) {}
 
   int64_t kv_heads;
-  int64_t head_dim;                 // A power of two, a multiple of 32.
-  std::vector<int8_t> keys;         // [tokens, kv_heads, head_dim], rotated
-  std::vector<float> key_scales;    // [tokens, kv_heads]
-  std::vector<int8_t> values;       // [tokens, kv_heads, head_dim]
-  std::vector<float> value_scales;  // [tokens, kv_heads, head_dim / 32]
+  int64_t head_dim;               // A power of two, a multiple of 32.
+  std::vector<int8_t> keys;       // [tokens, kv_heads, head_dim], rotated
+  std::vector<float> key_scales;  // [tokens, kv_heads]
+  std::vector<int8_t> values;     // [tokens, kv_heads, head_dim]
+  // The scale of a group of 32 values is a multiple, in 16 bits, of one per
+  // token and head.
+  std::vector<float> token_scales;    // [tokens, kv_heads]
+  std::vector<int16_t> group_scales;  // [tokens, kv_heads, head_dim / 32]
 };
 // Appends one token: k and v [kv_heads, head_dim], k normed and rotated by
 // position.
@@ -91,7 +92,11 @@ void ServedAppend(const float* k, const float* v, ServedCache* cache);
 
 // Attention of one query head q [head_dim] of the token at `position` over the
 // keys max(0, position - window + 1) .. position of a key/value head -> out
-// [head_dim]. window 0: all. The cache holds `position`.
+// [head_dim]. window 0: all. The cache holds `position`. In a part the
+// weights exp(score - max) * token scale are rounded to 16 bits as one group,
+// to code * unit; values are summed up in integers with the weights
+// (code * group scale + 2^14) >> 15, and the sum is float(integer sum) *
+// (unit * 2^15).
 void ServedAttend(const float* q, const ServedCache& cache, int64_t kv_head,
                   int64_t position, int64_t window, float scale, float* out);
 

@@ -111,7 +111,7 @@ TEST_F(BenchCaseTest, CostsAreThoseOfTheModel) {
       CostOf({kGenerate, 1, 20, 1}, *engine_, *weights_, head);
   EXPECT_EQ(one.ops, 2 * (4 * kLayer + kHead) + 4 * kKeys * 128);
   // A token of one layer: 2 heads of 32 codes twice, two scales each.
-  constexpr double kToken = 2 * (2 * 32 + 4 + 4);
+  constexpr double kToken = 2 * (2 * 32 + 8 + 2);
   EXPECT_EQ(one.bytes, static_cast<double>(weights_->bytes()) + kKeys * kToken);
   // Two sequences share the weights.
   const BenchCost two =

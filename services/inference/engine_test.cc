@@ -416,7 +416,7 @@ TEST_F(EngineTest, TokensTakenBackLeaveNoTrace) {
 TEST_F(EngineTest, BytesReadStopGrowingAtTheWindow) {
   auto engine = Make(Precision::kInt8, Precision::kInt8);
   // 4 layers of 2 heads of 32: codes, a key scale and a value scale.
-  constexpr int64_t kToken = 2 * (2 * 32 + 4 + 4);
+  constexpr int64_t kToken = 2 * (2 * 32 + 8 + 2);
   EXPECT_EQ(engine->kv_bytes_read(0), 4 * kToken);
   EXPECT_EQ(engine->kv_bytes_read(kTinyWindow - 1), 4 * kTinyWindow * kToken);
   EXPECT_EQ(engine->kv_bytes_read(kTinyWindow), (4 * kTinyWindow + 1) * kToken);

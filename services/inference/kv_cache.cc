@@ -256,7 +256,7 @@ int64_t KvCache::TokenBytes(int64_t layer) const {
   const int64_t kv_heads = config_.layers[layer].kv_heads;
   switch (numerics_.kv_cache) {
     case Precision::kInt8:
-      return kv_heads * (2 * head_dim + 4 + head_dim / 32 * 4);
+      return kv_heads * cpu::KvInt8::TokenBytes(head_dim);
     case Precision::kF32:
       return kv_heads * 2 * head_dim * 4;
     case Precision::kBf16:

@@ -126,7 +126,7 @@ TEST(InspectTest, TextOfAGgufOnGrids) {
   ASSERT_TRUE(text.ok()) << text.status();
   // Of a layer: q 64x64, k and v 32x64, o 64x64, MLP 3 x 96x64. To serve:
   // 18 bytes for 32 weights, the embedding 34; two layers of 1024 tokens (the
-  // sliding one 16 + 256 + 8 + 64, so 384) of 2 * 32 + 4 + 4 bytes.
+  // sliding one 16 + 256 + 8 + 64, so 384) of 2 * 32 + 8 + 2 bytes.
   EXPECT_EQ(
       *text,
       absl::StrCat(
@@ -181,7 +181,7 @@ TEST(InspectTest, JsonHasTheSameNumbers) {
   EXPECT_EQ(found["tokenizer"]["sha256"], kTokenizerSha);
   EXPECT_EQ(found["chat_template"]["known"], false);
   // 100 tokens take two pages of 64, in both kinds of layers.
-  EXPECT_EQ(found["serve"]["kv_bytes"], 2 * 128 * 72);
+  EXPECT_EQ(found["serve"]["kv_bytes"], 2 * 128 * 74);
   EXPECT_EQ(found["serve"]["weight_bytes"],
             61440 / 32 * 18 + 272 * 64 / 32 * 34);
   EXPECT_EQ(found["serve"]["form"], "as they are");

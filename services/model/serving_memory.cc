@@ -41,7 +41,7 @@ int64_t Int8KvBytes(const GemmaConfig& config, int64_t context_tokens) {
                                 config.sliding_window + kServedStepTokens +
                                     kServedRollback + kPageTokens);
     bytes += RoundUp(held, kPageTokens) * layer.kv_heads *
-             (2 * layer.head_dim + 4 + layer.head_dim / kValueGroup * 4);
+             (2 * layer.head_dim + 8 + layer.head_dim / kValueGroup * 2);
   }
   return bytes;
 }
