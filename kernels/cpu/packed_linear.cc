@@ -353,15 +353,29 @@ void Linear(const QuantizedActivations& x, const PackedLinear& w, float* out,
   TiledMatmul(x, View(w), KernelOf(x, w), out, pool);
 }
 
+void LinearPart(const QuantizedActivations& x, const PackedLinear& w,
+                const ProductPart& part, float* out) {
+  KERNELS_CHECK(w.has_codes() && x.k() == w.k());
+  KERNELS_CHECK(part.tile >= 0 && part.tile + part.tiles <= w.tile_count());
+  const auto panels = x.panels().subspan(static_cast<size_t>(part.panel),
+                                         static_cast<size_t>(part.panels));
+  const LinearKernels& run = x.kernels();
+  const int64_t stride = part.tiles * kTileRows;
+  if (run.begin != nullptr) run.begin();
+  for (int64_t done = 0; done < part.tiles;) {
+    const int64_t count = std::min<int64_t>(run.tiles_most, part.tiles - done);
+    KernelOf(x, w)(panels.data(), static_cast<int64_t>(panels.size()),
+                   View(w).Tiles(part.tile + done, count),
+                   out + done * kTileRows, stride);
+    done += count;
+  }
+  if (run.end != nullptr) run.end();
+}
+
 void LinearTile(const QuantizedActivations& x, const PackedLinear& w,
                 int64_t tile, float* out) {
-  KERNELS_CHECK(w.has_codes() && x.k() == w.k());
-  KERNELS_CHECK(tile >= 0 && tile * kTileRows < w.n());
-  const LinearKernels& run = x.kernels();
-  if (run.begin != nullptr) run.begin();
-  KernelOf(x, w)(x.panels().data(), static_cast<int64_t>(x.panels().size()),
-                 View(w).Tile(tile), out, kTileRows);
-  if (run.end != nullptr) run.end();
+  const auto panels = static_cast<int64_t>(x.panels().size());
+  LinearPart(x, w, {0, panels, tile, 1}, out);
 }
 
 void RowNorms(const PackedLinear& w, float* out, kernels::ThreadPool& pool,

@@ -90,9 +90,17 @@ class PackedLinear {
 void Linear(const QuantizedActivations& x, const PackedLinear& w, float* out,
             kernels::ThreadPool& pool, kernels::Isa isa = kernels::BestIsa());
 
-// The products with the 16 rows of the weights from 16 * tile on, those past
-// their end anything: out [m, 16], bit for bit those of Linear. On this thread.
-// 0 <= 16 * tile < w.n().
+// Some panels of activations and some tiles of 16 rows of weights.
+struct ProductPart {
+  int64_t panel, panels;
+  int64_t tile, tiles;
+};
+// Their products, of rows past the end of the weights anything: out [rows of
+// the panels, 16 * tiles], bit for bit those of Linear. On this thread.
+void LinearPart(const QuantizedActivations& x, const PackedLinear& w,
+                const ProductPart& part, float* out);
+
+// The same of all panels and one tile: out [m, 16]. 0 <= 16 * tile < w.n().
 void LinearTile(const QuantizedActivations& x, const PackedLinear& w,
                 int64_t tile, float* out);
 

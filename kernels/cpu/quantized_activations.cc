@@ -53,9 +53,12 @@ float QuantizedActivations::ScaleAt(int64_t row, int64_t group) const {
   return panel.scales[group * panel.rows + (row - PanelFirstRow(p))];
 }
 
-void QuantizedActivations::Resize(int64_t m, int64_t k, CodeBits bits,
-                                  const LinearKernels& kernels) {
+void QuantizedActivations::Reset(int64_t m, int64_t k, CodeBits bits,
+                                 kernels::Isa isa) {
+  KERNELS_CHECK(k % kLinearGroup == 0);
+  const LinearKernels& kernels = LinearKernelsFor(isa, m, bits);
   bits_ = bits;
+  bias_ = Int4Layout::kBias;
   m_ = m;
   k_ = k;
   kernels_ = &kernels;
@@ -88,39 +91,41 @@ void QuantizedActivations::Resize(int64_t m, int64_t k, CodeBits bits,
   }
 }
 
+void QuantizedActivations::SetGroups(int64_t panel, int row, int64_t group,
+                                     int64_t count, const float* x) {
+  const int64_t first = PanelFirstRow(panel);
+  const int rows = panels_[static_cast<size_t>(panel)].rows;
+  float* scales = scales_.data() + first * groups() + group * rows;
+  int32_t* offsets = offsets_.data() + first * groups() + group * rows;
+  const int64_t codes = first * k_ + group * rows * kLinearGroup;
+  if (bits_ == CodeBits::k8) {
+    kernels_->quantize_row(x, count, row, rows, codes_.data() + codes, scales,
+                           offsets);
+  } else {
+    kernels_->quantize_row_wide(x, count, row, rows, wide_codes_.data() + codes,
+                                scales, offsets);
+  }
+}
+
 void QuantizeActivations(absl::Span<const float> x, int64_t m, int64_t k,
                          CodeBits bits, QuantizedActivations* out,
                          kernels::ThreadPool& pool, kernels::Isa isa) {
-  KERNELS_CHECK(k % kLinearGroup == 0);
   KERNELS_CHECK(x.size() == static_cast<size_t>(m * k));
-  const LinearKernels& run = LinearKernelsFor(isa, m, bits);
-  out->Resize(m, k, bits, run);
-  out->bias_ = Int4Layout::kBias;
+  out->Reset(m, k, bits, isa);
   // Below this a loop over threads costs more than it saves.
   constexpr int64_t kMinFloatsPerRange = 16384;
   const int64_t min_grain =
       (kMinFloatsPerRange + k - 1) / std::max(k, int64_t{1});
-  pool.ParallelFor(
-      m, std::max(pool.GrainFor(m), min_grain),
-      [&](int64_t begin, int64_t end, int) {
-        for (int64_t row = begin; row < end; ++row) {
-          const int64_t p = out->PanelOf(row);
-          const int64_t first = out->PanelFirstRow(p);
-          const int rows = static_cast<int>(out->PanelFirstRow(p + 1) - first);
-          const int in_panel = static_cast<int>(row - first);
-          const float* from = x.data() + row * k;
-          float* scales = out->scales_.data() + first * out->groups();
-          int32_t* offsets = out->offsets_.data() + first * out->groups();
-          if (bits == CodeBits::k8) {
-            run.quantize_row(from, out->groups(), in_panel, rows,
-                             out->codes_.data() + first * k, scales, offsets);
-          } else {
-            run.quantize_row_wide(from, out->groups(), in_panel, rows,
-                                  out->wide_codes_.data() + first * k, scales,
-                                  offsets);
-          }
-        }
-      });
+  pool.ParallelFor(m, std::max(pool.GrainFor(m), min_grain),
+                   [&](int64_t begin, int64_t end, int) {
+                     for (int64_t row = begin; row < end; ++row) {
+                       const int64_t panel = out->PanelOf(row);
+                       out->SetGroups(
+                           panel,
+                           static_cast<int>(row - out->PanelFirstRow(panel)), 0,
+                           out->groups(), x.data() + row * k);
+                     }
+                   });
 }
 
 }  // namespace onegrid::cpu

@@ -29,6 +29,16 @@ class QuantizedActivations {
   absl::Span<const ActivationPanel> panels() const { return panels_; }
   // First row of panel p; PanelFirstRow(panels().size()) == m().
   int64_t PanelFirstRow(int64_t p) const;
+  // The panel that holds row.
+  int64_t PanelOf(int64_t row) const;
+
+  // Makes room for [m, k], all of them yet to be set by SetGroups, in the
+  // layout for `isa`. k is a multiple of 32.
+  void Reset(int64_t m, int64_t k, CodeBits bits, kernels::Isa isa);
+  // Quantizes `count` groups, from `group` on, of row `row` of a panel: x
+  // [32 * count]. Different rows and groups may be set at once.
+  void SetGroups(int64_t panel, int row, int64_t group, int64_t count,
+                 const float* x);
 
   // Makes the offsets those of codes that are more by `bias` instead of 8.
   void SetBias(int bias);
@@ -38,15 +48,6 @@ class QuantizedActivations {
   float ScaleAt(int64_t row, int64_t group) const;
 
  private:
-  friend void QuantizeActivations(absl::Span<const float> x, int64_t m,
-                                  int64_t k, CodeBits bits,
-                                  QuantizedActivations* out,
-                                  kernels::ThreadPool& pool, kernels::Isa isa);
-  void Resize(int64_t m, int64_t k, CodeBits bits,
-              const LinearKernels& kernels);
-  // The panel that holds row.
-  int64_t PanelOf(int64_t row) const;
-
   int64_t m_ = 0;
   int64_t k_ = 0;
   const LinearKernels* kernels_ = nullptr;

@@ -85,6 +85,7 @@ Engine::Engine(const GemmaWeights& weights, const EngineOptions& options,
       cache_(weights.config, options.numerics, options.max_sequences,
              options.max_context, options.max_rollback, options.prefix_bytes),
       input_(options.numerics, pool),
+      active_(options.numerics, pool),
       lora_(options.numerics.isa, pool),
       angles_global_(weights.config.head_dim(/*global=*/true),
                      weights.config.rope_theta_global,
@@ -329,11 +330,25 @@ void Engine::Attention(int layer) {
   AddNorm(w.post_attn_norm);
 }
 
+bool Engine::MlpInCodes(int layer) {
+  const LayerWeights& w = weights_.layers[layer];
+  if (lora_.active() || !w.down.has_codes()) return false;
+  {
+    const OpScope scope(profile_, Op::kGateUp);
+    input_.Set(normed_.data(), rows_, config().hidden, kOtherBits);
+    if (!active_.SetGated(w.gate, w.up, input_)) return false;
+  }
+  const OpScope scope(profile_, Op::kDown);
+  active_.Multiply(w.down, branch_.data());
+  return true;
+}
+
 void Engine::Mlp(int layer) {
   const model::GemmaConfig& c = config();
   const LayerWeights& w = weights_.layers[layer];
   const int64_t ff = c.layers[layer].ff;
   Norm(x_.data(), w.ffn_norm, normed_.data());
+  if (MlpInCodes(layer)) return;
   Linear(Op::kGateUp, layer, normed_.data(), c.hidden, kOtherBits,
          {{LoraTarget::kGate, &w.gate, gate_.data()},
           {LoraTarget::kUp, &w.up, up_.data()}});

@@ -167,6 +167,9 @@ class Engine {
   // Several products of x [M, k], which is quantized once, in `layer`.
   void Linear(Op op, int layer, const float* x, int64_t k, cpu::CodeBits bits,
               std::initializer_list<Product> products);
+  // branch_ = the MLP of normed_, its activations never as floats; false, and
+  // nothing is done, where they are needed.
+  bool MlpInCodes(int layer);
   // Norms of q_, k_ and v_, positions of q_ and k_.
   void PlaceQueries(int layer);
   void PlaceKeysAndValues(int layer);
@@ -180,6 +183,7 @@ class Engine {
   kernels::ThreadPool& pool_;
   KvCache cache_;
   LinearInput input_;
+  LinearInput active_;  // of down
   LoraRunner lora_;
   cpu::RopeAngles angles_global_;
   cpu::RopeAngles angles_local_;

@@ -1,6 +1,8 @@
 #include "services/inference/linear_input.h"
 
 #include "absl/types/span.h"
+#include "kernels/base/check.h"
+#include "kernels/cpu/gated_linear.h"
 
 namespace onegrid::inference {
 
@@ -13,17 +15,32 @@ void LinearInput::Set(const float* x, int64_t m, int64_t k,
   is_quantized_ = false;
 }
 
-void LinearInput::Multiply(const cpu::PackedLinear& w, float* out) {
-  if (numerics_.activations == Precision::kF32 || !w.has_codes()) {
-    cpu::LinearF32(x_, m_, w, out, pool_, numerics_.isa);
-    return;
-  }
+const cpu::QuantizedActivations& LinearInput::Quantized() {
   if (!is_quantized_) {
     cpu::QuantizeActivations(absl::MakeConstSpan(x_, m_ * k_), m_, k_, bits_,
                              &quantized_, pool_, numerics_.isa);
     is_quantized_ = true;
   }
-  cpu::Linear(quantized_, w, out, pool_, numerics_.isa);
+  return quantized_;
+}
+
+bool LinearInput::SetGated(const cpu::PackedLinear& gate,
+                           const cpu::PackedLinear& up, LinearInput& from) {
+  if (!TakesCodes(gate) || !TakesCodes(up)) return false;
+  Set(nullptr, from.m_, gate.n(), from.bits_);
+  cpu::GatedLinear(from.Quantized(), gate, up, &quantized_, pool_,
+                   numerics_.isa);
+  is_quantized_ = true;
+  return true;
+}
+
+void LinearInput::Multiply(const cpu::PackedLinear& w, float* out) {
+  if (TakesCodes(w)) {
+    cpu::Linear(Quantized(), w, out, pool_, numerics_.isa);
+    return;
+  }
+  KERNELS_CHECK(x_ != nullptr);
+  cpu::LinearF32(x_, m_, w, out, pool_, numerics_.isa);
 }
 
 }  // namespace onegrid::inference

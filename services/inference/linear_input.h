@@ -24,13 +24,26 @@ class LinearInput {
   // each mode.
   void Set(const float* x, int64_t m, int64_t k, cpu::CodeBits bits);
 
+  // Makes this gelu_tanh(x * gate^T) * (x * up^T), x that of `from`, with as
+  // many bits, for weights that have codes only. False, and nothing is done, if
+  // that is not so for gate and up, or activations are not in int8 mode.
+  bool SetGated(const cpu::PackedLinear& gate, const cpu::PackedLinear& up,
+                LinearInput& from);
+
   // out: [m, n] = x * w^T, w [n, k].
   void Multiply(const cpu::PackedLinear& w, float* out);
 
  private:
+  // Whether products with w take codes.
+  bool TakesCodes(const cpu::PackedLinear& w) const {
+    return numerics_.activations != Precision::kF32 && w.has_codes();
+  }
+  // x_ in codes.
+  const cpu::QuantizedActivations& Quantized();
+
   const Numerics numerics_;
   kernels::ThreadPool& pool_;
-  const float* x_ = nullptr;
+  const float* x_ = nullptr;  // null after SetGated
   int64_t m_ = 0;
   int64_t k_ = 0;
   cpu::CodeBits bits_ = cpu::CodeBits::k8;

@@ -16,8 +16,8 @@ enum class Op {
   kRope,  // and the norms of queries and keys
   kAttention,
   kAttentionOutput,
-  kGateUp,
-  kActivation,
+  kGateUp,      // and the activation where it is made along with them
+  kActivation,  // elsewhere
   kDown,
   kExperts,        // with their router
   kPerLayerInput,  // and its embedding
