@@ -6,8 +6,8 @@
 #include <memory>
 #include <vector>
 
-#include "kernels/base/aligned_buffer.h"
 #include "kernels/base/cpu_features.h"
+#include "kernels/base/slab_buffer.h"
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/attention_kernels.h"
 
@@ -24,7 +24,7 @@ struct KvLayout {
 
 // A page of kPageTokens tokens of one layer. Full ones may belong to several
 // sequences; nobody writes to them then.
-using KvPage = std::shared_ptr<kernels::AlignedBuffer<uint8_t>>;
+using KvPage = std::shared_ptr<kernels::SlabBuffer>;
 
 // Pages of one layer and one sequence. Memory grows by a page of 64 tokens at a
 // time and shrinks when a sliding window has moved past a page.
