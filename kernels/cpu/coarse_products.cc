@@ -8,6 +8,7 @@
 #include "kernels/base/check.h"
 #include "kernels/base/clones.h"
 #include "kernels/cpu/linear_kernels.h"
+#include "kernels/cpu/vector_kernels.h"
 
 namespace onegrid::cpu {
 namespace {
@@ -40,23 +41,12 @@ ONEGRID_CLONES float LargestOf(const float* values, int64_t count) {
   return *std::max_element(lanes, lanes + kLanes);
 }
 
-ONEGRID_CLONES void LargestOfTiles(const float* values, int64_t n, float* to) {
-  for (; n >= kTileRows; n -= kTileRows, values += kTileRows) {
-    float lanes[kTileRows / 2];
-    for (int i = 0; i < kTileRows / 2; ++i) {
-      const float a = values[i], b = values[i + kTileRows / 2];
-      // So that what is not a number does not count.
-      const float known = a > -kInfinity ? a : -kInfinity;
-      lanes[i] = b > known ? b : known;
-    }
-    for (int half = kTileRows / 4; half > 0; half /= 2) {
-      for (int i = 0; i < half; ++i) {
-        lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
-      }
-    }
-    *to++ = lanes[0];
-  }
-  if (n > 0) *to = LargestOf(values, n);
+void LargestOfTiles(const float* values, int64_t n, float* to,
+                    kernels::Isa isa) {
+  const int64_t whole = n / kTileRows;
+  VectorKernelsFor(isa).largest_of_16(values, whole, to);
+  const int64_t done = whole * kTileRows;
+  if (done < n) to[whole] = LargestOf(values + done, n - done);
 }
 
 RowBounds::RowBounds(std::vector<float> values) : values_(std::move(values)) {
@@ -107,9 +97,23 @@ ByteProducts::ByteProducts(const PackedLinear& weights,
   bounds_.emplace_back(NormsOf(weights, pool, isa));
 }
 
-void ByteProducts::Multiply(absl::Span<const float> x, int64_t m, float* out) {
+void ByteProducts::Multiply(absl::Span<const float> x, int64_t m, float* out,
+                            float* of_tiles) {
   QuantizeActivations(x, m, weights_.k(), CodeBits::k8, &codes_, pool_, isa_);
   Linear(codes_, weights_, out, pool_, isa_);
+  // The tiles of each row in parts, so that one row is many threads' work too.
+  constexpr int64_t kPartTiles = 2048;
+  const int64_t n = weights_.n(), tiles = weights_.tile_count();
+  const int64_t parts = (tiles - 1) / kPartTiles + 1;
+  pool_.ParallelFor(m * parts, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t row = i / parts, tile = i % parts * kPartTiles;
+      const int64_t first = tile * kTileRows;
+      LargestOfTiles(out + row * n + first,
+                     std::min(kPartTiles * kTileRows, n - first),
+                     of_tiles + row * tiles + tile, isa_);
+    }
+  });
 }
 
 std::vector<float> ByteProducts::Errors(

@@ -19,7 +19,8 @@ namespace onegrid::cpu {
 float LargestOf(const float* values, int64_t count);
 
 // to[t] = the largest of values 16 t to 16 t + 15, for each tile of the n.
-void LargestOfTiles(const float* values, int64_t n, float* to);
+void LargestOfTiles(const float* values, int64_t n, float* to,
+                    kernels::Isa isa = kernels::BestIsa());
 
 // A number of each row of the weights, at least 0, and the largest of each
 // tile.
@@ -43,8 +44,10 @@ class CoarseProducts {
  public:
   virtual ~CoarseProducts() = default;
 
-  // out [m, n] = about the products of x [m, k].
-  virtual void Multiply(absl::Span<const float> x, int64_t m, float* out) = 0;
+  // out [m, n] = about the products of x [m, k]; of_tiles [m, tiles] = the
+  // largest of each tile's, as LargestOfTiles says.
+  virtual void Multiply(absl::Span<const float> x, int64_t m, float* out,
+                        float* of_tiles) = 0;
 
   // The product of row m of the last x with row r of the weights is off by at
   // most the sum over i of Errors(m, exact)[i] * bounds()[i].values()[r].
@@ -68,7 +71,8 @@ class ByteProducts : public CoarseProducts {
   ByteProducts(const PackedLinear& weights, kernels::ThreadPool& pool,
                kernels::Isa isa);
 
-  void Multiply(absl::Span<const float> x, int64_t m, float* out) override;
+  void Multiply(absl::Span<const float> x, int64_t m, float* out,
+                float* of_tiles) override;
   std::vector<float> Errors(int64_t m,
                             const QuantizedActivations& exact) const override;
 

@@ -78,8 +78,12 @@ TEST(LargestOfTilesTest, LeavesOutWhatIsNoNumber) {
       const float value = values[static_cast<size_t>(i)];
       if (value > wanted.back()) wanted.back() = value;
     }
-    LargestOfTiles(values.data(), n, largest.data());
-    EXPECT_EQ(largest, wanted) << n;
+    for (const Isa isa : kernels::kAllIsas) {
+      if (!kernels::IsaSupported(isa)) continue;
+      std::fill(largest.begin(), largest.end(), 7.0f);
+      LargestOfTiles(values.data(), n, largest.data(), isa);
+      EXPECT_EQ(largest, wanted) << n << " " << kernels::IsaName(isa);
+    }
     EXPECT_EQ(LargestOf(values.data(), n),
               *std::max_element(wanted.begin(), wanted.end()))
         << n;
@@ -122,7 +126,11 @@ TEST_P(ByteProductsTest, AreAsCloseAsTheySay) {
   std::vector<float> wanted(static_cast<size_t>(n)), coarse(wanted);
   Linear(exact, w, wanted.data(), pool, GetParam());
   ByteProducts bytes(w, pool, GetParam());
-  bytes.Multiply(x, 1, coarse.data());
+  std::vector<float> of_tiles(static_cast<size_t>(w.tile_count()));
+  std::vector<float> largest(of_tiles);
+  bytes.Multiply(x, 1, coarse.data(), of_tiles.data());
+  LargestOfTiles(coarse.data(), n, largest.data());
+  EXPECT_EQ(of_tiles, largest);
   const std::vector<float> errors = bytes.Errors(0, exact);
   ASSERT_EQ(errors.size(), bytes.bounds().size());
   for (size_t r = 0; r < coarse.size(); ++r) {

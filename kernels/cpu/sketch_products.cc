@@ -20,6 +20,9 @@ constexpr int64_t kAlongGroups = kSketchDirections / kLinearGroup;
 constexpr int64_t kAlongTileBytes = kAlongGroups * kInt4GroupBytes;
 // Weights that a thread takes at once.
 constexpr int64_t kRangeBytes = 1 << 20;
+// Tiles whose largest product is looked for at once, while the products are in
+// the L1 cache.
+constexpr int64_t kTilesLookedAt = 16;
 // values [32][16] /= scales[k]; squares[r] += those of the result.
 ONEGRID_CLONES void Rescale(const float* scales, float* values,
                             float* squares) {
@@ -100,8 +103,12 @@ ONEGRID_CLONES void AddUp(const float* told, const float* along, int64_t m,
       sums[r] =
           kUpperUnit * told[row * kTileRows + r] + along[row * kTileRows + r];
     }
-    std::memcpy(out + row * out_stride, sums,
-                static_cast<size_t>(columns) * sizeof(float));
+    float* to = out + row * out_stride;
+    if (columns == kTileRows) {
+      std::memcpy(to, sums, sizeof(sums));
+    } else {
+      std::memcpy(to, sums, static_cast<size_t>(columns) * sizeof(float));
+    }
   }
 }
 
@@ -230,8 +237,8 @@ void SketchProducts::EndEncoding() {
   }
 }
 
-void SketchProducts::Multiply(absl::Span<const float> x, int64_t m,
-                              float* out) {
+void SketchProducts::Multiply(absl::Span<const float> x, int64_t m, float* out,
+                              float* of_tiles) {
   KERNELS_CHECK(ready());
   const int64_t k = weights_.k(), n = weights_.n();
   if (m == 0) return;
@@ -256,6 +263,7 @@ void SketchProducts::Multiply(absl::Span<const float> x, int64_t m,
         Begin(codes_);
         Begin(along_codes_);
         std::vector<float> told(static_cast<size_t>(m * kTileRows)), rest(told);
+        int64_t looked_at = begin;
         for (int64_t tile = begin; tile < end; ++tile) {
           float* to = out + tile * kTileRows;
           for (int64_t row = 0; row < m; ++row) {
@@ -269,6 +277,16 @@ void SketchProducts::Multiply(absl::Span<const float> x, int64_t m,
                        rest.data());
           AddUp(told.data(), rest.data(), m,
                 std::min<int64_t>(kTileRows, n - tile * kTileRows), to, n);
+          if ((tile + 1 - looked_at) % kTilesLookedAt != 0 && tile + 1 < end) {
+            continue;
+          }
+          const int64_t first = looked_at * kTileRows;
+          const int64_t count = std::min((tile + 1) * kTileRows, n) - first;
+          for (int64_t row = 0; row < m; ++row) {
+            LargestOfTiles(out + row * n + first, count,
+                           of_tiles + row * tiles + looked_at, isa_);
+          }
+          looked_at = tile + 1;
         }
         End(codes_);
         End(along_codes_);

@@ -49,7 +49,8 @@ class SketchProducts : public CoarseProducts {
   bool ready() const { return !bounds_.empty(); }
 
   // If ready().
-  void Multiply(absl::Span<const float> x, int64_t m, float* out) override;
+  void Multiply(absl::Span<const float> x, int64_t m, float* out,
+                float* of_tiles) override;
   std::vector<float> Errors(int64_t m,
                             const QuantizedActivations& exact) const override;
 

@@ -76,7 +76,16 @@ class SketchProductsTest : public testing::TestWithParam<Isa> {
     const int64_t k = w.k(), n = w.n();
     const auto m = static_cast<int64_t>(x.size()) / k;
     std::vector<float> coarse(static_cast<size_t>(m * n));
-    sketch.Multiply(x, m, coarse.data());
+    const int64_t tiles = w.tile_count();
+    std::vector<float> of_tiles(static_cast<size_t>(m * tiles));
+    sketch.Multiply(x, m, coarse.data(), of_tiles.data());
+    for (int64_t row = 0; row < m; ++row) {
+      std::vector<float> largest(static_cast<size_t>(tiles));
+      LargestOfTiles(coarse.data() + row * n, n, largest.data());
+      EXPECT_EQ(largest,
+                std::vector<float>(of_tiles.begin() + row * tiles,
+                                   of_tiles.begin() + (row + 1) * tiles));
+    }
     std::vector<double> shares;
     for (int64_t row = 0; row < m; ++row) {
       QuantizedActivations exact;
@@ -129,7 +138,8 @@ TEST_P(SketchProductsTest, TheBoundIsReached) {
   std::vector<float> units(static_cast<size_t>(k * k));
   for (int64_t i = 0; i < k; ++i) units[static_cast<size_t>(i * k + i)] = 1;
   std::vector<float> coarse(static_cast<size_t>(k * n));
-  sketch.Multiply(units, k, coarse.data());
+  std::vector<float> of_tiles(static_cast<size_t>(k * w.tile_count()));
+  sketch.Multiply(units, k, coarse.data(), of_tiles.data());
   double most = 0;
   for (const int64_t row : {0, 7, 39}) {
     std::vector<float> weights(static_cast<size_t>(k)), x;

@@ -50,7 +50,6 @@ TopProducts::TopProducts(const PackedLinear& weights, kernels::ThreadPool& pool,
 void TopProducts::Begin(absl::Span<const float> x, Search& search) {
   QuantizeActivations(x, 1, weights_.k(), CodeBits::k16, &search.x, pool_,
                       isa_);
-  search.of_tiles.resize(static_cast<size_t>(weights_.tile_count()));
   search.tiles.clear();
   search.products.clear();
   search.rows.clear();
@@ -101,15 +100,15 @@ void TopProducts::Guess(int count, const float* coarse, Search& search) const {
   const int64_t n = weights_.n(), tiles = weights_.tile_count();
   std::vector<float> largest;
   for (int64_t tile = 0; tile < tiles; tile += kGuessTiles) {
-    largest.push_back(LargestOf(search.of_tiles.data() + tile,
-                                std::min(kGuessTiles, tiles - tile)));
+    largest.push_back(
+        LargestOf(search.of_tiles + tile, std::min(kGuessTiles, tiles - tile)));
   }
   // More than are wanted: the better the least of them, the fewer others can
   // be above it.
   const float least =
       NthLargest(std::move(largest), int64_t{count} + count / 2 + 8);
   for (int64_t tile = 0; tile < tiles; ++tile) {
-    if (search.of_tiles[static_cast<size_t>(tile)] < least) continue;
+    if (search.of_tiles[tile] < least) continue;
     const int64_t end = std::min((tile + 1) * kTileRows, n);
     for (int64_t row = tile * kTileRows; row < end; ++row) {
       if (!(coarse[row] < least)) Want(row, search);
@@ -128,8 +127,7 @@ std::vector<int32_t> TopProducts::Above(float least, const Search& search,
                to);
     }
   };
-  std::vector<float> most(search.of_tiles.begin() + begin,
-                          search.of_tiles.begin() + end);
+  std::vector<float> most(search.of_tiles + begin, search.of_tiles + end);
   add([](const RowBounds& of) { return of.of_tiles(); }, begin, end - begin,
       most.data());
   std::vector<int32_t> rows;
@@ -199,18 +197,12 @@ absl::Span<const std::vector<TopProduct>> TopProducts::Find(
     Begin(x.subspan(m * static_cast<size_t>(k), static_cast<size_t>(k)),
           searches_[m]);
   }
-  coarse.Multiply(x, rows, scratch);
-  // The parts of each row, so that one row is many threads' work too.
-  const int64_t parts = (weights_.tile_count() - 1) / kPartTiles + 1;
-  pool_.ParallelFor(rows * parts, 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t tile = i % parts * kPartTiles, first = tile * kTileRows;
-      LargestOfTiles(
-          scratch + i / parts * n + first,
-          std::min(kPartTiles * kTileRows, n - first),
-          searches_[static_cast<size_t>(i / parts)].of_tiles.data() + tile);
-    }
-  });
+  of_tiles_.resize(static_cast<size_t>(rows * weights_.tile_count()));
+  coarse.Multiply(x, rows, scratch, of_tiles_.data());
+  for (int64_t m = 0; m < rows; ++m) {
+    searches_[static_cast<size_t>(m)].of_tiles =
+        of_tiles_.data() + m * weights_.tile_count();
+  }
   const auto each = [&](auto&& visit) {
     pool_.ParallelFor(rows, 1, [&](int64_t begin, int64_t end, int) {
       for (int64_t m = begin; m < end; ++m) visit(m);

@@ -53,7 +53,7 @@ class TopProducts {
   struct Search {
     QuantizedActivations x;  // in 16 bits
     std::vector<float> errors;
-    std::vector<float> of_tiles;  // the largest coarse product of each
+    const float* of_tiles;        // the largest coarse product of each
     std::vector<int32_t> tiles;   // wanted in 16 bits
     std::vector<int32_t> places;  // [tile count] in `tiles`, or -1
     std::vector<std::array<float, kTileRows>> products;  // of the first tiles
@@ -79,6 +79,7 @@ class TopProducts {
   const PackedLinear& weights_;
   kernels::ThreadPool& pool_;
   const kernels::Isa isa_;
+  std::vector<float> of_tiles_;  // [rows of a call, tiles]
   std::vector<Search> searches_;
   std::vector<std::vector<TopProduct>> best_;
   int64_t tiles_computed_ = 0;

@@ -28,6 +28,9 @@ struct VectorKernels {
                float* x);
   // Orthonormal Hadamard transform in place; d a power of two, >= 16.
   void (*hadamard)(float* x, int64_t d);
+  // out[i] = the largest of x[16 i] to x[16 i + 15], minus infinity of no
+  // number at all.
+  void (*largest_of_16)(const float* x, int64_t count, float* out);
 };
 
 extern const VectorKernels kVectorKernelsPortable;

@@ -140,8 +140,21 @@ void HadamardRow(float* x, int64_t d) {
   }
 }
 
+void LargestOf16(const float* x, int64_t count, float* out) {
+  const F none = Set(-__builtin_inff());
+  for (int64_t i = 0; i < count; ++i) {
+    F largest = none;
+    for (int j = 0; j < 16; j += kLanes) {
+      // Of two, one of them no number, Max takes the second.
+      largest = Max(Load(x + 16 * i + j), largest);
+    }
+    out[i] = MaxLane(largest);
+  }
+}
+
 inline constexpr VectorKernels kLocalVectorKernels = {
-    RmsNormRow, GeluMulRow, AddRow, SoftCapRow, ScaleRow, RopeRow, HadamardRow,
+    RmsNormRow, GeluMulRow, AddRow,      SoftCapRow,
+    ScaleRow,   RopeRow,    HadamardRow, LargestOf16,
 };
 
 }  // namespace
