@@ -372,10 +372,58 @@ void LinearPart(const QuantizedActivations& x, const PackedLinear& w,
   if (run.end != nullptr) run.end();
 }
 
+namespace {
+
+// The planes of a tile: one, or two if it is split.
+struct TilePlanes {
+  const uint8_t* at[2];
+  int64_t bytes[2];
+  int count;
+};
+
+TilePlanes PlanesOf(const PackedLinear& w, int64_t tile) {
+  const TiledWeights view = View(w);
+  const TileBytes from = view.Tile(tile);
+  if (from.lower == nullptr) return {{from.at}, {view.tile_bytes()}, 1};
+  return {{from.at, from.lower},
+          {view.groups() * kUpperGroupBytes, view.groups() * kLowerGroupBytes},
+          2};
+}
+
+}  // namespace
+
 void LinearTile(const QuantizedActivations& x, const PackedLinear& w,
                 int64_t tile, float* out) {
-  const auto panels = static_cast<int64_t>(x.panels().size());
-  LinearPart(x, w, {0, panels, tile, 1}, out);
+  KERNELS_CHECK(w.has_codes() && x.k() == w.k());
+  KERNELS_CHECK(tile >= 0 && tile < w.tile_count());
+  // Kernels fetch what lies behind a tile: of a copy that is what is here.
+  constexpr int64_t kCopyBytes = 24 * 1024;
+  alignas(64) uint8_t copy[kCopyBytes + kFetchL2Bytes];
+  const TilePlanes planes = PlanesOf(w, tile);
+  TileBytes from = View(w).Tile(tile);
+  if (planes.bytes[0] + planes.bytes[1] <= kCopyBytes) {
+    std::memcpy(copy, planes.at[0], static_cast<size_t>(planes.bytes[0]));
+    from.at = copy;
+    if (planes.count == 2) {
+      uint8_t* lower = copy + planes.bytes[0];
+      std::memcpy(lower, planes.at[1], static_cast<size_t>(planes.bytes[1]));
+      from.lower = lower;
+    }
+  }
+  const LinearKernels& run = x.kernels();
+  if (run.begin != nullptr) run.begin();
+  KernelOf(x, w)(x.panels().data(), static_cast<int64_t>(x.panels().size()),
+                 from, out, kTileRows);
+  if (run.end != nullptr) run.end();
+}
+
+void FetchTile(const PackedLinear& w, int64_t tile) {
+  const TilePlanes planes = PlanesOf(w, tile);
+  for (int plane = 0; plane < planes.count; ++plane) {
+    for (int64_t i = 0; i < planes.bytes[plane]; i += 64) {
+      __builtin_prefetch(planes.at[plane] + i, /*rw=*/0, /*locality=*/2);
+    }
+  }
 }
 
 void RowNorms(const PackedLinear& w, float* out, kernels::ThreadPool& pool,

@@ -100,9 +100,13 @@ struct ProductPart {
 void LinearPart(const QuantizedActivations& x, const PackedLinear& w,
                 const ProductPart& part, float* out);
 
-// The same of all panels and one tile: out [m, 16]. 0 <= 16 * tile < w.n().
+// The same of all panels and one tile, which is far from those computed before
+// and after: out [m, 16]. 0 <= 16 * tile < w.n().
 void LinearTile(const QuantizedActivations& x, const PackedLinear& w,
                 int64_t tile, float* out);
+
+// Asks for a tile's memory, into the L2 cache.
+void FetchTile(const PackedLinear& w, int64_t tile);
 
 // out [n]: the Euclidean norms of the rows of w, computed in f32.
 // w.has_codes().

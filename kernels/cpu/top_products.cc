@@ -1,6 +1,7 @@
 #include "kernels/cpu/top_products.h"
 
 #include <algorithm>
+#include <bit>
 #include <functional>
 #include <limits>
 
@@ -24,18 +25,40 @@ bool Before(const TopProduct& a, const TopProduct& b) {
   return a.value != b.value ? a.value > b.value : a.index < b.index;
 }
 
-ONEGRID_CLONES void AddTimes(const float* norms, float error, int64_t count,
-                             float* to) {
-  constexpr int64_t kLanes = 16;
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (int64_t j = 0; j < kLanes; ++j) to[i + j] += error * norms[i + j];
+// How far products of rows, or of tiles, may be off: the sum over i of
+// errors[i]
+// * norms[i][at].
+struct Slack {
+  absl::Span<const float> errors;
+  std::vector<const float*> norms;
+};
+
+// Bit j, j < width <= 16: whether values[j] and the slack at `first` + j is not
+// below `least`.
+inline uint32_t BitsReaching(const float* values, const Slack& slack,
+                             int64_t first, int64_t width, float least) {
+  float most[kTileRows];
+  for (int64_t j = 0; j < width; ++j) most[j] = values[j];
+  for (size_t i = 0; i < slack.errors.size(); ++i) {
+    const float error = slack.errors[i];
+    const float* norms = slack.norms[i] + first;
+    for (int64_t j = 0; j < width; ++j) most[j] += error * norms[j];
   }
-  for (; i < count; ++i) to[i] += error * norms[i];
+  uint32_t bits = 0;
+  for (int64_t j = 0; j < width; ++j) {
+    bits |= uint32_t{!(most[j] < least)} << j;
+  }
+  return bits;
 }
 
-// Tiles of which Guess takes the largest product only.
-constexpr int64_t kGuessTiles = 16;
+ONEGRID_CLONES uint32_t Reaching(const float* values, const Slack& slack,
+                                 int64_t first, int64_t width, float least) {
+  // So that the usual width is a constant.
+  return width == kTileRows
+             ? BitsReaching(values, slack, first, kTileRows, least)
+             : BitsReaching(values, slack, first, width, least);
+}
+
 // Tiles that a thread looks at for Collect in one go.
 constexpr int64_t kPartTiles = 2048;
 
@@ -83,6 +106,10 @@ void TopProducts::ComputeTiles(int64_t searches) {
       count, pool_.GrainFor(count), [&](int64_t begin, int64_t end, int) {
         for (int64_t i = begin; i < end; ++i) {
           const auto& [search, tile] = items[static_cast<size_t>(i)];
+          if (i + 1 < end) {
+            const auto& [later, next] = items[static_cast<size_t>(i + 1)];
+            FetchTile(weights_, later->tiles[next]);
+          }
           LinearTile(search->x, weights_, search->tiles[tile],
                      search->products[tile].data());
         }
@@ -98,16 +125,17 @@ TopProduct TopProducts::Exact(int32_t row, const Search& search) const {
 
 void TopProducts::Guess(int count, const float* coarse, Search& search) const {
   const int64_t n = weights_.n(), tiles = weights_.tile_count();
-  std::vector<float> largest;
-  for (int64_t tile = 0; tile < tiles; tile += kGuessTiles) {
-    largest.push_back(
-        LargestOf(search.of_tiles + tile, std::min(kGuessTiles, tiles - tile)));
-  }
+  // Of 16 tiles at a time.
+  std::vector<float> largest(static_cast<size_t>((tiles - 1) / 16 + 1));
+  LargestOfTiles(search.of_tiles, tiles, largest.data(), isa_);
   // More than are wanted: the better the least of them, the fewer others can
   // be above it.
-  const float least =
-      NthLargest(std::move(largest), int64_t{count} + count / 2 + 8);
+  const float least = NthLargest(largest, int64_t{count} + count / 2 + 8);
   for (int64_t tile = 0; tile < tiles; ++tile) {
+    if (largest[static_cast<size_t>(tile / 16)] < least) {
+      tile |= 15;
+      continue;
+    }
     if (search.of_tiles[tile] < least) continue;
     const int64_t end = std::min((tile + 1) * kTileRows, n);
     for (int64_t row = tile * kTileRows; row < end; ++row) {
@@ -120,27 +148,23 @@ std::vector<int32_t> TopProducts::Above(float least, const Search& search,
                                         const CoarseProducts& bounds,
                                         const float* coarse, int64_t begin,
                                         int64_t end) const {
-  const auto add = [&](const auto& bounds_of, int64_t first, int64_t count,
-                       float* to) {
-    for (size_t i = 0; i < search.errors.size(); ++i) {
-      AddTimes(bounds_of(bounds.bounds()[i]) + first, search.errors[i], count,
-               to);
-    }
-  };
-  std::vector<float> most(search.of_tiles + begin, search.of_tiles + end);
-  add([](const RowBounds& of) { return of.of_tiles(); }, begin, end - begin,
-      most.data());
+  Slack of_tiles = {search.errors, {}}, of_rows = of_tiles;
+  for (const RowBounds& bound : bounds.bounds()) {
+    of_tiles.norms.push_back(bound.of_tiles());
+    of_rows.norms.push_back(bound.values());
+  }
   std::vector<int32_t> rows;
-  for (int64_t tile = begin; tile < end; ++tile) {
-    if (most[static_cast<size_t>(tile - begin)] < least) continue;
-    const int64_t first = tile * kTileRows;
-    const int64_t count = std::min<int64_t>(kTileRows, weights_.n() - first);
-    float of_rows[kTileRows];
-    std::copy(coarse + first, coarse + first + count, of_rows);
-    add([](const RowBounds& of) { return of.values(); }, first, count, of_rows);
-    for (int64_t r = 0; r < count; ++r) {
-      if (of_rows[r] < least) continue;
-      rows.push_back(static_cast<int32_t>(first + r));
+  for (int64_t tile = begin; tile < end; tile += 16) {
+    uint32_t tiles = Reaching(search.of_tiles + tile, of_tiles, tile,
+                              std::min<int64_t>(16, end - tile), least);
+    for (; tiles != 0; tiles &= tiles - 1) {
+      const int64_t first = (tile + std::countr_zero(tiles)) * kTileRows;
+      uint32_t found =
+          Reaching(coarse + first, of_rows, first,
+                   std::min<int64_t>(kTileRows, weights_.n() - first), least);
+      for (; found != 0; found &= found - 1) {
+        rows.push_back(static_cast<int32_t>(first + std::countr_zero(found)));
+      }
     }
   }
   return rows;
