@@ -230,12 +230,18 @@ absl::Status Engine::Embed(absl::Span<const Chunk> chunks) {
   {
     const OpScope scope(profile_, Op::kEmbed);
     const float scale = std::sqrt(static_cast<float>(hidden));
-    float* row = x_.data();
-    for (const int32_t token : tokens) {
-      weights_.embedding.DequantizeRow(token, absl::MakeSpan(row, hidden));
-      for (int64_t i = 0; i < hidden; ++i) row[i] *= scale;
-      row += hidden;
-    }
+    // Of few tokens not worth a loop over threads.
+    constexpr int64_t kGrain = 16;
+    pool_.ParallelFor(static_cast<int64_t>(tokens.size()), kGrain,
+                      [&](int64_t begin, int64_t end, int) {
+                        for (int64_t at = begin; at < end; ++at) {
+                          float* row = x_.data() + at * hidden;
+                          weights_.embedding.DequantizeRow(
+                              tokens[static_cast<size_t>(at)],
+                              absl::MakeSpan(row, hidden));
+                          for (int64_t i = 0; i < hidden; ++i) row[i] *= scale;
+                        }
+                      });
   }
   if (per_layer_ == nullptr) return absl::OkStatus();
   const OpScope scope(profile_, Op::kPerLayerInput);
