@@ -9,10 +9,10 @@ namespace onegrid::kernels {
 // `size` bytes that start on a cache line (64 bytes) and are zeroed, side by
 // side with other buffers of the same size on huge pages (why:
 // huge_page_blocks.h). For many equal buffers that come and go: what a dead one
-// held goes to the next of its size, the lowest address first, and memory goes
-// back to the system when all buffers of some MB are dead, of each size but for
-// the last of them. Throws std::bad_alloc. Buffers may be made, used and
-// destroyed by different threads at once.
+// held goes to the next of its size, in the slab of the lowest address first,
+// and a slab, of some MB, goes back to the system when all its buffers are
+// dead, of each size but for the last. Throws std::bad_alloc. Buffers may be
+// made, used and destroyed by different threads at once.
 class SlabBuffer {
  public:
   explicit SlabBuffer(size_t size);

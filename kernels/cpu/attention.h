@@ -32,14 +32,13 @@ struct AttendOptions {
 //
 // Attention of one layer for several sequences in one parallel loop: blocks of
 // queries that share a key/value head, and parts of the keys where there are
-// fewer blocks than threads. Softmax runs online, page by page, so the scratch
-// does not grow with the context. A token's result has the same bits whatever
-// the instruction set, the threads and the tokens beside it
+// fewer blocks than threads. Softmax runs online, part by part of kPartTokens
+// keys, so the scratch does not grow with the context. A token's result has the
+// same bits whatever the instruction set, the threads and the tokens beside it
 // (kernels/reference/served_ops.h). All caches have the same heads and
-// head_dim. Int8: rotated queries are rounded to int16, so
-// all loss of precision is that of the cache; scores are integer dot products.
-// So are sums of values, weighted with 16 bits of the largest weight that a
-// page has for a row and a group of columns; the rest is f32.
+// head_dim. Int8: rotated queries are rounded to int16, and so are the weights
+// of a row in a part, so nearly all loss of precision is that of the cache.
+// Scores and sums of values are integer dot products, the rest is f32.
 void Attend(absl::Span<const AttendItem<KvInt8>> items,
             const AttendOptions& options, kernels::ThreadPool& pool,
             kernels::Isa isa = kernels::BestIsa());

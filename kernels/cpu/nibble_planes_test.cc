@@ -164,6 +164,30 @@ class SplitLinearTest : public testing::TestWithParam<Isa> {
   ThreadPool pool_{3};
 };
 
+// Tiles of 22 and 46 KB: one is copied, one is not.
+TEST_P(SplitLinearTest, OneTileIsThatOfAllHoweverLarge) {
+  const int64_t n = 40, m = 2;
+  for (const int64_t k : {1312, 2720}) {
+    const std::vector<uint8_t> blocks = Blocks(n, k, 1);
+    const std::vector<float> x = RandomFloats(m * k, 2);
+    QuantizedActivations codes;
+    QuantizeActivations(x, m, k, CodeBits::k16, &codes, pool_, GetParam());
+    for (const Storage storage : {Storage::kWhole, Storage::kSplit}) {
+      const PackedLinear w = Pack(blocks, n, k, storage, pool_);
+      std::vector<float> all(static_cast<size_t>(m * n)), tile(m * 16);
+      Linear(codes, w, all.data(), pool_, GetParam());
+      FetchTile(w, 1);
+      LinearTile(codes, w, 1, tile.data());
+      for (int64_t row = 0; row < m; ++row) {
+        EXPECT_EQ(std::vector<float>(tile.begin() + 16 * row,
+                                     tile.begin() + 16 * (row + 1)),
+                  std::vector<float>(all.begin() + row * n + 16,
+                                     all.begin() + row * n + 32));
+      }
+    }
+  }
+}
+
 TEST_P(SplitLinearTest, ProductsAreThoseOfTheWholeBitForBit) {
   for (const int64_t n : {1, 16, 33, 161}) {
     const int64_t k = 288;

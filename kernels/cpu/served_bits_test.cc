@@ -204,6 +204,7 @@ TEST_P(ServedBits, AttentionOfPrompts) {
   CheckAttention(GetParam(), 1, 300, 300, 0, 4, 1, 64);
   CheckAttention(GetParam(), 2, 300, 77, 100, 4, 1, 32);
   CheckAttention(GetParam(), 2, 70, 70, 0, 4, 2, 256);
+  CheckAttention(GetParam(), 1, 40, 40, 0, 1, 1, 512);
 }
 
 TEST_P(ServedBits, AttentionOfSingleTokens) {

@@ -277,6 +277,29 @@ TEST_F(EngineTest, Bf16WeightsTakeFloatsInEachMode) {
   EXPECT_EQ(rows[0], rows[1]);
 }
 
+// Where one linear of an MLP takes floats, the others still take codes.
+TEST_F(EngineTest, EachLinearOfAnMlpMayBeBf16) {
+  TinyModelOptions tiny;
+  tiny.types["blk.0.ffn_gate.weight"] = quant::GgmlType::kBF16;
+  tiny.types["blk.1.ffn_up.weight"] = quant::GgmlType::kBF16;
+  tiny.types["blk.2.ffn_down.weight"] = quant::GgmlType::kBF16;
+  const std::string path = testing::TempDir() + "/tiny_engine_bf16_mlp.gguf";
+  ASSERT_TRUE(WriteTinyModel(path, tiny).ok());
+  const auto file = model::GgufFile::Open(path);
+  const auto weights = LoadGemmaWeights(**file, *pool_);
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  const std::vector<int32_t> tokens = RandomTokens(40, 11);
+  const Rows oracle = RunOracle(**file, weights->config, tokens);
+  EngineOptions options;
+  options.max_context = kTinyContext;
+  auto engine = Engine::Create(*weights, options, *pool_);
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  // What int8 activations cost; logits are of order 10.
+  const double off = MaxDifference(Run(**engine, 0, tokens, kStep), oracle);
+  EXPECT_LT(off, 1);
+  EXPECT_GT(off, 1e-2);
+}
+
 // As served the weights are as exact as in float mode, so int8 activations
 // cost on any grid what they cost on int4_g32.
 TEST_F(EngineTest, Int8ActivationsCostTheSameOnMixedGrids) {

@@ -119,6 +119,28 @@ TEST_F(LoraTest, EqualsTheMergedModel) {
   }
 }
 
+// The same with activations in int8, where an MLP without an adapter never has
+// its own in floats.
+TEST_F(LoraTest, EachKindOfLinearIsAdaptedInInt8) {
+  Open(TinyStructure::kGemma3);
+  const std::vector<int32_t> tokens = RandomTokens(kTinyWindow, 9);
+  const auto engine = Make(Precision::kInt8);
+  const Rows base = Run(*engine, tokens, nullptr);
+  for (const std::string kind : {"q_proj", "k_proj", "v_proj", "o_proj",
+                                 "gate_proj", "up_proj", "down_proj"}) {
+    SCOPED_TRACE(kind);
+    const auto adapter = Read({.kinds = {kind}});
+    const auto lora =
+        LoraAdapter::Create(*adapter, "digest", weights_->config, pool_);
+    ASSERT_TRUE(lora.ok()) << lora.status();
+    const Rows merged =
+        RunOracle(*file_, weights_->config, tokens, adapter.get());
+    // What int8 activations cost is a part of what the adapter does.
+    EXPECT_LT(MaxDifference(Run(*engine, tokens, &*lora), merged),
+              MaxDifference(base, merged) / 2);
+  }
+}
+
 // Of one kind alone: its input and output are those of its own linear.
 TEST_F(LoraTest, EachKindOfLinearIsAdapted) {
   Open(TinyStructure::kGemma3);

@@ -32,8 +32,10 @@
 //   is f32.
 // - Queries are rotated like keys, which changes no product, and kept in
 //   int16 with one scale a row, which no simulation needs.
-//   Scores, softmax (online, no soft cap), probabilities and their product with
-//   the values are f32; the scale of attention goes into the query's.
+//   Scores and softmax (online, no soft cap) are f32; the scale of attention
+//   goes into the query's. Probabilities are kept in 16 bits of the largest
+//   among 256 keys, and scales of values in 16 bits of a token's largest: no
+//   simulation needs either.
 // - A token's own key and value are read back from the cache like all others.
 //
 // This is near enough to train with. The served arithmetic to the last bit, the
