@@ -162,25 +162,15 @@ struct TileTokenWeights {
 
 void QuantizeTileWeights(const float* p, int rows, const PartValues& values,
                          TileTokenWeights* weights) {
-  for (int r = 0; r < rows; ++r) {
-    const float* row = p + r * kPartTokens;
-    const float amax = LargestWeight(row, values);
-    const F inverse = Set(InverseStep(amax));
-    weights->units[r] = amax / 32767.0f * 32768.0f;
-    for (int page = 0; page < values.count; ++page) {
-      const float* scales = values.pages[page].token_scales;
-      int16_t* to = weights->codes[page] + r * kPageTokens;
-      for (int64_t t = 0; t < kPageTokens; t += kLanes) {
-        const F weight = Load(row + page * kPageTokens + t) * Load(scales + t);
-        const __m256i codes =
-            _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(weight * inverse));
-        _mm_store_si128(reinterpret_cast<__m128i*>(to + t / 2),
+  QuantizeWeights(
+      p, rows, values, weights->units, [&](int page, int r, int64_t t, F x) {
+        const __m256i codes = _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(x));
+        int16_t* to = weights->codes[page] + r * kPageTokens + t / 2;
+        _mm_store_si128(reinterpret_cast<__m128i*>(to),
                         _mm256_castsi256_si128(codes));
-        _mm_store_si128(reinterpret_cast<__m128i*>(to + 32 + t / 2),
+        _mm_store_si128(reinterpret_cast<__m128i*>(to + 32),
                         _mm256_extracti128_si256(codes, 1));
-      }
-    }
-  }
+      });
 }
 
 // Weights of a part's tokens in one group: of a page and row low bytes, then

@@ -160,18 +160,21 @@ inline float LargestWeight(const float* p, const PartValues& values) {
   return MaxLane(largest);
 }
 
-void QuantizeWeights(const float* p, int rows, const PartValues& values,
-                     TokenWeights* weights) {
+// Calls put(page, row, t, weights of a vector of tokens from t on, in units of
+// the row's codes) for all of a part, and sets units, times 2^15.
+template <typename Put>
+inline void QuantizeWeights(const float* p, int rows, const PartValues& values,
+                            float* units, Put put) {
   for (int r = 0; r < rows; ++r) {
     const float* row = p + r * kPartTokens;
     const float amax = LargestWeight(row, values);
     const F inverse = Set(InverseStep(amax));
-    weights->units[r] = amax / 32767.0f * 32768.0f;
+    units[r] = amax / 32767.0f * 32768.0f;
     for (int page = 0; page < values.count; ++page) {
       const float* scales = values.pages[page].token_scales;
       for (int64_t t = 0; t < kPageTokens; t += kLanes) {
         const F weight = Load(row + page * kPageTokens + t) * Load(scales + t);
-        ToCodes(weight * inverse, weights->codes[page] + r * kPageTokens + t);
+        put(page, r, t, weight * inverse);
       }
     }
   }
@@ -212,7 +215,10 @@ static_assert(kValueGroup == 2 * kKeyTile);
 void SumValuesInt8(const float* p, int rows, const PartValues& values,
                    int64_t d, float* sums) {
   TokenWeights weights;
-  QuantizeWeights(p, rows, values, &weights);
+  QuantizeWeights(p, rows, values, weights.units,
+                  [&](int page, int r, int64_t t, F x) {
+                    ToCodes(x, weights.codes[page] + r * kPageTokens + t);
+                  });
   for (int64_t group = 0; group < d / kValueGroup; ++group) {
     WithRows<SumGroup>(rows, &weights, &values, group, d, sums);
   }

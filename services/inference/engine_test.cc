@@ -178,6 +178,21 @@ TEST_F(EngineTest, FloatModeEqualsTheNaiveForwardBeyondTheWindow) {
   EXPECT_LT(MaxDifference(ours, oracle), 1e-3);
 }
 
+struct TinyWeights {
+  std::unique_ptr<model::GgufFile> file;
+  GemmaWeights weights;
+};
+
+TinyWeights LoadTiny(const TinyModelOptions& tiny, kernels::ThreadPool& pool) {
+  const std::string path = testing::TempDir() + "/tiny_engine_types.gguf";
+  EXPECT_TRUE(WriteTinyModel(path, tiny).ok());
+  auto file = model::GgufFile::Open(path);
+  EXPECT_TRUE(file.ok()) << file.status();
+  auto weights = LoadGemmaWeights(**file, pool);
+  EXPECT_TRUE(weights.ok()) << weights.status();
+  return {*std::move(file), *std::move(weights)};
+}
+
 // All linears and the embedding in bf16.
 TinyModelOptions Bf16TinyModel() {
   TinyModelOptions options;
@@ -197,18 +212,13 @@ TEST_F(EngineTest, FloatModeOfEveryTypeEqualsTheNaiveForward) {
   own_head.own_head = true;
   for (const TinyModelOptions& tiny :
        {MixedTinyModel(), Bf16TinyModel(), own_head}) {
-    const std::string path = testing::TempDir() + "/tiny_engine_types.gguf";
-    ASSERT_TRUE(WriteTinyModel(path, tiny).ok());
-    const auto file = model::GgufFile::Open(path);
-    ASSERT_TRUE(file.ok()) << file.status();
-    const auto weights = LoadGemmaWeights(**file, *pool_);
-    ASSERT_TRUE(weights.ok()) << weights.status();
+    const auto [file, weights] = LoadTiny(tiny, *pool_);
     const std::vector<int32_t> tokens = RandomTokens(3 * kTinyWindow, 7);
-    const Rows oracle = RunOracle(**file, weights->config, tokens);
+    const Rows oracle = RunOracle(*file, weights.config, tokens);
     EngineOptions options;
     options.numerics.activations = options.numerics.kv_cache = Precision::kF32;
     options.max_context = kTinyContext;
-    auto f32 = Engine::Create(*weights, options, *pool_);
+    auto f32 = Engine::Create(weights, options, *pool_);
     ASSERT_TRUE(f32.ok()) << f32.status();
     EXPECT_LT(MaxDifference(Run(**f32, 0, tokens, 24), oracle), 1e-3);
   }
@@ -217,18 +227,13 @@ TEST_F(EngineTest, FloatModeOfEveryTypeEqualsTheNaiveForward) {
 // Layers that have no keys of their own compute rows with an output only: what
 // is asked for must not change what comes out, now or later.
 TEST_F(EngineTest, RowsWithoutOutputChangeNothing) {
-  const std::string path = testing::TempDir() + "/tiny_engine_edge.gguf";
-  ASSERT_TRUE(WriteTinyModel(
-                  path, {.structure = TinyStructure::kGemma4Edge, .types = {}})
-                  .ok());
-  const auto file = model::GgufFile::Open(path);
-  const auto weights = LoadGemmaWeights(**file, *pool_);
-  ASSERT_TRUE(weights.ok()) << weights.status();
+  const auto [file, weights] =
+      LoadTiny({.structure = TinyStructure::kGemma4Edge, .types = {}}, *pool_);
   EngineOptions options;
   options.max_sequences = 3;
   options.max_context = kTinyContext;
   options.max_step_tokens = kStep;
-  const auto engine = Engine::Create(*weights, options, *pool_);
+  const auto engine = Engine::Create(weights, options, *pool_);
   ASSERT_TRUE(engine.ok()) << engine.status();
   const std::vector<int32_t> a = RandomTokens(30, 3), b = RandomTokens(25, 4);
   const Rows all_a = Run(**engine, 0, a, kStep);
@@ -259,11 +264,7 @@ TEST_F(EngineTest, RowsWithoutOutputChangeNothing) {
 
 // There is nothing to round in int8 mode either, but for keys and values.
 TEST_F(EngineTest, Bf16WeightsTakeFloatsInEachMode) {
-  const std::string path = testing::TempDir() + "/tiny_engine_bf16.gguf";
-  ASSERT_TRUE(WriteTinyModel(path, Bf16TinyModel()).ok());
-  const auto file = model::GgufFile::Open(path);
-  const auto weights = LoadGemmaWeights(**file, *pool_);
-  ASSERT_TRUE(weights.ok()) << weights.status();
+  const auto [file, weights] = LoadTiny(Bf16TinyModel(), *pool_);
   const std::vector<int32_t> tokens = RandomTokens(40, 11);
   EngineOptions options;
   options.numerics.kv_cache = Precision::kF32;
@@ -271,7 +272,7 @@ TEST_F(EngineTest, Bf16WeightsTakeFloatsInEachMode) {
   Rows rows[2];
   for (const Precision precision : {Precision::kF32, Precision::kInt8}) {
     options.numerics.activations = precision;
-    auto engine = Engine::Create(*weights, options, *pool_);
+    auto engine = Engine::Create(weights, options, *pool_);
     rows[precision == Precision::kInt8] = Run(**engine, 0, tokens, kStep);
   }
   EXPECT_EQ(rows[0], rows[1]);
@@ -283,16 +284,12 @@ TEST_F(EngineTest, EachLinearOfAnMlpMayBeBf16) {
   tiny.types["blk.0.ffn_gate.weight"] = quant::GgmlType::kBF16;
   tiny.types["blk.1.ffn_up.weight"] = quant::GgmlType::kBF16;
   tiny.types["blk.2.ffn_down.weight"] = quant::GgmlType::kBF16;
-  const std::string path = testing::TempDir() + "/tiny_engine_bf16_mlp.gguf";
-  ASSERT_TRUE(WriteTinyModel(path, tiny).ok());
-  const auto file = model::GgufFile::Open(path);
-  const auto weights = LoadGemmaWeights(**file, *pool_);
-  ASSERT_TRUE(weights.ok()) << weights.status();
+  const auto [file, weights] = LoadTiny(tiny, *pool_);
   const std::vector<int32_t> tokens = RandomTokens(40, 11);
-  const Rows oracle = RunOracle(**file, weights->config, tokens);
+  const Rows oracle = RunOracle(*file, weights.config, tokens);
   EngineOptions options;
   options.max_context = kTinyContext;
-  auto engine = Engine::Create(*weights, options, *pool_);
+  auto engine = Engine::Create(weights, options, *pool_);
   ASSERT_TRUE(engine.ok()) << engine.status();
   // What int8 activations cost; logits are of order 10.
   const double off = MaxDifference(Run(**engine, 0, tokens, kStep), oracle);
