@@ -143,6 +143,9 @@ struct LinearKernels {
   int panel_rows;
   // Most tiles that they take at once.
   int tiles_most;
+  // Activations that should pass over the weights together: as many as the L2
+  // cache keeps, if weights have to be decoded for each pass.
+  int64_t pass_bytes;
   WideOrder wide_order;
   // Quantizes one row x [32 * groups]: scale = max |x| / 127, codes rounded to
   // nearest even, into row `row` of a panel of `rows` rows.

@@ -15,13 +15,15 @@ namespace {
 constexpr int kRowsMost = 16;
 static_assert(kRowsMost <= kMaxPanelRows);
 static_assert(kAmxRows <= kRowsMost / 2 && kAmxWideRows <= kRowsMost / 2);
-// Weights decoded at a time: so many groups of a tile, 16 KB, which stay in the
-// L1 cache, and of so many tiles, in the L2 cache. All that a panel makes with
-// them is written in a row, 512 bytes to each of its rows, which hardware
-// fetches ahead; one tile for all panels first would wait for a line of each
-// row.
-constexpr int64_t kBlockGroups = 32;
+// Weights decoded at a time: so many groups of a tile, 18 KB, all that Gemma 3
+// 1B has, which stay in the L1 cache, and of so many tiles, in the L2 cache.
+// All that a panel makes with them is written in a row, 512 bytes to each of
+// its rows, which hardware fetches ahead; one tile for all panels first would
+// wait for a line of each row.
+constexpr int64_t kBlockGroups = 36;
 constexpr int kTilesMost = 8;
+// Half of the L2 cache of each processor that has AMX.
+constexpr int64_t kPassBytes = 1 << 20;
 // Bytes of one decoded group: line j holds for each of 16 weight rows the
 // signed codes of k = 4j .. 4j + 3.
 constexpr int64_t kGroupBytes = 8 * 64;
@@ -74,9 +76,11 @@ struct DecodedGroups {
 };
 
 // Decodes group g of a tile as group i of `to`; `low_sums` only if kLowSums.
-template <typename Format, bool kLowSums, int64_t kGroups>
-inline void Decode(TileBytes tile, int64_t g, int64_t i,
-                   DecodedGroups<kGroups>* to) {
+// Fetches what lies some groups ahead if kFetches. Inline, or what the caller
+// has in vector registers would be stored and loaded around it.
+template <typename Format, bool kLowSums, bool kFetches, int64_t kGroups>
+[[gnu::always_inline]] inline void Decode(TileBytes tile, int64_t g, int64_t i,
+                                          DecodedGroups<kGroups>* to) {
   constexpr int kBits = Format::kBits, kFields = 8 / kBits;
   constexpr int kLines = kLinearGroup / (4 * kFields);
   const __m512i mask = _mm512_set1_epi8(static_cast<char>((1 << kBits) - 1));
@@ -85,7 +89,7 @@ inline void Decode(TileBytes tile, int64_t g, int64_t i,
   const int64_t place_index = g / Format::kPlaceGroups;
   const uint8_t* place = tile.at + place_index * Format::kPlaceBytes;
   const uint8_t* lower = tile.lower + place_index * Format::kLowerBytes;
-  if (g % Format::kPlaceGroups == 0) {
+  if (kFetches && g % Format::kPlaceGroups == 0) {
 #pragma GCC unroll 9
     for (int64_t line = 0; line < Format::kPlaceBytes; line += 64) {
       _mm_prefetch(place + kFetchL2Bytes + line, _MM_HINT_T1);
@@ -126,7 +130,7 @@ class WeightBlock {
   template <typename Format, bool kLowSums>
   void Fill(TileBytes tile, int64_t first, int64_t count) {
     for (int64_t i = 0; i < count; ++i) {
-      Decode<Format, kLowSums>(tile, first + i, i, &groups_);
+      Decode<Format, kLowSums, false>(tile, first + i, i, &groups_);
     }
   }
 
@@ -154,10 +158,11 @@ class WeightStream {
     for (int64_t i = -kAhead; i < 0; ++i) Prepare(i);
   }
 
-  // To be called with 0, 1, 2 ... before group i is read; group i - 4 is lost.
-  void Prepare(int64_t i) {
+  // To be called with 0, 1, 2 ... before group i is read; group i - 5 is lost.
+  [[gnu::always_inline]] void Prepare(int64_t i) {
     const int64_t g = i + kAhead;
-    if (g < count_) Decode<Format, kLowSums>(tile_, g, g % kRing, &groups_);
+    if (g < count_)
+      Decode<Format, kLowSums, true>(tile_, g, g % kRing, &groups_);
   }
   const int8_t* Codes(int64_t i) const {
     return groups_.codes + i % kRing * kGroupBytes;
@@ -171,7 +176,7 @@ class WeightStream {
 
  private:
   static constexpr int64_t kRing = 8;
-  static constexpr int64_t kAhead = 4;
+  static constexpr int64_t kAhead = 3;
 
   TileBytes tile_;
   int64_t count_;
@@ -276,8 +281,10 @@ inline const int8_t* CodesOf(const ActivationPanel& panel, const int16_t*) {
 
 // total[m] += dots * weight scale * activation scale, of group i of `weights`.
 template <typename Code, int kRows, typename Weights>
-inline void AddGroup(const Dots<Code, kRows>& dots, const Weights& weights,
-                     int64_t i, const float* scales, __m512* total) {
+[[gnu::always_inline]] inline void AddGroup(const Dots<Code, kRows>& dots,
+                                            const Weights& weights, int64_t i,
+                                            const float* scales,
+                                            __m512* total) {
   const typename Dots<Code, kRows>::Scale weight(weights.Scales(i),
                                                  weights.LowSums(i));
   scales += i * kRows;
@@ -307,6 +314,7 @@ void MultiplyRows(const ActivationPanel& panel, Weights& weights, int64_t first,
     total[m] = first == 0 ? _mm512_setzero_ps()
                           : _mm512_loadu_ps(out + m * out_stride);
   }
+  // Sums are read a group after they are stored, when they have arrived.
   weights.Prepare(0);
   weights.Prepare(1);
   Even::Multiply(codes, weights.Codes(0));
@@ -318,14 +326,14 @@ void MultiplyRows(const ActivationPanel& panel, Weights& weights, int64_t first,
     if (g + 2 < count) {
       Even::Multiply(codes + (g + 2) * kPanelGroup, weights.Codes(g + 2));
     }
-    AddGroup(even, weights, g, scales, total);
-    if (g + 1 == count) break;
-    Odd::Store(&odd);
+    if (g > 0) AddGroup(odd, weights, g - 1, scales, total);
+    if (g + 1 < count) Odd::Store(&odd);
     if (g + 3 < count) {
       Odd::Multiply(codes + (g + 3) * kPanelGroup, weights.Codes(g + 3));
     }
-    AddGroup(odd, weights, g + 1, scales, total);
+    AddGroup(even, weights, g, scales, total);
   }
+  if (count % 2 == 0) AddGroup(odd, weights, count - 1, scales, total);
 #pragma GCC unroll 16
   for (int m = 0; m < kRows; ++m) {
     _mm512_storeu_ps(out + m * out_stride, total[m]);
@@ -359,6 +367,48 @@ inline void FetchToWrite(const float* out, int rows, int64_t out_stride) {
   }
 }
 
+// The groups that are decoded next: of the same tiles, or of those that follow.
+// Decoding takes less time than their memory does to arrive, so they are
+// fetched while panels are multiplied, some lines at a time.
+template <typename Format>
+class NextBlock {
+ public:
+  NextBlock(TileBytes tiles, int64_t first, int64_t groups)
+      : tiles_(tiles), tile_(first < groups ? 0 : tiles.count) {
+    constexpr int64_t kPlace = Format::kPlaceGroups;
+    if (first >= groups) first = 0;
+    const int64_t left = groups - first;
+    const int64_t taken = left < kBlockGroups ? left : kBlockGroups;
+    const int64_t places = (taken + kPlace - 1) / kPlace;
+    at_ = first / kPlace * Format::kPlaceBytes;
+    lower_at_ = first / kPlace * Format::kLowerBytes;
+    lines_ = places * Format::kPlaceBytes / 64;
+    lower_lines_ = places * Format::kLowerBytes / 64;
+  }
+
+  // Part `part` of `parts` of those of tile t.
+  void Fetch(int64_t t, int64_t part, int64_t parts) const {
+    const TileBytes tile = TileAt(tiles_, tile_ + t);
+    Lines(tile.at + at_, lines_, part, parts);
+    if (Format::kLowerBytes > 0) {
+      Lines(tile.lower + lower_at_, lower_lines_, part, parts);
+    }
+  }
+
+ private:
+  static void Lines(const uint8_t* from, int64_t lines, int64_t part,
+                    int64_t parts) {
+    const int64_t end = lines * (part + 1) / parts;
+    for (int64_t line = lines * part / parts; line < end; ++line) {
+      _mm_prefetch(from + 64 * line, _MM_HINT_T1);
+    }
+  }
+
+  TileBytes tiles_;
+  int64_t tile_;
+  int64_t at_, lower_at_, lines_, lower_lines_;
+};
+
 // Products of one panel.
 template <typename Format, typename Code>
 void StreamTiles(const ActivationPanel& panel, TileBytes tiles, float* out,
@@ -385,9 +435,11 @@ void Tile(const ActivationPanel* panels, int64_t count, TileBytes tiles,
     for (int64_t t = 0; t < tiles.count; ++t) {
       blocks[t].Fill<Format, sizeof(Code) == 2>(TileAt(tiles, t), first, taken);
     }
+    const NextBlock<Format> next(tiles, first + taken, groups);
     float* to = out;
     for (int64_t p = 0; p < count; ++p) {
       for (int64_t t = 0; t < tiles.count; ++t) {
+        next.Fetch(t, p, count);
         FetchToWrite(to + t * kTileRows, panels[p].rows, out_stride);
         MultiplyPanel<Code>(panels[p], blocks[t], first, taken,
                             to + t * kTileRows, out_stride);
@@ -402,6 +454,7 @@ void Tile(const ActivationPanel* panels, int64_t count, TileBytes tiles,
 const LinearKernels kLinearKernelsAmx = {
     kRowsMost,
     kTilesMost,
+    kPassBytes,
     WideOrder::kBytePlanes,
     QuantizeRow,
     QuantizeRowWide,

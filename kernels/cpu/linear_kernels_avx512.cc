@@ -223,6 +223,7 @@ void Tile(const ActivationPanel* panels, int64_t count, TileBytes tile,
 const LinearKernels kLinearKernelsAvx512 = {
     kPanelRows,
     /*tiles_most=*/1,
+    /*pass_bytes=*/384 * 1024,
     WideOrder::k0213,
     QuantizeRow,
     QuantizeRowWide,

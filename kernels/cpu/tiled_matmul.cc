@@ -10,8 +10,6 @@
 namespace onegrid::cpu {
 namespace {
 
-// Activations that one pass over the weight tiles should find in the L2 cache.
-constexpr int64_t kActivationBytes = 384 * 1024;
 // Panels to a thread, at least, where each has rows of its own: each then reads
 // all of the weights.
 constexpr int64_t kLeastPanels = 4;
@@ -34,10 +32,10 @@ void CopyColumns(const float* from, int64_t rows, int64_t columns, float* out,
 // Panels that pass over the weight tiles together. With many rows each thread
 // has rows of its own, which it also has in the loops before and after
 // (ParallelFor).
-int64_t PanelsPerChunk(int64_t panels, int64_t panel_rows, int64_t k,
+int64_t PanelsPerChunk(int64_t panels, const LinearKernels& kernels, int64_t k,
                        int64_t threads) {
   const int64_t most =
-      std::max<int64_t>(1, kActivationBytes / (k * panel_rows));
+      std::max<int64_t>(1, kernels.pass_bytes / (k * kernels.panel_rows));
   int64_t chunks = (panels - 1) / most + 1;
   if (panels >= kLeastPanels * threads) {
     chunks = (chunks - 1) / threads * threads + threads;
@@ -108,7 +106,7 @@ void TiledMatmul(const QuantizedActivations& x, const TiledWeights& weights,
   const int64_t tiles = weights.tile_count();
   const auto count = static_cast<int64_t>(panels.size());
   const int64_t panels_per_chunk =
-      PanelsPerChunk(count, x.kernels().panel_rows, weights.k, pool.size());
+      PanelsPerChunk(count, x.kernels(), weights.k, pool.size());
   const int64_t chunks = (count - 1) / panels_per_chunk + 1;
   const int64_t set = TilesPerSet(chunks * tiles, tiles, weights.tile_bytes(),
                                   x.kernels().tiles_most, pool);
