@@ -139,8 +139,7 @@ class Runner {
   absl::Status Prompt() {
     for (int slot = 0; slot < bench_.sequences; ++slot) {
       RETURN_IF_ERROR(Feed(slot, bench_.depth, end()));
-      engine_.Logits(0, 1);
-      head_bytes_ += engine_.head_bytes_read();
+      Logits(0, 1);
     }
     return absl::OkStatus();
   }

@@ -46,7 +46,7 @@ ABSL_FLAG(std::string, text, "",
           "random tokens. With --top_k it should be real text: what is learnt "
           "from random tokens tells nothing of others.");
 ABSL_FLAG(int, repetitions, 5, "Of each case.");
-ABSL_FLAG(int, step_tokens, 256, "Most tokens of a prompt computed at once.");
+ABSL_FLAG(int, step_tokens, 512, "Most tokens of a prompt computed at once.");
 ABSL_FLAG(std::string, activations, "int8",
           "Precision of the linears' inputs: int8 or f32.");
 ABSL_FLAG(std::string, kv_cache, "int8",

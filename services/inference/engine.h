@@ -34,7 +34,7 @@ struct EngineOptions {
   Numerics numerics;
   int max_sequences = 8;      // key/value caches held at once
   int max_context = 4096;     // tokens of one sequence
-  int max_step_tokens = 256;  // tokens of one Forward over all sequences
+  int max_step_tokens = 512;  // tokens of one Forward over all sequences
   int max_rollback = 0;       // tokens that Truncate may take back
   int64_t prefix_bytes = 0;   // of keys and values kept for Restore
 };

@@ -77,8 +77,11 @@ ABSL_FLAG(int, calm_queue, 32,
           "max_queue_delay, bounds the time to the first token of all that is "
           "answered.");
 ABSL_FLAG(int, max_context, 8192, "Most tokens of one sequence.");
-ABSL_FLAG(int, max_step_tokens, 256,
+ABSL_FLAG(int, max_step_tokens, 512,
           "Most tokens computed in one step over all requests.");
+ABSL_FLAG(int, max_shared_step_tokens, 256,
+          "The same of a step in which a request generates: the fewer, the "
+          "sooner its next token comes while others' prompts are read.");
 ABSL_FLAG(std::string, prefix_cache, "256MB",
           "Keys and values kept for later requests that begin with the same "
           "tokens: at most this many bytes, e.g. 256MB or 2GB; 0 keeps none.");
@@ -132,6 +135,7 @@ absl::StatusOr<ServedModelOptions> OptionsFromFlags() {
   options.calm_queue = absl::GetFlag(FLAGS_calm_queue);
   options.max_context = absl::GetFlag(FLAGS_max_context);
   options.max_step_tokens = absl::GetFlag(FLAGS_max_step_tokens);
+  options.max_shared_step_tokens = absl::GetFlag(FLAGS_max_shared_step_tokens);
   options.adapters = absl::GetFlag(FLAGS_adapters);
   options.adapter_registry.folder = absl::GetFlag(FLAGS_adapter_dir);
   options.adapter_registry.max_adapters = absl::GetFlag(FLAGS_max_adapters);

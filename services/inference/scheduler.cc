@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "kernels/cpu/kv_cache.h"
@@ -362,11 +363,11 @@ void Scheduler::PreemptLast() {
 void Scheduler::MakeRoom() {
   room_.BeginStep();
   // Prompts get what the tasks that generate leave of a step.
-  int prompt_tokens = engine_.options().max_step_tokens;
+  const auto generating = static_cast<int>(absl::c_count_if(
+      running_, [](const auto& r) { return r->generating(); }));
+  int prompt_tokens =
+      StepTokens(generating, options_.step, engine_) - generating;
   int outputs = options_.step.max_step_outputs;
-  for (const auto& running : running_) {
-    if (running->generating()) --prompt_tokens;
-  }
   for (size_t i = 0; i < running_.size(); ++i) {
     Running& running = *running_[i];
     running.has_room = running.starved = false;

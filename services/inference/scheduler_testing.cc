@@ -46,6 +46,7 @@ void SchedulerTest::Start(int slots, int64_t kv_limit, int64_t prefix_bytes,
   how.max_queue_delay = max_queue_delay;
   how.calm_queue = calm_queue;
   how.kv_limit = kv_limit;
+  how.step = step_;
   scheduler_ = std::make_unique<Scheduler>(*engine_, pool_, how);
 }
 

@@ -136,6 +136,7 @@ class SchedulerTest : public testing::Test {
   }
 
   kernels::ThreadPool pool_{2};
+  StepOptions step_;  // of what is started next
   std::unique_ptr<GemmaWeights> weights_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Scheduler> scheduler_;

@@ -268,11 +268,17 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
   if (options.model_path.empty()) {
     return InvalidFlag("model", "", "a GGUF file");
   }
+  if (options.max_shared_step_tokens < 1) {
+    return InvalidFlag("max_shared_step_tokens",
+                       absl::StrCat(options.max_shared_step_tokens),
+                       "at least 1");
+  }
   SchedulerOptions scheduler;
   scheduler.max_queue = options.max_queue;
   scheduler.max_queue_delay = options.max_queue_delay;
   scheduler.calm_queue = options.calm_queue;
   scheduler.kv_limit = options.kv_budget_bytes;
+  scheduler.step.max_shared_tokens = options.max_shared_step_tokens;
   ASSIGN_OR_RETURN(scheduler.step.drafting,
                    ParseDrafting(options.prompt_lookup));
   const absl::Time start = absl::Now();

@@ -43,7 +43,8 @@ struct ServedModelOptions {
   absl::Duration max_queue_delay = absl::InfiniteDuration();
   int calm_queue = 32;     // see SchedulerOptions
   int max_context = 8192;  // a shorter model context takes its place
-  int max_step_tokens = 256;
+  int max_step_tokens = 512;
+  int max_shared_step_tokens = 256;  // see StepOptions
   // Loaded before the server is ready: NAME=PATH, as AdapterRegistry::Load.
   std::vector<std::string> adapters;
   AdapterRegistryOptions adapter_registry;

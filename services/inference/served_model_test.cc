@@ -48,6 +48,17 @@ TEST(ServedModelTest, TheBudgetOfKeysAndValuesIsWhatThereMayBe) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("--kv_budget"));
 }
 
+TEST(ServedModelTest, AStepHasATokenAtLeast) {
+  const std::string path = TempPath("step");
+  ASSERT_TRUE(WriteTinyModel(path).ok());
+  ServedModelOptions options = Options(path);
+  options.max_shared_step_tokens = 0;
+  const absl::Status status = ServedModel::Load(options).status();
+  EXPECT_EQ(common::ErrorReason(status), "INVALID_FLAG");
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("--max_shared_step_tokens is \"0\""));
+}
+
 TEST(ServedModelTest, OnlyTheNamedArtifactIsServed) {
   const std::string path = TempPath("digest");
   ASSERT_TRUE(WriteTinyModel(path).ok());

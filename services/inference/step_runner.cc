@@ -68,6 +68,15 @@ int StepRunner::AddGenerating(Running& running, int rows, int most,
   return 1 + count;
 }
 
+int StepTokens(int generating, const StepOptions& options,
+               const Engine& engine) {
+  const EngineOptions& limits = engine.options();
+  if (generating == 0) return limits.max_step_tokens;
+  // Each of them has a token.
+  return std::min(limits.max_step_tokens,
+                  std::max(options.max_shared_tokens, limits.max_sequences));
+}
+
 PromptShare ShareOf(const Running& running, int tokens, int outputs) {
   // Rows before first_output cost no logits.
   const int free_rows =
@@ -80,13 +89,13 @@ std::vector<Chunk> StepRunner::Plan(const RunningTasks& tasks, KvRoom& room) {
   outputs_.clear();
   has_prompt_ = false;
   std::vector<Chunk> chunks;
-  int budget = engine_.options().max_step_tokens;
   const auto generates = [](const std::unique_ptr<Running>& running) {
     return running->has_room && running->generating();
   };
   // Every sequence has a token before any has a guess.
   int waiting =
       static_cast<int>(std::count_if(tasks.begin(), tasks.end(), generates));
+  int budget = StepTokens(waiting, options_, engine_);
   int rows = waiting;
   std::vector<Running*> prompts;
   for (const auto& running : tasks) {

@@ -26,6 +26,9 @@ enum class Drafting {
 };
 
 struct StepOptions {
+  // Tokens of a step in which a task generates, which waits for its next one as
+  // long as the step lasts; no more than the engine's max_step_tokens.
+  int max_shared_tokens = 256;
   // Rows of logits one step computes for tasks that want many (scoring);
   // bounds how long a step lasts.
   int max_step_outputs = 64;
@@ -75,9 +78,13 @@ struct PromptShare {
 };
 PromptShare ShareOf(const Running& running, int tokens, int outputs);
 
+// Tokens of a step in which `generating` tasks generate.
+int StepTokens(int generating, const StepOptions& options,
+               const Engine& engine);
+
 // A step holds one token of every sequence that is generating, each with
 // guesses of the next ones where that pays, then prompt tokens, in the order of
-// the tasks, up to the engine's max_step_tokens.
+// the tasks, up to StepTokens.
 // Thread-compatible.
 class StepRunner {
  public:

@@ -14,7 +14,7 @@ namespace onegrid::model {
 
 // The service's defaults: tokens of one step, and tokens of guesses that are
 // taken back at most.
-inline constexpr int64_t kServedStepTokens = 256;
+inline constexpr int64_t kServedStepTokens = 512;
 inline constexpr int64_t kServedRollback = 8;
 
 // Bytes of a matrix [rows, cols] in memory: its blocks of a GGUF file, the rows
