@@ -355,10 +355,6 @@ void MultiplyPanel(const ActivationPanel& panel, Weights& weights,
   MultiplyRows<Code, kRows>(panel, weights, first, count, out, out_stride);
 }
 
-inline TileBytes TileAt(TileBytes tiles, int64_t t) {
-  return {tiles.at + t * tiles.stride, tiles.lower + t * tiles.lower_stride};
-}
-
 // Without it stores wait for lines that another core or the L3 cache has, and
 // tiles that are stored behind them wait too.
 inline void FetchToWrite(const float* out, int rows, int64_t out_stride) {

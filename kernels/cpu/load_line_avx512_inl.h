@@ -11,6 +11,12 @@
 namespace onegrid::cpu {
 namespace {
 
+// Tile t of some, one.
+inline TileBytes TileAt(TileBytes tiles, int64_t t) {
+  return {tiles.at + t * tiles.stride, tiles.lower + t * tiles.lower_stride, 1,
+          tiles.stride, tiles.lower_stride};
+}
+
 // Line j of a place. Of two planes, line j / 2 of each has the nibbles of lines
 // j and j + 1 in its lower and its upper ones.
 template <typename Format>

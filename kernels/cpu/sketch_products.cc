@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <utility>
 
@@ -23,6 +22,8 @@ constexpr int64_t kRangeBytes = 1 << 20;
 // Tiles whose largest product is looked for at once, while the products are in
 // the L1 cache.
 constexpr int64_t kTilesLookedAt = 16;
+constexpr int64_t kColumnsLookedAt = kTilesLookedAt * kTileRows;
+
 // values [32][16] /= scales[k]; squares[r] += those of the result.
 ONEGRID_CLONES void Rescale(const float* scales, float* values,
                             float* squares) {
@@ -87,28 +88,28 @@ void End(const QuantizedActivations& x) {
   if (x.kernels().end != nullptr) x.kernels().end();
 }
 
-// to [x.m()][16] = the products of x with a tile.
-void MultiplyTile(const QuantizedActivations& x, TileKernel kernel,
-                  TileBytes tile, float* to) {
-  kernel(x.panels().data(), static_cast<int64_t>(x.panels().size()), tile, to,
-         kTileRows);
+// to [x.m()][kColumnsLookedAt] = the products of x with some tiles.
+void MultiplyTiles(const QuantizedActivations& x, TileKernel kernel,
+                   TileBytes tiles, float* to) {
+  const int64_t at_once = x.kernels().tiles_most;
+  const int64_t count = tiles.count;
+  for (int64_t i = 0; i < count; i += at_once) {
+    tiles.count = std::min(at_once, count - i);
+    kernel(x.panels().data(), static_cast<int64_t>(x.panels().size()), tiles,
+           to + i * kTileRows, kColumnsLookedAt);
+    tiles.at += at_once * tiles.stride;
+  }
 }
 
-// out [m][columns] = both sides [m][16], `told` in units of kUpperUnit.
+// out [m][n], columns of it = both sides [m][kColumnsLookedAt], `told` in units
+// of kUpperUnit.
 ONEGRID_CLONES void AddUp(const float* told, const float* along, int64_t m,
-                          int64_t columns, float* out, int64_t out_stride) {
+                          int64_t columns, float* out, int64_t n) {
   for (int64_t row = 0; row < m; ++row) {
-    float sums[kTileRows];
-    for (int r = 0; r < kTileRows; ++r) {
-      sums[r] =
-          kUpperUnit * told[row * kTileRows + r] + along[row * kTileRows + r];
-    }
-    float* to = out + row * out_stride;
-    if (columns == kTileRows) {
-      std::memcpy(to, sums, sizeof(sums));
-    } else {
-      std::memcpy(to, sums, static_cast<size_t>(columns) * sizeof(float));
-    }
+    const float* a = told + row * kColumnsLookedAt;
+    const float* b = along + row * kColumnsLookedAt;
+    float* to = out + row * n;
+    for (int64_t i = 0; i < columns; ++i) to[i] = kUpperUnit * a[i] + b[i];
   }
 }
 
@@ -262,31 +263,27 @@ void SketchProducts::Multiply(absl::Span<const float> x, int64_t m, float* out,
       [&](int64_t begin, int64_t end, int) {
         Begin(codes_);
         Begin(along_codes_);
-        std::vector<float> told(static_cast<size_t>(m * kTileRows)), rest(told);
-        int64_t looked_at = begin;
-        for (int64_t tile = begin; tile < end; ++tile) {
-          float* to = out + tile * kTileRows;
+        kernels::AlignedBuffer<float> told(
+            static_cast<size_t>(m * kColumnsLookedAt));
+        kernels::AlignedBuffer<float> rest(told.size());
+        for (int64_t tile = begin; tile < end; tile += kTilesLookedAt) {
+          const int64_t count = std::min(kTilesLookedAt, end - tile);
+          const int64_t upper_bytes = k / kLinearGroup * kUpperGroupBytes;
+          MultiplyTiles(codes_, codes_.kernels().odd_int4_tile,
+                        {weights_.tiles() + tile * upper_bytes, nullptr, count,
+                         upper_bytes},
+                        told.data());
+          MultiplyTiles(along_codes_, along_codes_.kernels().int4_tile,
+                        {along_tiles_.data() + tile * kAlongTileBytes, nullptr,
+                         count, kAlongTileBytes},
+                        rest.data());
+          const int64_t first = tile * kTileRows;
+          const int64_t columns = std::min(count * kTileRows, n - first);
+          AddUp(told.data(), rest.data(), m, columns, out + first, n);
           for (int64_t row = 0; row < m; ++row) {
-            __builtin_prefetch(to + row * n, /*rw=*/1);
+            LargestOfTiles(out + row * n + first, columns,
+                           of_tiles + row * tiles + tile, isa_);
           }
-          const int64_t at = tile * (k / kLinearGroup);
-          MultiplyTile(codes_, codes_.kernels().odd_int4_tile,
-                       {weights_.tiles() + at * kUpperGroupBytes}, told.data());
-          MultiplyTile(along_codes_, along_codes_.kernels().int4_tile,
-                       {along_tiles_.data() + tile * kAlongTileBytes},
-                       rest.data());
-          AddUp(told.data(), rest.data(), m,
-                std::min<int64_t>(kTileRows, n - tile * kTileRows), to, n);
-          if ((tile + 1 - looked_at) % kTilesLookedAt != 0 && tile + 1 < end) {
-            continue;
-          }
-          const int64_t first = looked_at * kTileRows;
-          const int64_t count = std::min((tile + 1) * kTileRows, n) - first;
-          for (int64_t row = 0; row < m; ++row) {
-            LargestOfTiles(out + row * n + first, count,
-                           of_tiles + row * tiles + looked_at, isa_);
-          }
-          looked_at = tile + 1;
         }
         End(codes_);
         End(along_codes_);

@@ -44,14 +44,18 @@ int64_t PanelsPerChunk(int64_t panels, const LinearKernels& kernels, int64_t k,
 }
 
 // Tiles that a thread takes at once with a chunk: as equal as can be, so that
-// all of a chunk's make up whole ranges.
+// all of a chunk's make up whole ranges, but whole ones of what the kernels
+// take at once.
 int64_t TilesPerSet(int64_t items, int64_t tiles, int64_t tile_bytes,
                     int64_t at_once, const kernels::ThreadPool& pool) {
   const int64_t most =
       std::max({std::min(pool.GrainFor(items), kRangeBytes / tile_bytes),
                 std::min(at_once, items / pool.size()), int64_t{1}});
-  const int64_t sets = (tiles - 1) / most + 1;
-  return (tiles - 1) / sets + 1;
+  // Fewer than at_once only where threads would have none.
+  const int64_t unit = std::min(at_once, most);
+  const int64_t sets = (tiles - 1) / (most - most % unit) + 1;
+  const int64_t set = (tiles - 1) / sets + 1;
+  return ((set - 1) / unit + 1) * unit;
 }
 
 // Tiles [first, end) times a chunk of panels, the rows of out.
