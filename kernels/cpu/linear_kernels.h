@@ -26,7 +26,7 @@ enum class CodeBits { k8, k16 };
 
 // Rows from which on AMX is faster than AVX-512, for codes of 8 and of 16 bits:
 // below it what a tile costs whatever it holds is shared by too few.
-inline constexpr int64_t kAmxRows = 8;
+inline constexpr int64_t kAmxRows = 9;
 inline constexpr int64_t kAmxWideRows = 4;
 // How far ahead of a sweep over tiles memory is fetched into the L2 cache, and
 // into the L1 cache, which asks for so few lines at a time that it would wait.

@@ -14,7 +14,10 @@ namespace {
 // panels, so that where there are several none has fewer than half as many.
 constexpr int kRowsMost = 16;
 static_assert(kRowsMost <= kMaxPanelRows);
-static_assert(kAmxRows <= kRowsMost / 2 && kAmxWideRows <= kRowsMost / 2);
+// Of a panel: all rows, or about half of those of two.
+constexpr int LeastRows(int64_t rows) {
+  return static_cast<int>(rows < kRowsMost / 2 ? rows : kRowsMost / 2);
+}
 // Weights decoded at a time: so many groups of a tile, 18 KB, all that Gemma 3
 // 1B has, which stay in the L1 cache, and of so many tiles, in the L2 cache.
 // All that a panel makes with them is written in a row, 512 bytes to each of
@@ -345,7 +348,8 @@ template <typename Code, typename Weights, int kRows = kRowsMost>
 void MultiplyPanel(const ActivationPanel& panel, Weights& weights,
                    int64_t first, int64_t count, float* out,
                    int64_t out_stride) {
-  constexpr int kRowsLeast = sizeof(Code) == 1 ? kAmxRows : kAmxWideRows;
+  constexpr int kRowsLeast =
+      LeastRows(sizeof(Code) == 1 ? kAmxRows : kAmxWideRows);
   if constexpr (kRows > kRowsLeast) {
     if (panel.rows < kRows) {
       return MultiplyPanel<Code, Weights, kRows - 1>(panel, weights, first,

@@ -163,12 +163,14 @@ inline int32_t OffsetOf(int32_t offset) {
   }
 }
 
-// Tiles that few rows of activations are multiplied with at once: memory gives
-// more to several readers of bytes that follow each other than to one. Measured
-// on Granite Rapids with matrices in memory and in the L3 cache: 2, 6 and 8 are
-// slower.
-constexpr int kStreams = 4;
-constexpr int kStreamRows = 4;
+// Tiles that kRows rows of activations are multiplied with at once: memory
+// gives more to several readers of bytes that follow each other than to one.
+// Measured for one row on Granite Rapids, with matrices in memory and in the L3
+// cache: 2, 6 and 8 are slower. Their sums are in registers.
+constexpr int kMostStreams = 4;
+constexpr int StreamsOf(int rows) {
+  return rows <= 4 ? kMostStreams : rows <= 8 ? 2 : 1;
+}
 
 // Asks for what is read some time after `place`, one of kTiles tiles that
 // follow each other; `left` bytes of its tile are left.
@@ -234,16 +236,17 @@ void RowsTimesTiles(const ActivationPanel& panel, TileBytes tiles, float* out,
 template <typename Format, typename Code, int kRows>
 void Rows(const ActivationPanel& panel, TileBytes tiles, float* out,
           int64_t out_stride) {
+  constexpr int kStreams = StreamsOf(kRows);
   int64_t t = 0;
-  if constexpr (kRows <= kStreamRows) {
-    for (; t + kStreams <= tiles.count; t += kStreams) {
-      RowsTimesTiles<Format, Code, kRows, kStreams>(
-          panel, TileAt(tiles, t), out + t * kTileRows, out_stride);
-    }
+  for (; t + kStreams <= tiles.count; t += kStreams) {
+    RowsTimesTiles<Format, Code, kRows, kStreams>(
+        panel, TileAt(tiles, t), out + t * kTileRows, out_stride);
   }
-  for (; t < tiles.count; ++t) {
-    RowsTimesTiles<Format, Code, kRows, 1>(panel, TileAt(tiles, t),
-                                           out + t * kTileRows, out_stride);
+  if constexpr (kStreams > 1) {
+    for (; t < tiles.count; ++t) {
+      RowsTimesTiles<Format, Code, kRows, 1>(panel, TileAt(tiles, t),
+                                             out + t * kTileRows, out_stride);
+    }
   }
 }
 
@@ -267,7 +270,7 @@ void Tile(const ActivationPanel* panels, int64_t count, TileBytes tile,
 
 const LinearKernels kLinearKernelsAvx512 = {
     kPanelRows,
-    /*tiles_most=*/kStreams,
+    /*tiles_most=*/kMostStreams,
     /*pass_bytes=*/384 * 1024,
     WideOrder::k0213,
     QuantizeRow,

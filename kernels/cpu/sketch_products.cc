@@ -258,8 +258,10 @@ void SketchProducts::Multiply(absl::Span<const float> x, int64_t m, float* out,
                       pool_, isa_);
   const int64_t tiles = weights_.tile_count();
   const int64_t tile_bytes = BytesFor(weights_) / tiles;
+  const int64_t range =
+      std::min(pool_.GrainFor(tiles), 1 + kRangeBytes / tile_bytes);
   pool_.ParallelFor(
-      tiles, std::min(pool_.GrainFor(tiles), 1 + kRangeBytes / tile_bytes),
+      tiles, (range - 1) / kTilesLookedAt * kTilesLookedAt + kTilesLookedAt,
       [&](int64_t begin, int64_t end, int) {
         Begin(codes_);
         Begin(along_codes_);

@@ -43,19 +43,27 @@ int64_t PanelsPerChunk(int64_t panels, const LinearKernels& kernels, int64_t k,
   return (panels - 1) / chunks + 1;
 }
 
-// Tiles that a thread takes at once with a chunk: as equal as can be, so that
-// all of a chunk's make up whole ranges, but whole ones of what the kernels
-// take at once.
-int64_t TilesPerSet(int64_t items, int64_t tiles, int64_t tile_bytes,
+// Tiles that a thread takes at once with a chunk: some times what the kernels
+// take at once, so that no thread has much more to do than others.
+int64_t TilesPerSet(int64_t chunks, int64_t tiles, int64_t tile_bytes,
                     int64_t at_once, const kernels::ThreadPool& pool) {
+  const int64_t items = chunks * tiles;
   const int64_t most =
       std::max({std::min(pool.GrainFor(items), kRangeBytes / tile_bytes),
                 std::min(at_once, items / pool.size()), int64_t{1}});
   // Fewer than at_once only where threads would have none.
   const int64_t unit = std::min(at_once, most);
-  const int64_t sets = (tiles - 1) / (most - most % unit) + 1;
-  const int64_t set = (tiles - 1) / sets + 1;
-  return ((set - 1) / unit + 1) * unit;
+  // Tiles of the thread that has most.
+  const auto share = [&](int64_t set) {
+    const int64_t sets = (tiles - 1) / set + 1;
+    return ((chunks * sets - 1) / pool.size() + 1) * set;
+  };
+  int64_t best = unit;
+  for (int64_t set = unit; set <= most; set += unit) {
+    // Large sets cost less, as long as shares are about equal.
+    if (50 * share(set) <= 51 * share(best)) best = set;
+  }
+  return best;
 }
 
 // Tiles [first, end) times a chunk of panels, the rows of out.
@@ -112,7 +120,7 @@ void TiledMatmul(const QuantizedActivations& x, const TiledWeights& weights,
   const int64_t panels_per_chunk =
       PanelsPerChunk(count, x.kernels(), weights.k, pool.size());
   const int64_t chunks = (count - 1) / panels_per_chunk + 1;
-  const int64_t set = TilesPerSet(chunks * tiles, tiles, weights.tile_bytes(),
+  const int64_t set = TilesPerSet(chunks, tiles, weights.tile_bytes(),
                                   x.kernels().tiles_most, pool);
   const int64_t sets = (tiles - 1) / set + 1;
   pool.ParallelFor(chunks * sets, 1, [&](int64_t begin, int64_t end, int) {
