@@ -3,13 +3,17 @@
 #ifndef KERNELS_CPU_MACHINE_LIMITS_H_
 #define KERNELS_CPU_MACHINE_LIMITS_H_
 
+#include <cstdint>
+
 #include "kernels/base/cpu_features.h"
 #include "kernels/base/thread_pool.h"
 
 namespace onegrid::cpu {
 
 struct MachineLimits {
-  // 1e9 bytes a second, read once from 256 MB of memory by all threads.
+  // 1e9 bytes a second, of as many as were asked for, which all threads read
+  // again and again: by one sweep to each thread or four side by side,
+  // whichever is faster.
   double read_gb_per_s = 0;
   // 1e9 multiplications and additions of bytes a second on all threads, by the
   // fastest instruction of the set: tdpbssd on whole tiles with AMX, vpdpbusd
@@ -18,10 +22,12 @@ struct MachineLimits {
   double int8_gops = 0;
 };
 
-// Medians of several passes; about a second, and 256 MB while it runs. `isa`
+// Medians of several passes; about a second, and `read_bytes` while it runs: as
+// many as what is compared reads, so that caches keep as much of them. `isa`
 // must be supported. Nothing else should use the pool or, for figures that mean
 // something, the machine.
 MachineLimits MeasureMachineLimits(kernels::ThreadPool& pool,
+                                   int64_t read_bytes,
                                    kernels::Isa isa = kernels::BestIsa());
 
 }  // namespace onegrid::cpu

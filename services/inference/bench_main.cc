@@ -186,6 +186,7 @@ class Bench {
 
  private:
   absl::Status Load();
+  cpu::MachineLimits Limits();
   absl::Status RunCase(const BenchCase& bench);
   void Describe(const common::ThreadCount& threads);
 
@@ -316,19 +317,25 @@ absl::Status Bench::RunCase(const BenchCase& bench) {
   return absl::OkStatus();
 }
 
+cpu::MachineLimits Bench::Limits() {
+  // What a step of few tokens reads.
+  return cpu::MeasureMachineLimits(
+      pool_, weights_->body_bytes() + weights_->head().bytes(),
+      engine_->options().numerics.isa);
+}
+
 absl::Status Bench::Run(const common::ThreadCount& threads) {
   ASSIGN_OR_RETURN(cases_, CasesFromFlags());
   RETURN_IF_ERROR(Load());
   const bool limits = absl::GetFlag(FLAGS_limits);
   if (limits) {
-    limits_ = cpu::MeasureMachineLimits(pool_, engine_->options().numerics.isa);
+    limits_ = Limits();
     report_["limits"] = LimitsJson(limits_);
   }
   Describe(threads);
   for (const BenchCase& bench : cases_) RETURN_IF_ERROR(RunCase(bench));
   if (limits) {
-    const cpu::MachineLimits after =
-        cpu::MeasureMachineLimits(pool_, engine_->options().numerics.isa);
+    const cpu::MachineLimits after = Limits();
     report_["limits_after"] = LimitsJson(after);
     if (!absl::GetFlag(FLAGS_json)) {
       std::printf("\nmachine afterwards: reads %.1f GB/s, %.0f GOPS of int8\n",
