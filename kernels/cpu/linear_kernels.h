@@ -32,6 +32,9 @@ inline constexpr int64_t kAmxWideRows = 4;
 // into the L1 cache, which asks for so few lines at a time that it would wait.
 inline constexpr int64_t kFetchL2Bytes = 16384;
 inline constexpr int64_t kFetchL1Bytes = 4096;
+// What kernels that do not decode weights first have as LinearKernels'
+// pass_bytes.
+inline constexpr int64_t kPassBytes = 384 * 1024;
 // A group of activations no larger than this becomes zero: 127 / amax would
 // leave the range of a float.
 inline constexpr float kSmallestAmax = 1e-30f;

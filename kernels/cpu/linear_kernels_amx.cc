@@ -26,7 +26,7 @@ constexpr int LeastRows(int64_t rows) {
 constexpr int64_t kBlockGroups = 36;
 constexpr int kTilesMost = 8;
 // Half of the L2 cache of each processor that has AMX.
-constexpr int64_t kPassBytes = 1 << 20;
+constexpr int64_t kAmxPassBytes = 1 << 20;
 // Bytes of one decoded group: line j holds for each of 16 weight rows the
 // signed codes of k = 4j .. 4j + 3.
 constexpr int64_t kGroupBytes = 8 * 64;
@@ -454,7 +454,7 @@ void Tile(const ActivationPanel* panels, int64_t count, TileBytes tiles,
 const LinearKernels kLinearKernelsAmx = {
     kRowsMost,
     kTilesMost,
-    kPassBytes,
+    kAmxPassBytes,
     WideOrder::kBytePlanes,
     QuantizeRow,
     QuantizeRowWide,

@@ -448,7 +448,7 @@ void Tile(const ActivationPanel* panels, int64_t count, TileBytes tile,
 inline constexpr LinearKernels kLocalLinearKernels = {
     kPanelRows,
     /*tiles_most=*/1,
-    /*pass_bytes=*/384 * 1024,
+    kPassBytes,
     WideOrder::k0213,
     QuantizeRow,
     QuantizeRowWide,

@@ -271,7 +271,7 @@ void Tile(const ActivationPanel* panels, int64_t count, TileBytes tile,
 const LinearKernels kLinearKernelsAvx512 = {
     kPanelRows,
     /*tiles_most=*/kMostStreams,
-    /*pass_bytes=*/384 * 1024,
+    kPassBytes,
     WideOrder::k0213,
     QuantizeRow,
     QuantizeRowWide,

@@ -178,7 +178,7 @@ void F32Tile(const float* x, int64_t x_stride, int64_t rows, const float* w,
 const LinearKernels kLinearKernelsPortable = {
     kPanelRows,
     /*tiles_most=*/1,
-    /*pass_bytes=*/384 * 1024,
+    kPassBytes,
     WideOrder::k0213,
     QuantizeRow,
     QuantizeRowWide,
