@@ -9,11 +9,11 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/common/files.h"
 #include "services/inference/engine_oracle.h"
+#include "services/inference/engine_testing.h"
 #include "services/inference/sampler.h"
 #include "services/inference/tiny_model.h"
 #include "services/model/tensor_names.h"
@@ -23,7 +23,6 @@ namespace {
 
 class EngineTest : public testing::Test {
  protected:
-  static constexpr int kStep = 64;
   static constexpr int kRollback = 8;
 
   static void SetUpTestSuite() {
@@ -50,27 +49,6 @@ class EngineTest : public testing::Test {
     auto engine = Engine::Create(*weights_, options, *pool_);
     EXPECT_TRUE(engine.ok()) << engine.status();
     return *std::move(engine);
-  }
-
-  static void AppendRows(Engine& engine, Rows* rows) {
-    for (int i = 0; i < engine.output_rows(); ++i) {
-      const absl::Span<const float> row = engine.Logits(i, 1);
-      rows->emplace_back(row.begin(), row.end());
-    }
-  }
-
-  // Logits after every token, the tokens fed in chunks of at most `chunk`.
-  static Rows Run(Engine& engine, int slot, const std::vector<int32_t>& tokens,
-                  int chunk) {
-    engine.Reset(slot);
-    Rows rows;
-    for (size_t at = 0; at < tokens.size(); at += chunk) {
-      const absl::Span<const int32_t> part =
-          absl::MakeConstSpan(tokens).subspan(at, chunk);
-      EXPECT_TRUE(engine.Forward({Chunk{slot, part, 0}}).ok());
-      AppendRows(engine, &rows);
-    }
-    return rows;
   }
 
   static std::string* path_;
@@ -172,56 +150,10 @@ TEST_F(EngineTest, ASplitHeadGivesTheSameLogits) {
 TEST_F(EngineTest, FloatModeEqualsTheNaiveForwardBeyondTheWindow) {
   const std::vector<int32_t> tokens = RandomTokens(5 * kTinyWindow, 7);
   auto engine = Make(Precision::kF32, Precision::kF32);
-  const Rows ours = Run(*engine, 0, tokens, 24);
+  const Rows ours = RunRows(*engine, 0, tokens, 24);
   const Rows oracle = RunOracle(*file_, weights_->config, tokens);
   // Logits are of order 10; f32 sums of up to 96 terms in 4 layers.
   EXPECT_LT(MaxDifference(ours, oracle), 1e-3);
-}
-
-struct TinyWeights {
-  std::unique_ptr<model::GgufFile> file;
-  GemmaWeights weights;
-};
-
-TinyWeights LoadTiny(const TinyModelOptions& tiny, kernels::ThreadPool& pool) {
-  const std::string path = testing::TempDir() + "/tiny_engine_types.gguf";
-  EXPECT_TRUE(WriteTinyModel(path, tiny).ok());
-  auto file = model::GgufFile::Open(path);
-  EXPECT_TRUE(file.ok()) << file.status();
-  auto weights = LoadGemmaWeights(**file, pool);
-  EXPECT_TRUE(weights.ok()) << weights.status();
-  return {*std::move(file), *std::move(weights)};
-}
-
-// All linears and the embedding in bf16.
-TinyModelOptions Bf16TinyModel() {
-  TinyModelOptions options;
-  for (const char* linear : {"attn_q", "attn_k", "attn_v", "attn_output",
-                             "ffn_gate", "ffn_up", "ffn_down"}) {
-    for (int layer = 0; layer < 4; ++layer) {
-      options.types[absl::StrCat("blk.", layer, ".", linear, ".weight")] =
-          quant::GgmlType::kBF16;
-    }
-  }
-  options.types["token_embd.weight"] = quant::GgmlType::kBF16;
-  return options;
-}
-
-TEST_F(EngineTest, FloatModeOfEveryTypeEqualsTheNaiveForward) {
-  TinyModelOptions own_head;
-  own_head.own_head = true;
-  for (const TinyModelOptions& tiny :
-       {MixedTinyModel(), Bf16TinyModel(), own_head}) {
-    const auto [file, weights] = LoadTiny(tiny, *pool_);
-    const std::vector<int32_t> tokens = RandomTokens(3 * kTinyWindow, 7);
-    const Rows oracle = RunOracle(*file, weights.config, tokens);
-    EngineOptions options;
-    options.numerics.activations = options.numerics.kv_cache = Precision::kF32;
-    options.max_context = kTinyContext;
-    auto f32 = Engine::Create(weights, options, *pool_);
-    ASSERT_TRUE(f32.ok()) << f32.status();
-    EXPECT_LT(MaxDifference(Run(**f32, 0, tokens, 24), oracle), 1e-3);
-  }
 }
 
 // Layers that have no keys of their own compute rows with an output only: what
@@ -236,8 +168,8 @@ TEST_F(EngineTest, RowsWithoutOutputChangeNothing) {
   const auto engine = Engine::Create(weights, options, *pool_);
   ASSERT_TRUE(engine.ok()) << engine.status();
   const std::vector<int32_t> a = RandomTokens(30, 3), b = RandomTokens(25, 4);
-  const Rows all_a = Run(**engine, 0, a, kStep);
-  const Rows all_b = Run(**engine, 1, b, kStep);
+  const Rows all_a = RunRows(**engine, 0, a, kStep);
+  const Rows all_b = RunRows(**engine, 1, b, kStep);
   // In one step: the last five rows of a, none of b.
   (*engine)->Reset(0);
   (*engine)->Reset(1);
@@ -259,83 +191,17 @@ TEST_F(EngineTest, RowsWithoutOutputChangeNothing) {
   AppendRows(**engine, &rows);
   std::vector<int32_t> whole = b;
   whole.insert(whole.end(), more.begin(), more.end());
-  EXPECT_EQ(rows.back(), Run(**engine, 2, whole, kStep).back());
-}
-
-// There is nothing to round in int8 mode either, but for keys and values.
-TEST_F(EngineTest, Bf16WeightsTakeFloatsInEachMode) {
-  const auto [file, weights] = LoadTiny(Bf16TinyModel(), *pool_);
-  const std::vector<int32_t> tokens = RandomTokens(40, 11);
-  EngineOptions options;
-  options.numerics.kv_cache = Precision::kF32;
-  options.max_context = kTinyContext;
-  Rows rows[2];
-  for (const Precision precision : {Precision::kF32, Precision::kInt8}) {
-    options.numerics.activations = precision;
-    auto engine = Engine::Create(weights, options, *pool_);
-    rows[precision == Precision::kInt8] = Run(**engine, 0, tokens, kStep);
-  }
-  EXPECT_EQ(rows[0], rows[1]);
-}
-
-// Where one linear of an MLP takes floats, the others still take codes.
-TEST_F(EngineTest, EachLinearOfAnMlpMayBeBf16) {
-  TinyModelOptions tiny;
-  tiny.types["blk.0.ffn_gate.weight"] = quant::GgmlType::kBF16;
-  tiny.types["blk.1.ffn_up.weight"] = quant::GgmlType::kBF16;
-  tiny.types["blk.2.ffn_down.weight"] = quant::GgmlType::kBF16;
-  const auto [file, weights] = LoadTiny(tiny, *pool_);
-  const std::vector<int32_t> tokens = RandomTokens(40, 11);
-  const Rows oracle = RunOracle(*file, weights.config, tokens);
-  EngineOptions options;
-  options.max_context = kTinyContext;
-  auto engine = Engine::Create(weights, options, *pool_);
-  ASSERT_TRUE(engine.ok()) << engine.status();
-  // What int8 activations cost; logits are of order 10.
-  const double off = MaxDifference(Run(**engine, 0, tokens, kStep), oracle);
-  EXPECT_LT(off, 1);
-  EXPECT_GT(off, 1e-2);
-}
-
-// As served the weights are as exact as in float mode, so int8 activations
-// cost on any grid what they cost on int4_g32.
-TEST_F(EngineTest, Int8ActivationsCostTheSameOnMixedGrids) {
-  const auto cost = [](const TinyModelOptions& tiny) {
-    const std::string path = testing::TempDir() + "/tiny_engine_cost.gguf";
-    EXPECT_TRUE(WriteTinyModel(path, tiny).ok());
-    const auto file = model::GgufFile::Open(path);
-    const auto weights = LoadGemmaWeights(**file, *pool_);
-    const std::vector<int32_t> tokens = RandomTokens(40, 11);
-    Rows rows[2];
-    for (const Precision precision : {Precision::kF32, Precision::kInt8}) {
-      EngineOptions options;
-      options.numerics.activations = options.numerics.kv_cache = precision;
-      options.max_context = kTinyContext;
-      auto engine = Engine::Create(*weights, options, *pool_);
-      rows[precision == Precision::kInt8] = Run(**engine, 0, tokens, kStep);
-    }
-    double squares = 0, error = 0;
-    for (size_t i = 0; i < rows[0].size(); ++i) {
-      for (size_t j = 0; j < rows[0][i].size(); ++j) {
-        squares += rows[0][i][j] * rows[0][i][j];
-        error += std::pow(rows[0][i][j] - rows[1][i][j], 2);
-      }
-    }
-    return std::sqrt(error / squares);
-  };
-  const double int4 = cost({}), mixed = cost(MixedTinyModel());
-  EXPECT_LT(int4, 0.03);
-  EXPECT_LT(mixed, 0.03);
+  EXPECT_EQ(rows.back(), RunRows(**engine, 2, whole, kStep).back());
 }
 
 TEST_F(EngineTest, ChunksOfAnySizeGiveTheSameLogitsAsOneGo) {
   const std::vector<int32_t> tokens = RandomTokens(60, 3);
   for (Precision precision : {Precision::kInt8, Precision::kF32}) {
     auto engine = Make(precision, precision);
-    const Rows whole = Run(*engine, 0, tokens, kStep);
+    const Rows whole = RunRows(*engine, 0, tokens, kStep);
     for (int chunk : {1, 2, 7, 12, 13, 31}) {
       // A difference of summation order in attention is all there may be.
-      EXPECT_LT(MaxDifference(Run(*engine, 1, tokens, chunk), whole), 1e-3)
+      EXPECT_LT(MaxDifference(RunRows(*engine, 1, tokens, chunk), whole), 1e-3)
           << chunk;
     }
   }
@@ -347,7 +213,7 @@ TEST_F(EngineTest, ABatchOfSequencesEqualsEachAlone) {
       RandomTokens(5, 1), RandomTokens(20, 2), RandomTokens(33, 3)};
   std::vector<Rows> alone;
   for (const auto& prompt : prompts) {
-    alone.push_back(Run(*engine, 3, prompt, kStep));
+    alone.push_back(RunRows(*engine, 3, prompt, kStep));
   }
   Rows together;
   ASSERT_TRUE(engine
@@ -366,8 +232,8 @@ TEST_F(EngineTest, Int8CacheIsCloseToTheFloatCache) {
   const std::vector<int32_t> tokens = RandomTokens(60, 5);
   auto f32 = Make(Precision::kF32, Precision::kF32);
   auto int8 = Make(Precision::kF32, Precision::kInt8);
-  const Rows exact = Run(*f32, 0, tokens, kStep);
-  const Rows rounded = Run(*int8, 0, tokens, kStep);
+  const Rows exact = RunRows(*f32, 0, tokens, kStep);
+  const Rows rounded = RunRows(*int8, 0, tokens, kStep);
   double squares = 0, error = 0;
   for (size_t i = 0; i < exact.size(); ++i) {
     for (size_t j = 0; j < exact[i].size(); ++j) {
@@ -382,11 +248,11 @@ TEST_F(EngineTest, Int8CacheIsCloseToTheFloatCache) {
 
 TEST_F(EngineTest, ResetForgetsTheSequence) {
   auto engine = Make(Precision::kInt8, Precision::kInt8);
-  const Rows first = Run(*engine, 0, RandomTokens(30, 1), kStep);
-  Run(*engine, 0, RandomTokens(40, 2), kStep);
+  const Rows first = RunRows(*engine, 0, RandomTokens(30, 1), kStep);
+  RunRows(*engine, 0, RandomTokens(40, 2), kStep);
   EXPECT_EQ(engine->length(0), 40);
-  EXPECT_EQ(MaxDifference(Run(*engine, 0, RandomTokens(30, 1), kStep), first),
-            0);
+  EXPECT_EQ(
+      MaxDifference(RunRows(*engine, 0, RandomTokens(30, 1), kStep), first), 0);
 }
 
 TEST_F(EngineTest, ACopyGoesOnAsTheSequenceWouldAndApart) {
@@ -395,11 +261,11 @@ TEST_F(EngineTest, ACopyGoesOnAsTheSequenceWouldAndApart) {
     auto engine = Make(Precision::kInt8, kv_cache);
     // Beyond the window, so that some pages are gone.
     const std::vector<int32_t> tokens = RandomTokens(150, 1);
-    const Rows whole = Run(*engine, 0, tokens, kStep);
+    const Rows whole = RunRows(*engine, 0, tokens, kStep);
     const auto all = absl::MakeConstSpan(tokens);
-    Run(*engine, 1, {tokens.begin(), tokens.begin() + 110}, kStep);
+    RunRows(*engine, 1, {tokens.begin(), tokens.begin() + 110}, kStep);
     // What the copy held before is gone.
-    Run(*engine, 2, RandomTokens(30, 2), kStep);
+    RunRows(*engine, 2, RandomTokens(30, 2), kStep);
     engine->Copy(1, 2);
     EXPECT_EQ(engine->length(2), 110);
     for (int slot : {2, 1}) {
@@ -420,7 +286,7 @@ TEST_F(EngineTest, TokensTakenBackLeaveNoTrace) {
   for (Precision kv_cache :
        {Precision::kInt8, Precision::kBf16, Precision::kF32}) {
     auto engine = Make(Precision::kInt8, kv_cache);
-    const Rows whole = Run(*engine, 0, tokens, 1);
+    const Rows whole = RunRows(*engine, 0, tokens, 1);
     engine->Reset(0);
     Rows rows;
     for (int i = 0; i < 200; ++i) {
@@ -446,8 +312,8 @@ TEST_F(EngineTest, Bf16HalvesTheCacheOfFloats) {
   const auto floats = Make(Precision::kF32, Precision::kF32);
   const auto halves = Make(Precision::kF32, Precision::kBf16);
   const std::vector<int32_t> tokens = RandomTokens(150, 1);
-  const Rows expected = Run(*floats, 0, tokens, kStep);
-  const Rows rows = Run(*halves, 0, tokens, kStep);
+  const Rows expected = RunRows(*floats, 0, tokens, kStep);
+  const Rows rows = RunRows(*halves, 0, tokens, kStep);
   EXPECT_EQ(2 * halves->kv_cache().bytes(), floats->kv_cache().bytes());
   EXPECT_EQ(2 * halves->kv_bytes_read(9), floats->kv_bytes_read(9));
   EXPECT_GT(MaxDifference(rows, expected), 0);
@@ -502,14 +368,14 @@ TEST_F(EngineTest, TableValuesThatAreNotFiniteAreLoss) {
   const auto engine = Engine::Create(*weights, options, *pool_);
   ASSERT_TRUE(engine.ok()) << engine.status();
   const std::vector<int32_t> good = {kTinyBos, 6, 8}, bad = {kTinyBos, 7};
-  const Rows before = Run(**engine, 0, good, kStep);
+  const Rows before = RunRows(**engine, 0, good, kStep);
   const absl::Status status =
       (*engine)->Forward({Chunk{0, good, 0}, Chunk{1, bad, 0}});
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(std::string(status.message()), testing::HasSubstr("token 7"));
   EXPECT_EQ((*engine)->length(0), 3);
   EXPECT_EQ((*engine)->length(1), 0);
-  EXPECT_EQ(Run(**engine, 1, good, kStep), before);
+  EXPECT_EQ(RunRows(**engine, 1, good, kStep), before);
 }
 
 }  // namespace

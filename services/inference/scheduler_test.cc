@@ -77,24 +77,16 @@ TEST_F(SchedulerTest, PromptsTakeSmallStepsWhileATaskGenerates) {
   for (const bool alone : {true, false}) {
     Start(/*slots=*/2);
     auto late = std::make_shared<SayingTask>(Prompt(40, 1), 1);
-    int asked = 0, said_before = 0;
+    int asked = 0;
     late->on_asked = [&] { ++asked; };
     if (alone) {
       Submit(late);
       EXPECT_TRUE(late->Wait().ok());
       EXPECT_LE(asked, 4);
     } else {
-      auto first = std::make_shared<SayingTask>(Prompt(4), 20);
-      first->on_token = [&](int said) {
-        if (said != 2) return;
-        EXPECT_TRUE(scheduler_->Submit(late).ok());
-      };
-      late->on_end = [&] { said_before = first->said(); };
-      Submit(first);
-      EXPECT_TRUE(first->Wait().ok());
-      EXPECT_TRUE(late->Wait().ok());
-      EXPECT_GE(said_before, 2 + 6);
-      EXPECT_LE(said_before, 2 + 8);
+      const int said = SaidBeside(late);
+      EXPECT_GE(said, 6);
+      EXPECT_LE(said, 8);
     }
     ExpectBooksBalance();
   }
@@ -105,17 +97,7 @@ TEST_F(SchedulerTest, PromptsAdvanceBesideATaskThatGenerates) {
   step_.max_shared_tokens = 1;
   Start(/*slots=*/2);
   auto late = std::make_shared<SayingTask>(Prompt(4, 1), 1);
-  auto first = std::make_shared<SayingTask>(Prompt(4), 20);
-  int said_before = 0;
-  first->on_token = [&](int said) {
-    if (said != 2) return;
-    EXPECT_TRUE(scheduler_->Submit(late).ok());
-  };
-  late->on_end = [&] { said_before = first->said(); };
-  Submit(first);
-  EXPECT_TRUE(first->Wait().ok());
-  EXPECT_TRUE(late->Wait().ok());
-  EXPECT_LE(said_before, 2 + 6);
+  EXPECT_LE(SaidBeside(late), 6);
 }
 
 TEST_F(SchedulerTest, EqualPriorityWaits) {

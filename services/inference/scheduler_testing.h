@@ -128,6 +128,22 @@ class SchedulerTest : public testing::Test {
     return Submit(std::move(task));
   }
 
+  // How much a task of 20 letters says while `late` runs beside it to its end.
+  int SaidBeside(const std::shared_ptr<SayingTask>& late) {
+    auto first = std::make_shared<SayingTask>(Prompt(4), 20);
+    int before = 0, after = 0;
+    first->on_token = [&](int said) {
+      if (said != 2) return;
+      before = said;
+      EXPECT_TRUE(scheduler_->Submit(late).ok());
+    };
+    late->on_end = [&] { after = first->said(); };
+    Submit(first);
+    EXPECT_TRUE(first->Wait().ok());
+    EXPECT_TRUE(late->Wait().ok());
+    return after - before;
+  }
+
   void ExpectBooksBalance() {
     const Scheduler::Load load = scheduler_->load();
     EXPECT_EQ(load.running, 0);
