@@ -30,7 +30,8 @@ void GeluMul(const float* gate, const float* up, int64_t count, float* out,
              kernels::ThreadPool& pool, kernels::Isa isa = kernels::BestIsa());
 
 // out[i] = cap * tanh(x[i] / cap), cap > 0: with e = exp(x * (2 / cap)), cap *
-// ((e - 1) / (e + 1)). Absolute error below cap * 2^-22.
+// ((e - 1) / (e + 1)). Absolute error below cap * kSoftCapError.
+inline constexpr double kSoftCapError = 0x1p-22;
 void SoftCap(const float* x, float cap, int64_t count, float* out,
              kernels::ThreadPool& pool, kernels::Isa isa = kernels::BestIsa());
 

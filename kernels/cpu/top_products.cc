@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <functional>
 #include <limits>
 
 #include "kernels/base/check.h"
 #include "kernels/base/clones.h"
+#include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/linear_kernels.h"
+#include "kernels/cpu/vector_kernels.h"
 
 namespace onegrid::cpu {
 namespace {
@@ -23,6 +26,14 @@ float NthLargest(std::vector<float> values, int64_t n) {
 
 bool Before(const TopProduct& a, const TopProduct& b) {
   return a.value != b.value ? a.value > b.value : a.index < b.index;
+}
+
+// At most any product whose SoftCap is `least` or more.
+float LeastBeforeCap(float least, float cap) {
+  const double ratio = double{least} / cap - kSoftCapError;
+  if (!(ratio > -1)) return kNone;
+  const double product = cap * std::atanh(std::min(ratio, 1 - kSoftCapError));
+  return std::nextafter(static_cast<float>(product), kNone);
 }
 
 // How far products of rows, or of tiles, may be off: the sum over i of
@@ -65,9 +76,10 @@ constexpr int64_t kPartTiles = 2048;
 }  // namespace
 
 TopProducts::TopProducts(const PackedLinear& weights, kernels::ThreadPool& pool,
-                         kernels::Isa isa)
-    : weights_(weights), pool_(pool), isa_(isa) {
+                         kernels::Isa isa, float cap)
+    : weights_(weights), pool_(pool), isa_(isa), cap_(cap) {
   KERNELS_CHECK(weights.has_codes());
+  KERNELS_CHECK(cap >= 0);
 }
 
 void TopProducts::Begin(absl::Span<const float> x, Search& search) {
@@ -102,6 +114,7 @@ void TopProducts::ComputeTiles(int64_t searches) {
     search.products.resize(search.tiles.size());
   }
   const auto count = static_cast<int64_t>(items.size());
+  const auto soft_cap = VectorKernelsFor(isa_).soft_cap;
   pool_.ParallelFor(
       count, pool_.GrainFor(count), [&](int64_t begin, int64_t end, int) {
         for (int64_t i = begin; i < end; ++i) {
@@ -110,8 +123,9 @@ void TopProducts::ComputeTiles(int64_t searches) {
             const auto& [later, next] = items[static_cast<size_t>(i + 1)];
             FetchTile(weights_, later->tiles[next]);
           }
-          LinearTile(search->x, weights_, search->tiles[tile],
-                     search->products[tile].data());
+          float* products = search->products[tile].data();
+          LinearTile(search->x, weights_, search->tiles[tile], products);
+          if (cap_ > 0) soft_cap(products, cap_, kTileRows, products);
         }
       });
 }
@@ -180,6 +194,7 @@ void TopProducts::Collect(const CoarseProducts& bounds, const float* coarse,
       values.push_back(Exact(row, searches_[m]).value);
     }
     least.push_back(NthLargest(std::move(values), counts[m]));
+    if (cap_ > 0) least.back() = LeastBeforeCap(least.back(), cap_);
   }
   const auto parts = static_cast<size_t>((tiles - 1) / kPartTiles + 1);
   std::vector<std::vector<int32_t>> found(counts.size() * parts);

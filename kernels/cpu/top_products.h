@@ -22,23 +22,24 @@ struct TopProduct {
 };
 
 // What is wanted are the largest of Linear with activations in 16 bits, as of a
-// vocabulary's logits. All products are computed coarsely, with a bound of how
-// far each may be off; so few rows can be among the largest, and only those
-// are computed in 16 bits.
+// vocabulary's logits, or of SoftCap (elementwise.h) of them. All products are
+// computed coarsely, with a bound of how far each may be off; so few rows can
+// be among the largest, and only those are computed in 16 bits.
 //
 // Thread-compatible. Holds what its CoarseProducts do, and 4 bytes for 16 rows
 // of the weights for each row of a call.
 class TopProducts {
  public:
-  // `weights`, which have codes, and `pool` must outlive this object.
+  // `weights`, which have codes, and `pool` must outlive this object. cap:
+  // that of SoftCap; 0: none.
   TopProducts(const PackedLinear& weights, kernels::ThreadPool& pool,
-              kernels::Isa isa = kernels::BestIsa());
+              kernels::Isa isa = kernels::BestIsa(), float cap = 0);
 
   // `coarse` is of these weights. For each row m of x [m, k] the counts[m]
   // largest of its products, largest first, ties by lower row: bit for bit
-  // those of Linear in 16 bits. 1 <= counts[m] <= n. scratch: [m, n], left with
-  // anything. The result is valid until the next call. What is not a number
-  // counts as minus infinity.
+  // those of Linear in 16 bits, then capped. 1 <= counts[m] <= n. scratch:
+  // [m, n], left with anything. The result is valid until the next call. What
+  // is not a number counts as minus infinity.
   absl::Span<const std::vector<TopProduct>> Find(CoarseProducts& coarse,
                                                  absl::Span<const float> x,
                                                  absl::Span<const int> counts,
@@ -56,7 +57,8 @@ class TopProducts {
     const float* of_tiles;        // the largest coarse product of each
     std::vector<int32_t> tiles;   // wanted in 16 bits
     std::vector<int32_t> places;  // [tile count] in `tiles`, or -1
-    std::vector<std::array<float, kTileRows>> products;  // of the first tiles
+    // Of the first tiles, capped.
+    std::vector<std::array<float, kTileRows>> products;
     std::vector<int32_t> rows;  // of the weights: may be among the largest
   };
 
@@ -79,6 +81,7 @@ class TopProducts {
   const PackedLinear& weights_;
   kernels::ThreadPool& pool_;
   const kernels::Isa isa_;
+  const float cap_;
   std::vector<float> of_tiles_;  // [rows of a call, tiles]
   std::vector<Search> searches_;
   std::vector<std::vector<TopProduct>> best_;

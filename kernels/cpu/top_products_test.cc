@@ -18,6 +18,7 @@
 #include "kernels/base/cpu_features.h"
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/coarse_products.h"
+#include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/packed_linear.h"
 #include "kernels/cpu/sketch_products.h"
 #include "kernels/quant/grid.h"
@@ -71,7 +72,7 @@ class TopProductsTest : public testing::TestWithParam<Isa> {
     if (!kernels::IsaSupported(GetParam())) GTEST_SKIP() << "no such processor";
   }
 
-  // All products of x [m, k], those of each row sorted.
+  // All products of x [m, k], capped, those of each row sorted.
   std::vector<std::vector<TopProduct>> Sorted(const std::vector<float>& x,
                                               int64_t m, const PackedLinear& w,
                                               CodeBits bits = CodeBits::k16) {
@@ -79,6 +80,9 @@ class TopProductsTest : public testing::TestWithParam<Isa> {
     QuantizeActivations(x, m, w.k(), bits, &codes, pool_, GetParam());
     std::vector<float> out(static_cast<size_t>(m * w.n()));
     Linear(codes, w, out.data(), pool_, GetParam());
+    if (cap_ > 0) {
+      SoftCap(out.data(), cap_, m * w.n(), out.data(), pool_, GetParam());
+    }
     std::vector<std::vector<TopProduct>> rows(static_cast<size_t>(m));
     for (int64_t i = 0; i < m * w.n(); ++i) {
       rows[static_cast<size_t>(i / w.n())].push_back(
@@ -109,7 +113,7 @@ class TopProductsTest : public testing::TestWithParam<Isa> {
     std::vector<CoarseProducts*> ways = {&bytes};
     std::optional<SketchProducts> sketch;
     if (w.split()) ways.push_back(&sketch.emplace(Learnt(w, x)));
-    TopProducts top(w, pool_, GetParam());
+    TopProducts top(w, pool_, GetParam(), cap_);
     int differences = 0;
     for (CoarseProducts* coarse : ways) {
       std::vector<float> scratch(counts.size() * sorted[0].size());
@@ -127,6 +131,7 @@ class TopProductsTest : public testing::TestWithParam<Isa> {
   }
 
   ThreadPool pool_{3};
+  float cap_ = 0;
 };
 
 TEST_P(TopProductsTest, AreThoseOfTheFullProductBitForBit) {
@@ -176,12 +181,15 @@ TEST_P(TopProductsTest, ComputesFewTilesInFull) {
   const int64_t n = 40000, k = 128, m = 10;
   const PackedLinear w = Pack(Random(quant::kInt8G32, n, k), pool_);
   ByteProducts bytes(w, pool_, GetParam());
-  TopProducts top(w, pool_, GetParam());
-  std::vector<float> scratch(static_cast<size_t>(m * n));
-  top.Find(bytes, RandomFloats(m * k, 2), std::vector<int>(m, 20),
-           scratch.data());
-  EXPECT_GE(top.tiles_computed(), m);
-  EXPECT_LE(top.tiles_computed(), m * 100);  // of 2,500
+  // Products are up to 270: the largest all but reach the cap.
+  for (const float cap : {0.0f, 30.0f}) {
+    TopProducts top(w, pool_, GetParam(), cap);
+    std::vector<float> scratch(static_cast<size_t>(m * n));
+    top.Find(bytes, RandomFloats(m * k, 2), std::vector<int>(m, 20),
+             scratch.data());
+    EXPECT_GE(top.tiles_computed(), m);
+    EXPECT_LE(top.tiles_computed(), m * 100);  // of 2,500
+  }
 }
 
 // Of equal products the lower rows come first, also where all are equal.
@@ -197,6 +205,25 @@ TEST_P(TopProductsTest, TiesGoToTheLowerRow) {
   std::fill(x.begin(), x.begin() + 2 * k, 0.0f);
   EXPECT_EQ(
       Differences(packed, x, std::vector<int>(m, 7), Sorted(x, m, packed)), 0);
+}
+
+// A cap far above all products, one below many of them, and one so low that
+// many are the same number, the cap.
+TEST_P(TopProductsTest, AreThoseOfTheFullProductCapped) {
+  const int64_t n = 4099, k = 128, m = 3;
+  const PackedLinear w = Pack(Random(quant::kInt8G32, n, k), pool_);
+  for (const float scale : {0.2f, 1.0f}) {
+    std::vector<float> x = RandomFloats(m * k, 3);
+    for (float& value : x) value *= scale;
+    for (const float cap : {1e4f, 30.0f, 1.0f}) {
+      cap_ = cap;
+      const auto sorted = Sorted(x, m, w);
+      EXPECT_EQ(sorted[0][0].value == cap && sorted[0][60].value == cap,
+                cap == 1);
+      EXPECT_EQ(Differences(w, x, {1, 50, 3000}, sorted), 0)
+          << scale << " " << cap;
+    }
+  }
 }
 
 // Found, though they can't be right: nothing hangs, breaks or leaves a gap.

@@ -204,8 +204,6 @@ absl::Status Bench::Load() {
   const Clock::time_point start = Clock::now();
   ASSIGN_OR_RETURN(file_, model::GgufFile::Open(absl::GetFlag(FLAGS_model)));
   ASSIGN_OR_RETURN(const Numerics numerics, ChosenNumerics());
-  ASSIGN_OR_RETURN(const model::GemmaConfig config,
-                   model::ConfigFromGguf(*file_));
   const bool few_logits =
       std::any_of(cases_.begin(), cases_.end(),
                   [](const BenchCase& bench) { return bench.top_k > 0; });
@@ -213,7 +211,7 @@ absl::Status Bench::Load() {
       GemmaWeights weights,
       LoadGemmaWeights(*file_, pool_,
                        few_logits && absl::GetFlag(FLAGS_head_sketch)
-                           ? HeadStorageFor(numerics, config)
+                           ? HeadStorageFor(numerics)
                            : cpu::PackedLinear::Storage::kWhole));
   weights_ = std::make_unique<GemmaWeights>(std::move(weights));
   ASSIGN_OR_RETURN(engine_, MakeEngine(*weights_, numerics, cases_, pool_));

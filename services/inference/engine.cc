@@ -32,17 +32,15 @@ int FirstSharedLayer(const model::GemmaConfig& config) {
   return static_cast<int>(layer);
 }
 
-bool CanSearchLogits(const Numerics& numerics,
-                     const model::GemmaConfig& config) {
-  return numerics.activations != Precision::kF32 && config.logit_softcap == 0;
+bool CanSearchLogits(const Numerics& numerics) {
+  return numerics.activations != Precision::kF32;
 }
 
 }  // namespace
 
-cpu::PackedLinear::Storage HeadStorageFor(const Numerics& numerics,
-                                          const model::GemmaConfig& config) {
-  return CanSearchLogits(numerics, config) ? cpu::PackedLinear::Storage::kSplit
-                                           : cpu::PackedLinear::Storage::kWhole;
+cpu::PackedLinear::Storage HeadStorageFor(const Numerics& numerics) {
+  return CanSearchLogits(numerics) ? cpu::PackedLinear::Storage::kSplit
+                                   : cpu::PackedLinear::Storage::kWhole;
 }
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(
@@ -120,9 +118,10 @@ Engine::Engine(const GemmaWeights& weights, const EngineOptions& options,
   }
   outputs_ = floats(m * c.hidden);
   logits_ = floats(size_t{kMaxLogitRows} * c.vocab_size);
-  if (CanSearchLogits(options.numerics, c) && weights.head().has_codes()) {
+  if (CanSearchLogits(options.numerics) && weights.head().has_codes()) {
     top_ = std::make_unique<LogitSearch>(weights.head(), options.max_sequences,
-                                         pool, options.numerics.isa);
+                                         pool, options.numerics.isa,
+                                         static_cast<float>(c.logit_softcap));
   }
 }
 

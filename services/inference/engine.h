@@ -41,8 +41,7 @@ struct EngineOptions {
 
 // How the head of a model that an engine computes so should be stored: split
 // if TopLogits can make use of that.
-cpu::PackedLinear::Storage HeadStorageFor(const Numerics& numerics,
-                                          const model::GemmaConfig& config);
+cpu::PackedLinear::Storage HeadStorageFor(const Numerics& numerics);
 
 // Tokens to append to one sequence in one Forward.
 struct Chunk {

@@ -96,31 +96,28 @@ TEST_F(EngineTest, TheLargestLogitsAreThoseOfAll) {
 }
 
 TEST_F(EngineTest, AHeadIsSplitWhereItsLogitsCanBeSearched) {
-  model::GemmaConfig config = weights_->config;
   Numerics numerics;
-  EXPECT_EQ(HeadStorageFor(numerics, config),
-            cpu::PackedLinear::Storage::kSplit);
-  config.logit_softcap = 30;
-  EXPECT_EQ(HeadStorageFor(numerics, config),
-            cpu::PackedLinear::Storage::kWhole);
+  EXPECT_EQ(HeadStorageFor(numerics), cpu::PackedLinear::Storage::kSplit);
   numerics.activations = Precision::kF32;
-  EXPECT_EQ(HeadStorageFor(numerics, weights_->config),
-            cpu::PackedLinear::Storage::kWhole);
+  EXPECT_EQ(HeadStorageFor(numerics), cpu::PackedLinear::Storage::kWhole);
 }
 
 // Where the head is split, all logits are the same, the sketch is learnt from
 // what is asked for, and the largest it tells of are those.
-TEST_F(EngineTest, ASplitHeadGivesTheSameLogits) {
+void ExpectSameLogitsOfASplitHead(const model::GgufFile& file,
+                                  kernels::ThreadPool& pool) {
   const auto weights =
-      LoadGemmaWeights(*file_, *pool_, cpu::PackedLinear::Storage::kSplit);
+      LoadGemmaWeights(file, pool, cpu::PackedLinear::Storage::kSplit);
   ASSERT_TRUE(weights.ok()) << weights.status();
   EXPECT_TRUE(weights->head().split());
-  EXPECT_EQ(weights->bytes(), weights_->bytes());
+  const auto whole_weights = LoadGemmaWeights(file, pool);
+  ASSERT_TRUE(whole_weights.ok()) << whole_weights.status();
+  EXPECT_EQ(weights->bytes(), whole_weights->bytes());
   EngineOptions options;
   options.max_context = kTinyContext;
-  const auto split = Engine::Create(*weights, options, *pool_);
+  const auto split = Engine::Create(*weights, options, pool);
   ASSERT_TRUE(split.ok()) << split.status();
-  const auto whole = Engine::Create(*weights_, options, *pool_);
+  const auto whole = Engine::Create(*whole_weights, options, pool);
   EXPECT_FALSE((*whole)->can_sketch_head());
   ASSERT_TRUE((*split)->can_sketch_head());
   const std::vector<int32_t> tokens = RandomTokens(8, 7);
@@ -145,6 +142,17 @@ TEST_F(EngineTest, ASplitHeadGivesTheSameLogits) {
     EXPECT_EQ(best[0][i].index, top[i]);
     EXPECT_EQ(best[0][i].value, row[top[i]]);
   }
+}
+
+TEST_F(EngineTest, ASplitHeadGivesTheSameLogits) {
+  ExpectSameLogitsOfASplitHead(*file_, *pool_);
+}
+
+TEST_F(EngineTest, ASplitHeadGivesTheSameCappedLogits) {
+  const auto [file, weights] =
+      LoadTiny({.structure = TinyStructure::kGemma4Edge, .types = {}}, *pool_);
+  ASSERT_GT(weights.config.logit_softcap, 0);
+  ExpectSameLogitsOfASplitHead(*file, *pool_);
 }
 
 TEST_F(EngineTest, FloatModeEqualsTheNaiveForwardBeyondTheWindow) {

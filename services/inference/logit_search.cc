@@ -23,8 +23,8 @@ constexpr float kForgetting = 0.997f;
 }  // namespace
 
 LogitSearch::LogitSearch(const cpu::PackedLinear& head, int most_rows,
-                         kernels::ThreadPool& pool, kernels::Isa isa)
-    : head_(head), top_(head, pool, isa), doubts_(kUsualDoubts) {
+                         kernels::ThreadPool& pool, kernels::Isa isa, float cap)
+    : head_(head), top_(head, pool, isa, cap), doubts_(kUsualDoubts) {
   if (most_rows >= kLeastByteRows) {
     bytes_ = std::make_unique<cpu::ByteProducts>(head, pool, isa);
   }

@@ -32,14 +32,14 @@ class LogitSearch {
 
   // `head`, which has codes, and `pool` must outlive this object. At most
   // `most_rows` will be asked for at once. There is a sketch if the head is
-  // split.
+  // split. cap: that of SoftCap (elementwise.h) of the logits; 0: none.
   LogitSearch(const cpu::PackedLinear& head, int most_rows,
-              kernels::ThreadPool& pool, kernels::Isa isa);
+              kernels::ThreadPool& pool, kernels::Isa isa, float cap = 0);
 
   // The counts[m] largest products of row m of x [m, k], largest first, ties by
-  // lower row: bit for bit those of Linear in 16 bits. Empty: to compute all of
-  // them is faster. 1 <= counts[m] <= head.n(). scratch: [m, n], left with
-  // anything. Valid until the next call.
+  // lower row: bit for bit those of Linear in 16 bits, then capped. Empty: to
+  // compute all of them is faster. 1 <= counts[m] <= head.n(). scratch: [m, n],
+  // left with anything. Valid until the next call.
   absl::Span<const std::vector<cpu::TopProduct>> Find(
       absl::Span<const float> x, absl::Span<const int> counts, float* scratch);
 

@@ -295,7 +295,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
   ASSIGN_OR_RETURN(GemmaWeights weights,
                    LoadGemmaWeights(*file, served->pool_,
                                     options.head_sketch
-                                        ? HeadStorageFor(numerics, config)
+                                        ? HeadStorageFor(numerics)
                                         : cpu::PackedLinear::Storage::kWhole));
   served->weights_ = std::make_unique<GemmaWeights>(std::move(weights));
   // The digest is that of what was loaded.
