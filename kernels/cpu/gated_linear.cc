@@ -5,6 +5,7 @@
 
 #include "kernels/base/check.h"
 #include "kernels/cpu/linear_kernels.h"
+#include "kernels/cpu/tile_slices.h"
 #include "kernels/cpu/vector_kernels.h"
 
 namespace onegrid::cpu {
@@ -14,6 +15,8 @@ namespace {
 // two products.
 constexpr int64_t kRowsMost = 256;
 constexpr int64_t kColumnsMost = 128;
+// Tiles of a group of columns, which gets one scale.
+constexpr int64_t kGroupTiles = kLinearGroup / kTileRows;
 
 // Panels of rows that a thread takes with each set of weights: as many as fit,
 // but some for each thread.
@@ -25,7 +28,7 @@ int64_t PanelsPerChunk(const QuantizedActivations& x, int64_t threads) {
   return (panels - 1) / ((chunks - 1) / threads * threads + threads) + 1;
 }
 
-// Columns [first, first + columns) of a chunk of panels.
+// Some columns of a chunk of panels.
 void MultiplyPart(const QuantizedActivations& x, const PackedLinear& gate,
                   const PackedLinear& up, const ProductPart& part,
                   const VectorKernels& vectors, QuantizedActivations* out) {
@@ -33,15 +36,20 @@ void MultiplyPart(const QuantizedActivations& x, const PackedLinear& gate,
   alignas(64) float ups[kRowsMost * kColumnsMost];
   LinearPart(x, gate, part, gates);
   LinearPart(x, up, part, ups);
-  const int64_t columns = part.tiles * kTileRows;
-  const int64_t group = part.tile * kTileRows / kLinearGroup;
+  const TileSlice& slice = part.slice;
+  const int64_t columns = slice.size() * kTileRows;
+  KERNELS_CHECK(columns <= kColumnsMost);
+  const int64_t groups = slice.tiles / kGroupTiles;  // of a stream
   int64_t at = 0;
   for (int64_t panel = part.panel; panel < part.panel + part.panels; ++panel) {
     const int rows = x.panels()[static_cast<size_t>(panel)].rows;
     for (int row = 0; row < rows; ++row) {
       vectors.gelu_mul(gates + at, ups + at, columns, gates + at);
-      out->SetGroups(panel, row, group, columns / kLinearGroup, gates + at);
-      at += columns;
+      for (int64_t s = 0; s < slice.streams; ++s) {
+        out->SetGroups(panel, row, (slice.tile + s * slice.apart) / kGroupTiles,
+                       groups, gates + at);
+        at += groups * kLinearGroup;
+      }
     }
   }
 }
@@ -61,10 +69,21 @@ void GatedLinear(const QuantizedActivations& x, const PackedLinear& gate,
   const int64_t per_chunk = PanelsPerChunk(x, pool.size());
   const int64_t chunks = (panels - 1) / per_chunk + 1;
   const int64_t tiles = gate.tile_count();
+  if (x.streams() > 1) {
+    const TileSlices slices(tiles, kGroupTiles, kColumnsMost / kTileRows,
+                            x.streams(), pool.size());
+    pool.ParallelFor(slices.count(), 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) {
+        const TileSlice slice = slices[i];
+        if (slice.size() == 0) continue;
+        MultiplyPart(x, gate, up, {0, panels, slice}, vectors, out);
+      }
+    });
+    return;
+  }
   // A group of columns at least, and what the kernels take at once.
-  const int64_t set =
-      std::clamp<int64_t>(x.kernels().tiles_most, kLinearGroup / kTileRows,
-                          kColumnsMost / kTileRows);
+  const int64_t set = std::clamp<int64_t>(x.kernels().tiles_most, kGroupTiles,
+                                          kColumnsMost / kTileRows);
   const int64_t sets = (tiles - 1) / set + 1;
   pool.ParallelFor(chunks * sets, pool.GrainFor(chunks * sets),
                    [&](int64_t begin, int64_t end, int) {
@@ -72,8 +91,9 @@ void GatedLinear(const QuantizedActivations& x, const PackedLinear& gate,
                        const int64_t panel = item / sets * per_chunk;
                        const int64_t tile = item % sets * set;
                        MultiplyPart(x, gate, up,
-                                    {panel, std::min(per_chunk, panels - panel),
-                                     tile, std::min(set, tiles - tile)},
+                                    {panel,
+                                     std::min(per_chunk, panels - panel),
+                                     {tile, std::min(set, tiles - tile)}},
                                     vectors, out);
                      }
                    });

@@ -124,20 +124,21 @@ struct ActivationPanel {
   int rows;
 };
 
-// Where a tile lies, or some that follow each other; `lower` only if they have
-// two planes.
+// Where a tile lies, or some of one matrix, equally far from each other;
+// `lower` only if they have two planes.
 struct TileBytes {
   const uint8_t* at;
   const uint8_t* lower = nullptr;
   int64_t count = 1;
   int64_t stride = 0;  // Bytes from one to the next, if there is a next one.
   int64_t lower_stride = 0;
+  int64_t columns = kTileRows;  // Of the products, from one to the next.
 };
 
 // Products of all rows of `count` panels that follow each other with tiles:
-// out[m * out_stride + r] = sum over groups of (exact integer dot product) *
-// weight scale * activation scale, r < 16 * tile.count. int2 takes an even
-// number of groups.
+// out[m * out_stride + t * tile.columns + r] = sum over groups of (exact
+// integer dot product) * weight scale * activation scale, t < tile.count, r
+// < 16. int2 takes an even number of groups.
 using TileKernel = void (*)(const ActivationPanel* panels, int64_t count,
                             TileBytes tile, float* out, int64_t out_stride);
 
@@ -146,6 +147,9 @@ struct LinearKernels {
   int panel_rows;
   // Most tiles that they take at once.
   int tiles_most;
+  // Tiles that should be read side by side (tile_slices.h) for one panel of so
+  // many rows, at most tiles_most. nullptr: one.
+  int (*streams)(int rows);
   // Activations that should pass over the weights together: as many as the L2
   // cache keeps, if weights have to be decoded for each pass.
   int64_t pass_bytes;

@@ -416,7 +416,7 @@ void StreamTiles(const ActivationPanel& panel, TileBytes tiles, float* out,
   for (int64_t t = 0; t < tiles.count; ++t) {
     WeightStream<Format, sizeof(Code) == 2> stream(TileAt(tiles, t),
                                                    panel.groups);
-    MultiplyPanel<Code>(panel, stream, 0, panel.groups, out + t * kTileRows,
+    MultiplyPanel<Code>(panel, stream, 0, panel.groups, out + t * tiles.columns,
                         out_stride);
   }
 }
@@ -440,9 +440,9 @@ void Tile(const ActivationPanel* panels, int64_t count, TileBytes tiles,
     for (int64_t p = 0; p < count; ++p) {
       for (int64_t t = 0; t < tiles.count; ++t) {
         next.Fetch(t, p, count);
-        FetchToWrite(to + t * kTileRows, panels[p].rows, out_stride);
+        FetchToWrite(to + t * tiles.columns, panels[p].rows, out_stride);
         MultiplyPanel<Code>(panels[p], blocks[t], first, taken,
-                            to + t * kTileRows, out_stride);
+                            to + t * tiles.columns, out_stride);
       }
       to += panels[p].rows * out_stride;
     }
@@ -454,6 +454,7 @@ void Tile(const ActivationPanel* panels, int64_t count, TileBytes tiles,
 const LinearKernels kLinearKernelsAmx = {
     kRowsMost,
     kTilesMost,
+    /*streams=*/nullptr,
     kAmxPassBytes,
     WideOrder::kBytePlanes,
     QuantizeRow,

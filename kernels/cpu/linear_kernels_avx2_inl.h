@@ -448,6 +448,7 @@ void Tile(const ActivationPanel* panels, int64_t count, TileBytes tile,
 inline constexpr LinearKernels kLocalLinearKernels = {
     kPanelRows,
     /*tiles_most=*/1,
+    /*streams=*/nullptr,
     kPassBytes,
     WideOrder::k0213,
     QuantizeRow,

@@ -172,15 +172,10 @@ constexpr int StreamsOf(int rows) {
   return rows <= 4 ? kMostStreams : rows <= 8 ? 2 : 1;
 }
 
-// Asks for what is read some time after `place`, one of kTiles tiles that
-// follow each other; `left` bytes of its tile are left.
-template <typename Format, int kTiles>
-inline void FetchAhead(TileBytes place, int64_t left) {
+// Asks for what is read some time after `place`, where its stream goes on.
+template <typename Format>
+inline void FetchAhead(TileBytes place) {
   constexpr int64_t kAhead = 2048;
-  if (left <= kAhead) {
-    place.at += (kTiles - 1) * place.stride;
-    place.lower += (kTiles - 1) * place.lower_stride;
-  }
 #pragma GCC unroll 9
   for (int64_t line = 0; line < Format::kPlaceBytes; line += 64) {
     _mm_prefetch(place.at + kAhead + line, _MM_HINT_T0);
@@ -191,7 +186,7 @@ inline void FetchAhead(TileBytes place, int64_t left) {
   }
 }
 
-// Of kRows rows with kTiles tiles that follow each other.
+// Of kRows rows with kTiles tiles.
 template <typename Format, typename Code, int kRows, int kTiles>
 void RowsTimesTiles(const ActivationPanel& panel, TileBytes tiles, float* out,
                     int64_t out_stride) {
@@ -203,13 +198,11 @@ void RowsTimesTiles(const ActivationPanel& panel, TileBytes tiles, float* out,
   }
   const Code* codes = CodesOf(panel, static_cast<const Code*>(nullptr));
   TileBytes place = tiles;
-  int64_t left =
-      panel.groups / Format::kPlaceGroups * int64_t{Format::kPlaceBytes};
   for (int64_t g = 0; g < panel.groups; ++g) {
 #pragma GCC unroll 4
     for (int t = 0; t < kTiles; ++t) {
       const TileBytes at = TileAt(place, t);
-      if (g % Format::kPlaceGroups == 0) FetchAhead<Format, kTiles>(at, left);
+      if (g % Format::kPlaceGroups == 0) FetchAhead<Format>(at);
       __m512i dot[kRows];
 #pragma GCC unroll 12
       for (int m = 0; m < kRows; ++m) {
@@ -224,12 +217,11 @@ void RowsTimesTiles(const ActivationPanel& panel, TileBytes tiles, float* out,
     if ((g + 1) % Format::kPlaceGroups == 0) {
       place.at += Format::kPlaceBytes;
       place.lower += Format::kLowerBytes;
-      left -= Format::kPlaceBytes;
     }
   }
 #pragma GCC unroll 4
   for (int t = 0; t < kTiles; ++t) {
-    Store<kRows>(total[t], out + t * kTileRows, out_stride);
+    Store<kRows>(total[t], out + t * tiles.columns, out_stride);
   }
 }
 
@@ -240,12 +232,12 @@ void Rows(const ActivationPanel& panel, TileBytes tiles, float* out,
   int64_t t = 0;
   for (; t + kStreams <= tiles.count; t += kStreams) {
     RowsTimesTiles<Format, Code, kRows, kStreams>(
-        panel, TileAt(tiles, t), out + t * kTileRows, out_stride);
+        panel, TileAt(tiles, t), out + t * tiles.columns, out_stride);
   }
   if constexpr (kStreams > 1) {
     for (; t < tiles.count; ++t) {
-      RowsTimesTiles<Format, Code, kRows, 1>(panel, TileAt(tiles, t),
-                                             out + t * kTileRows, out_stride);
+      RowsTimesTiles<Format, Code, kRows, 1>(
+          panel, TileAt(tiles, t), out + t * tiles.columns, out_stride);
     }
   }
 }
@@ -271,6 +263,7 @@ void Tile(const ActivationPanel* panels, int64_t count, TileBytes tile,
 const LinearKernels kLinearKernelsAvx512 = {
     kPanelRows,
     /*tiles_most=*/kMostStreams,
+    StreamsOf,
     kPassBytes,
     WideOrder::k0213,
     QuantizeRow,

@@ -178,6 +178,7 @@ void F32Tile(const float* x, int64_t x_stride, int64_t rows, const float* w,
 const LinearKernels kLinearKernelsPortable = {
     kPanelRows,
     /*tiles_most=*/1,
+    /*streams=*/nullptr,
     kPassBytes,
     WideOrder::k0213,
     QuantizeRow,

@@ -13,8 +13,10 @@ namespace {
 
 // Tile t of some, one.
 inline TileBytes TileAt(TileBytes tiles, int64_t t) {
-  return {tiles.at + t * tiles.stride, tiles.lower + t * tiles.lower_stride, 1,
-          tiles.stride, tiles.lower_stride};
+  tiles.at += t * tiles.stride;
+  tiles.lower += t * tiles.lower_stride;
+  tiles.count = 1;
+  return tiles;
 }
 
 // Line j of a place. Of two planes, line j / 2 of each has the nibbles of lines

@@ -356,19 +356,16 @@ void Linear(const QuantizedActivations& x, const PackedLinear& w, float* out,
 void LinearPart(const QuantizedActivations& x, const PackedLinear& w,
                 const ProductPart& part, float* out) {
   KERNELS_CHECK(w.has_codes() && x.k() == w.k());
-  KERNELS_CHECK(part.tile >= 0 && part.tile + part.tiles <= w.tile_count());
+  const TileSlice& slice = part.slice;
+  KERNELS_CHECK(slice.tile >= 0 &&
+                slice.tile + (slice.streams - 1) * slice.apart + slice.tiles <=
+                    w.tile_count());
   const auto panels = x.panels().subspan(static_cast<size_t>(part.panel),
                                          static_cast<size_t>(part.panels));
   const LinearKernels& run = x.kernels();
-  const int64_t stride = part.tiles * kTileRows;
   if (run.begin != nullptr) run.begin();
-  for (int64_t done = 0; done < part.tiles;) {
-    const int64_t count = std::min<int64_t>(run.tiles_most, part.tiles - done);
-    KernelOf(x, w)(panels.data(), static_cast<int64_t>(panels.size()),
-                   View(w).Tiles(part.tile + done, count),
-                   out + done * kTileRows, stride);
-    done += count;
-  }
+  MultiplySlice(panels, run, KernelOf(x, w), View(w), slice,
+                slice.tiles * kTileRows, out, slice.size() * kTileRows);
   if (run.end != nullptr) run.end();
 }
 

@@ -13,6 +13,7 @@
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/linear_kernels.h"
 #include "kernels/cpu/quantized_activations.h"
+#include "kernels/cpu/tile_slices.h"
 #include "kernels/quant/ggml_types.h"
 
 namespace onegrid::cpu {
@@ -93,10 +94,11 @@ void Linear(const QuantizedActivations& x, const PackedLinear& w, float* out,
 // Some panels of activations and some tiles of 16 rows of weights.
 struct ProductPart {
   int64_t panel, panels;
-  int64_t tile, tiles;
+  TileSlice slice;
 };
 // Their products, of rows past the end of the weights anything: out [rows of
-// the panels, 16 * tiles], bit for bit those of Linear. On this thread.
+// the panels, 16 * slice.size()], stream by stream, bit for bit those of
+// Linear. On this thread.
 void LinearPart(const QuantizedActivations& x, const PackedLinear& w,
                 const ProductPart& part, float* out);
 

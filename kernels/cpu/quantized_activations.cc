@@ -7,6 +7,11 @@
 namespace onegrid::cpu {
 
 // Rows are spread evenly over the panels, so 13 rows make 7 + 6, not 12 + 1.
+int64_t QuantizedActivations::streams() const {
+  if (panels_.size() != 1 || kernels_->streams == nullptr) return 1;
+  return kernels_->streams(panels_[0].rows);
+}
+
 int64_t QuantizedActivations::PanelFirstRow(int64_t p) const {
   const auto panels = static_cast<int64_t>(panels_.size());
   if (panels == 0) return 0;

@@ -27,6 +27,8 @@ class QuantizedActivations {
   // The kernels whose layout this is.
   const LinearKernels& kernels() const { return *kernels_; }
   absl::Span<const ActivationPanel> panels() const { return panels_; }
+  // Tiles of weights that should be read side by side for these rows.
+  int64_t streams() const;
   // First row of panel p; PanelFirstRow(panels().size()) == m().
   int64_t PanelFirstRow(int64_t p) const;
   // The panel that holds row.

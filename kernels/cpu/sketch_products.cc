@@ -10,6 +10,8 @@
 #include "kernels/cpu/int4_encoder.h"
 #include "kernels/cpu/linear_kernels.h"
 #include "kernels/cpu/nibble_planes.h"
+#include "kernels/cpu/tile_slices.h"
+#include "kernels/cpu/tiled_matmul.h"
 
 namespace onegrid::cpu {
 namespace {
@@ -18,7 +20,7 @@ constexpr int64_t kGroupFloats = kLinearGroup * kTileRows;
 constexpr int64_t kAlongGroups = kSketchDirections / kLinearGroup;
 constexpr int64_t kAlongTileBytes = kAlongGroups * kInt4GroupBytes;
 // Weights that a thread takes at once.
-constexpr int64_t kRangeBytes = 1 << 20;
+constexpr int64_t kSliceBytes = 256 << 10;
 // Tiles whose largest product is looked for at once, while the products are in
 // the L1 cache.
 constexpr int64_t kTilesLookedAt = 16;
@@ -88,19 +90,6 @@ void End(const QuantizedActivations& x) {
   if (x.kernels().end != nullptr) x.kernels().end();
 }
 
-// to [x.m()][kColumnsLookedAt] = the products of x with some tiles.
-void MultiplyTiles(const QuantizedActivations& x, TileKernel kernel,
-                   TileBytes tiles, float* to) {
-  const int64_t at_once = x.kernels().tiles_most;
-  const int64_t count = tiles.count;
-  for (int64_t i = 0; i < count; i += at_once) {
-    tiles.count = std::min(at_once, count - i);
-    kernel(x.panels().data(), static_cast<int64_t>(x.panels().size()), tiles,
-           to + i * kTileRows, kColumnsLookedAt);
-    tiles.at += at_once * tiles.stride;
-  }
-}
-
 // out [m][n], columns of it = both sides [m][kColumnsLookedAt], `told` in units
 // of kUpperUnit.
 ONEGRID_CLONES void AddUp(const float* told, const float* along, int64_t m,
@@ -114,6 +103,14 @@ ONEGRID_CLONES void AddUp(const float* told, const float* along, int64_t m,
 }
 
 }  // namespace
+
+// [m][kColumnsLookedAt]: the products of q with x, and of p with c.
+struct SketchProducts::SliceScratch {
+  explicit SliceScratch(int64_t m)
+      : told(static_cast<size_t>(m * kColumnsLookedAt)), rest(told.size()) {}
+
+  kernels::AlignedBuffer<float> told, rest;
+};
 
 struct SketchProducts::Scratch {
   explicit Scratch(int64_t k) : left(static_cast<size_t>(k * kTileRows)) {}
@@ -241,7 +238,7 @@ void SketchProducts::EndEncoding() {
 void SketchProducts::Multiply(absl::Span<const float> x, int64_t m, float* out,
                               float* of_tiles) {
   KERNELS_CHECK(ready());
-  const int64_t k = weights_.k(), n = weights_.n();
+  const int64_t k = weights_.k();
   if (m == 0) return;
   along_.resize(static_cast<size_t>(m * kSketchDirections));
   std::vector<float> scaled(static_cast<size_t>(k));
@@ -257,39 +254,50 @@ void SketchProducts::Multiply(absl::Span<const float> x, int64_t m, float* out,
   QuantizeActivations(along_, m, kSketchDirections, CodeBits::k8, &along_codes_,
                       pool_, isa_);
   const int64_t tiles = weights_.tile_count();
-  const int64_t tile_bytes = BytesFor(weights_) / tiles;
-  const int64_t range =
-      std::min(pool_.GrainFor(tiles), 1 + kRangeBytes / tile_bytes);
-  pool_.ParallelFor(
-      tiles, (range - 1) / kTilesLookedAt * kTilesLookedAt + kTilesLookedAt,
-      [&](int64_t begin, int64_t end, int) {
-        Begin(codes_);
-        Begin(along_codes_);
-        kernels::AlignedBuffer<float> told(
-            static_cast<size_t>(m * kColumnsLookedAt));
-        kernels::AlignedBuffer<float> rest(told.size());
-        for (int64_t tile = begin; tile < end; tile += kTilesLookedAt) {
-          const int64_t count = std::min(kTilesLookedAt, end - tile);
-          const int64_t upper_bytes = k / kLinearGroup * kUpperGroupBytes;
-          MultiplyTiles(codes_, codes_.kernels().odd_int4_tile,
-                        {weights_.tiles() + tile * upper_bytes, nullptr, count,
-                         upper_bytes},
-                        told.data());
-          MultiplyTiles(along_codes_, along_codes_.kernels().int4_tile,
-                        {along_tiles_.data() + tile * kAlongTileBytes, nullptr,
-                         count, kAlongTileBytes},
-                        rest.data());
-          const int64_t first = tile * kTileRows;
-          const int64_t columns = std::min(count * kTileRows, n - first);
-          AddUp(told.data(), rest.data(), m, columns, out + first, n);
-          for (int64_t row = 0; row < m; ++row) {
-            LargestOfTiles(out + row * n + first, columns,
-                           of_tiles + row * tiles + tile, isa_);
-          }
-        }
-        End(codes_);
-        End(along_codes_);
-      });
+  const TileSlices slices(
+      tiles, 1, std::max<int64_t>(kSliceBytes * tiles / BytesFor(weights_), 1),
+      codes_.streams(), pool_.size());
+  pool_.ParallelFor(slices.count(), 1, [&](int64_t begin, int64_t end, int) {
+    Begin(codes_);
+    Begin(along_codes_);
+    SliceScratch scratch(m);
+    for (int64_t i = begin; i < end; ++i) {
+      const TileSlice slice = slices[i];
+      const int64_t each = kTilesLookedAt / slice.streams;
+      for (int64_t t = 0; t < slice.tiles; t += each) {
+        MultiplySlicePart(slice.Part(t, std::min(each, slice.tiles - t)), m,
+                          scratch, out, of_tiles);
+      }
+    }
+    End(codes_);
+    End(along_codes_);
+  });
+}
+
+void SketchProducts::MultiplySlicePart(const TileSlice& part, int64_t m,
+                                       SliceScratch& scratch, float* out,
+                                       float* of_tiles) const {
+  const int64_t n = weights_.n(), tiles = weights_.tile_count();
+  const int64_t columns = part.tiles * kTileRows;
+  MultiplySlice(codes_.panels(), codes_.kernels(),
+                codes_.kernels().odd_int4_tile,
+                {weights_.tiles(), n, weights_.k(), kUpperGroupBytes}, part,
+                columns, scratch.told.data(), kColumnsLookedAt);
+  MultiplySlice(along_codes_.panels(), along_codes_.kernels(),
+                along_codes_.kernels().int4_tile,
+                {along_tiles_.data(), n, kSketchDirections, kInt4GroupBytes},
+                part, columns, scratch.rest.data(), kColumnsLookedAt);
+  for (int64_t s = 0; s < part.streams; ++s) {
+    const int64_t tile = part.tile + s * part.apart;
+    const int64_t first = tile * kTileRows;
+    const int64_t there = std::min(columns, n - first);
+    AddUp(scratch.told.data() + s * columns, scratch.rest.data() + s * columns,
+          m, there, out + first, n);
+    for (int64_t row = 0; row < m; ++row) {
+      LargestOfTiles(out + row * n + first, there,
+                     of_tiles + row * tiles + tile, isa_);
+    }
+  }
 }
 
 std::vector<float> SketchProducts::Errors(

@@ -14,6 +14,7 @@
 #include "kernels/cpu/packed_linear.h"
 #include "kernels/cpu/quantized_activations.h"
 #include "kernels/cpu/sketch_basis.h"
+#include "kernels/cpu/tile_slices.h"
 
 namespace onegrid::cpu {
 
@@ -60,10 +61,15 @@ class SketchProducts : public CoarseProducts {
   enum Bound { kTold, kCoded, kAlong, kAcross, kBounds };
   // For one thread.
   struct Scratch;
+  struct SliceScratch;
 
   void BeginEncoding();
   void EncodeTile(int64_t tile, Scratch& scratch);
   void EndEncoding();
+  // The products of the m rows of x with the tiles of a part of a slice.
+  void MultiplySlicePart(const TileSlice& part, int64_t m,
+                         SliceScratch& scratch, float* out,
+                         float* of_tiles) const;
 
   const PackedLinear& weights_;
   kernels::ThreadPool& pool_;

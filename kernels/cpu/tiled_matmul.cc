@@ -16,6 +16,8 @@ constexpr int64_t kLeastPanels = 4;
 // Weights that a thread takes at once, at most: or some wait for the last of a
 // large matrix.
 constexpr int64_t kRangeBytes = 1 << 20;
+// Weights of a slice that is read in streams.
+constexpr int64_t kSliceBytes = 64 << 10;
 // Rows and groups of one block in float mode: 16 KB of expanded weights.
 constexpr int64_t kF32Rows = 96;
 constexpr int64_t kF32Groups = 8;
@@ -66,17 +68,11 @@ int64_t TilesPerSet(int64_t chunks, int64_t tiles, int64_t tile_bytes,
   return best;
 }
 
-// Tiles [first, end) times a chunk of panels, the rows of out.
-void MultiplySet(absl::Span<const ActivationPanel> chunk,
-                 const TiledWeights& weights, int64_t first, int64_t end,
-                 TileKernel kernel, int64_t at_once, float* out) {
-  const int64_t whole = std::min(end, weights.n / kTileRows);
-  for (int64_t t = first; t < whole; t += at_once) {
-    kernel(chunk.data(), static_cast<int64_t>(chunk.size()),
-           weights.Tiles(t, std::min(at_once, whole - t)), out + t * kTileRows,
-           weights.n);
-  }
-  if (whole == end) return;
+// The last tile times a chunk of panels, the rows of out, where it is past the
+// end of the weights.
+void MultiplyEdge(absl::Span<const ActivationPanel> chunk,
+                  const TiledWeights& weights, TileKernel kernel, float* out) {
+  const int64_t whole = weights.n / kTileRows;
   float* to = out + whole * kTileRows;
   for (const ActivationPanel& panel : chunk) {
     float edge[kMaxPanelRows * kTileRows];
@@ -84,6 +80,33 @@ void MultiplySet(absl::Span<const ActivationPanel> chunk,
     CopyColumns(edge, panel.rows, weights.n - whole * kTileRows, to, weights.n);
     to += panel.rows * weights.n;
   }
+}
+
+// For kernels that read few rows' weights in streams.
+void MultiplyInStreams(const QuantizedActivations& x,
+                       const TiledWeights& weights, TileKernel kernel,
+                       float* out, kernels::ThreadPool& pool) {
+  const int64_t whole = weights.n / kTileRows;
+  const bool edge = whole < weights.tile_count();
+  const TileSlices slices(
+      std::max<int64_t>(whole, 1), 1,
+      std::max<int64_t>(kSliceBytes / weights.tile_bytes(), 1), x.streams(),
+      pool.size());
+  pool.ParallelFor(slices.count(), 1, [&](int64_t begin, int64_t end, int) {
+    if (x.kernels().begin != nullptr) x.kernels().begin();
+    for (int64_t i = begin; i < end; ++i) {
+      const TileSlice slice = slices[i];
+      if (whole > 0) {
+        MultiplySlice(x.panels(), x.kernels(), kernel, weights, slice,
+                      slice.apart * kTileRows, out + slice.tile * kTileRows,
+                      weights.n);
+      }
+      if (edge && i == slices.count() - 1) {
+        MultiplyEdge(x.panels(), weights, kernel, out);
+      }
+    }
+    if (x.kernels().end != nullptr) x.kernels().end();
+  });
 }
 
 }  // namespace
@@ -110,6 +133,29 @@ kernels::AlignedBuffer<uint8_t> TiledWeights::Buffer() const {
       lower == nullptr ? 0 : static_cast<size_t>(tile_bytes()));
 }
 
+void MultiplySlice(absl::Span<const ActivationPanel> panels,
+                   const LinearKernels& kernels, TileKernel kernel,
+                   const TiledWeights& weights, const TileSlice& slice,
+                   int64_t stream_columns, float* out, int64_t out_stride) {
+  const auto count = static_cast<int64_t>(panels.size());
+  if (slice.streams == 1) {
+    const int64_t at_once = kernels.tiles_most;
+    for (int64_t t = 0; t < slice.tiles; t += at_once) {
+      kernel(panels.data(), count,
+             weights.Tiles(slice.tile + t, std::min(at_once, slice.tiles - t)),
+             out + t * kTileRows, out_stride);
+    }
+    return;
+  }
+  for (int64_t t = 0; t < slice.tiles; ++t) {
+    TileBytes tiles = weights.Tiles(slice.tile + t, slice.streams);
+    tiles.stride *= slice.apart;
+    tiles.lower_stride *= slice.apart;
+    tiles.columns = stream_columns;
+    kernel(panels.data(), count, tiles, out + t * kTileRows, out_stride);
+  }
+}
+
 void TiledMatmul(const QuantizedActivations& x, const TiledWeights& weights,
                  TileKernel kernel, float* out, kernels::ThreadPool& pool) {
   KERNELS_CHECK(x.k() == weights.k);
@@ -120,6 +166,10 @@ void TiledMatmul(const QuantizedActivations& x, const TiledWeights& weights,
   const int64_t panels_per_chunk =
       PanelsPerChunk(count, x.kernels(), weights.k, pool.size());
   const int64_t chunks = (count - 1) / panels_per_chunk + 1;
+  if (x.streams() > 1) {
+    return MultiplyInStreams(x, weights, kernel, out, pool);
+  }
+  const int64_t whole = weights.n / kTileRows;
   const int64_t set = TilesPerSet(chunks, tiles, weights.tile_bytes(),
                                   x.kernels().tiles_most, pool);
   const int64_t sets = (tiles - 1) / set + 1;
@@ -128,11 +178,15 @@ void TiledMatmul(const QuantizedActivations& x, const TiledWeights& weights,
     for (int64_t item = begin; item < end; ++item) {
       const int64_t panel = item / sets * panels_per_chunk;
       const int64_t first = item % sets * set;
-      MultiplySet(panels.subspan(static_cast<size_t>(panel),
-                                 static_cast<size_t>(panels_per_chunk)),
-                  weights, first, std::min(first + set, tiles), kernel,
-                  x.kernels().tiles_most,
-                  out + x.PanelFirstRow(panel) * weights.n);
+      const auto chunk = panels.subspan(static_cast<size_t>(panel),
+                                        static_cast<size_t>(panels_per_chunk));
+      float* to = out + x.PanelFirstRow(panel) * weights.n;
+      MultiplySlice(chunk, x.kernels(), kernel, weights,
+                    {first, std::min(first + set, whole) - first}, 0,
+                    to + first * kTileRows, weights.n);
+      if (std::min(first + set, tiles) > whole) {
+        MultiplyEdge(chunk, weights, kernel, to);
+      }
     }
     if (x.kernels().end != nullptr) x.kernels().end();
   });

@@ -3,10 +3,12 @@
 
 #include <cstdint>
 
+#include "absl/types/span.h"
 #include "kernels/base/aligned_buffer.h"
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/linear_kernels.h"
 #include "kernels/cpu/quantized_activations.h"
+#include "kernels/cpu/tile_slices.h"
 
 namespace onegrid::cpu {
 
@@ -33,6 +35,15 @@ struct TiledWeights {
   kernels::AlignedBuffer<uint8_t> Buffer() const;
   int64_t tile_count() const { return (n + kTileRows - 1) / kTileRows; }
 };
+
+// out = the products of all rows of some panels with the tiles of a slice,
+// those of stream s in columns s * stream_columns + [0, 16 * slice.tiles). The
+// last tile of the weights may be past their end. Between begin() and end() of
+// `kernels`, to which `kernel` belongs.
+void MultiplySlice(absl::Span<const ActivationPanel> panels,
+                   const LinearKernels& kernels, TileKernel kernel,
+                   const TiledWeights& weights, const TileSlice& slice,
+                   int64_t stream_columns, float* out, int64_t out_stride);
 
 using ExpandKernel = void (*)(const uint8_t*, int64_t, float*);
 
