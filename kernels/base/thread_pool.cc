@@ -1,21 +1,34 @@
 #include "kernels/base/thread_pool.h"
 
 #include <algorithm>
+#include <chrono>
 
 #include "kernels/base/check.h"
 
 namespace onegrid::kernels {
 namespace {
 
-// One pause takes 15-60 ns on current processors.
-constexpr int kSpinsBeforeSleep = 2000;
-constexpr int kSpinsBeforeYield = 500;
+// A pause takes 10 to 60 ns, so time is looked at after some.
+constexpr int kSpinsAtOnce = 32;
+constexpr std::chrono::microseconds kSpinBeforeSleep{100};
+constexpr std::chrono::microseconds kSpinBeforeYield{30};
 
 // Identifies the pool and index of the loop that this thread runs, if any.
 thread_local const ThreadPool* running_pool = nullptr;
 thread_local int running_worker = 0;
 
-void Pause() { __builtin_ia32_pause(); }
+// Spins until done() or until `most` has passed; returns done().
+template <typename Done>
+bool SpinUntil(std::chrono::microseconds most, Done done) {
+  const auto end = std::chrono::steady_clock::now() + most;
+  do {
+    for (int i = 0; i < kSpinsAtOnce; ++i) {
+      if (done()) return true;
+      __builtin_ia32_pause();
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return done();
+}
 
 }  // namespace
 
@@ -75,10 +88,11 @@ void ThreadPool::ParallelFor(int64_t n, int64_t grain, Body body) {
     wake_.fetch_add(1, std::memory_order_acq_rel);
     wake_.notify_all();
     TakeRanges(0);
-    int spins = 0;
-    while (ranges_done_.load(std::memory_order_acquire) != ranges) {
-      Pause();
-      if (++spins > kSpinsBeforeYield) std::this_thread::yield();
+    const auto done = [&] {
+      return ranges_done_.load(std::memory_order_acquire) == ranges;
+    };
+    if (!SpinUntil(kSpinBeforeYield, done)) {
+      while (!done()) std::this_thread::yield();
     }
   }
   running_pool = outer_pool;
@@ -120,13 +134,10 @@ void ThreadPool::WorkerLoop(int worker) {
     const uint32_t seen = wake_.load(std::memory_order_acquire);
     if (stop_.load(std::memory_order_acquire)) return;
     TakeRanges(worker);
-    int spins = 0;
-    while (wake_.load(std::memory_order_acquire) == seen &&
-           spins < kSpinsBeforeSleep) {
-      Pause();
-      ++spins;
-    }
-    if (!WorkLeft()) wake_.wait(seen, std::memory_order_acquire);
+    const bool woken = SpinUntil(kSpinBeforeSleep, [&] {
+      return wake_.load(std::memory_order_acquire) != seen;
+    });
+    if (!woken && !WorkLeft()) wake_.wait(seen, std::memory_order_acquire);
   }
 }
 

@@ -14,8 +14,8 @@ namespace onegrid::kernels {
 // A fixed set of threads for loops of a few microseconds to milliseconds.
 //
 // The calling thread takes part in every loop, so ThreadPool(1) starts no
-// thread and ThreadPool(n) starts n - 1. An idle thread spins for some tens of
-// microseconds before it sleeps, so back-to-back loops cost no system call. A
+// thread and ThreadPool(n) starts n - 1. An idle thread spins for a tenth of a
+// millisecond before it sleeps, so back-to-back loops cost no system call. A
 // thread that wakes up late is never waited for: the others take its share.
 //
 // Thread-safe: calls from several threads run one after another. A loop started

@@ -54,6 +54,9 @@ std::vector<Shape> Shapes() {
   // More tiles to a thread than are taken at once, and not a multiple of them.
   shapes.push_back({8, 1765, 32});
   shapes.push_back({33, 16, 1120});
+  // Some tiles of each stream of each thread, and some left over.
+  shapes.push_back({1, 1061, 96});
+  shapes.push_back({4, 805, 64});
   return shapes;
 }
 
@@ -198,6 +201,33 @@ TEST_P(LinearTest, EqualsExactIntegerModel) {
             << grid->name << " " << m << " " << n << " " << k;
       }
     }
+  }
+}
+
+TEST_P(LinearTest, ProductsOfOneLoopAreThoseOneByOne) {
+  const int64_t k = 192;
+  std::vector<PackedLinear> weights;
+  for (const quant::Grid* grid : kGrids) {
+    for (const int64_t n : {5, 805, 64}) {
+      weights.push_back(Pack(Random(*grid, n, k, 1), pool_));
+    }
+  }
+  for (const int64_t m : {1, 5, 9, 40}) {
+    QuantizedActivations x;
+    QuantizeActivations(RandomFloats(m * k, 2), m, k, CodeBits::k8, &x, pool_,
+                        GetParam());
+    std::vector<std::vector<float>> together, alone;
+    std::vector<LinearProduct> products;
+    for (const PackedLinear& w : weights) {
+      together.emplace_back(static_cast<size_t>(m * w.n()));
+      alone.push_back(together.back());
+      Linear(x, w, alone.back().data(), pool_, GetParam());
+    }
+    for (size_t i = 0; i < weights.size(); ++i) {
+      products.push_back({&weights[i], together[i].data()});
+    }
+    Linear(x, products, pool_, GetParam());
+    EXPECT_EQ(together, alone) << m;
   }
 }
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -346,11 +347,21 @@ bool PackedLinear::has_codes() const { return format_->tile != nullptr; }
 
 void Linear(const QuantizedActivations& x, const PackedLinear& w, float* out,
             kernels::ThreadPool& pool, kernels::Isa isa) {
-  KERNELS_CHECK(w.has_codes());
+  Linear(x, {{&w, out}}, pool, isa);
+}
+
+void Linear(const QuantizedActivations& x,
+            absl::Span<const LinearProduct> products, kernels::ThreadPool& pool,
+            kernels::Isa isa) {
   if (x.m() == 0) return;
   const LinearKernels& run = LinearKernelsFor(isa, x.m(), x.bits());
   KERNELS_CHECK(&run == &x.kernels());  // Whose layout x has.
-  TiledMatmul(x, View(w), KernelOf(x, w), out, pool);
+  std::vector<TiledProduct> tiled;
+  for (const auto& [weights, out] : products) {
+    KERNELS_CHECK(weights->has_codes());
+    tiled.push_back({View(*weights), KernelOf(x, *weights), out});
+  }
+  TiledMatmul(x, tiled, pool);
 }
 
 void LinearPart(const QuantizedActivations& x, const PackedLinear& w,

@@ -91,6 +91,15 @@ class PackedLinear {
 void Linear(const QuantizedActivations& x, const PackedLinear& w, float* out,
             kernels::ThreadPool& pool, kernels::Isa isa = kernels::BestIsa());
 
+// The same for each of some weights, of few rows in one loop of the threads.
+struct LinearProduct {
+  const PackedLinear* weights;
+  float* out;
+};
+void Linear(const QuantizedActivations& x,
+            absl::Span<const LinearProduct> products, kernels::ThreadPool& pool,
+            kernels::Isa isa = kernels::BestIsa());
+
 // Some panels of activations and some tiles of 16 rows of weights.
 struct ProductPart {
   int64_t panel, panels;

@@ -257,21 +257,24 @@ void SketchProducts::Multiply(absl::Span<const float> x, int64_t m, float* out,
   const TileSlices slices(
       tiles, 1, std::max<int64_t>(kSliceBytes * tiles / BytesFor(weights_), 1),
       codes_.streams(), pool_.size());
-  pool_.ParallelFor(slices.count(), 1, [&](int64_t begin, int64_t end, int) {
-    Begin(codes_);
-    Begin(along_codes_);
-    SliceScratch scratch(m);
-    for (int64_t i = begin; i < end; ++i) {
-      const TileSlice slice = slices[i];
-      const int64_t each = kTilesLookedAt / slice.streams;
-      for (int64_t t = 0; t < slice.tiles; t += each) {
-        MultiplySlicePart(slice.Part(t, std::min(each, slice.tiles - t)), m,
-                          scratch, out, of_tiles);
-      }
-    }
-    End(codes_);
-    End(along_codes_);
-  });
+  std::vector<SliceScratch> scratch;  // of each thread
+  for (int i = 0; i < pool_.size(); ++i) scratch.emplace_back(m);
+  pool_.ParallelFor(
+      slices.count(), 1, [&](int64_t begin, int64_t end, int worker) {
+        Begin(codes_);
+        Begin(along_codes_);
+        for (int64_t i = begin; i < end; ++i) {
+          const TileSlice slice = slices[i];
+          const int64_t each = kTilesLookedAt / slice.streams;
+          for (int64_t t = 0; t < slice.tiles; t += each) {
+            MultiplySlicePart(slice.Part(t, std::min(each, slice.tiles - t)), m,
+                              scratch[static_cast<size_t>(worker)], out,
+                              of_tiles);
+          }
+        }
+        End(codes_);
+        End(along_codes_);
+      });
 }
 
 void SketchProducts::MultiplySlicePart(const TileSlice& part, int64_t m,

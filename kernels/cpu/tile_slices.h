@@ -41,7 +41,8 @@ class TileSlices {
   TileSlices(int64_t tiles, int64_t unit, int64_t slice_tiles, int64_t streams,
              int64_t threads);
 
-  // A multiple of the threads: as many for each share.
+  // As many for each share.
+  int64_t per_share() const { return per_share_; }
   int64_t count() const { return threads_ * per_share_; }
   // 0 <= i < count(). May be of no tiles.
   TileSlice operator[](int64_t i) const;

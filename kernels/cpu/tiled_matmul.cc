@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "absl/types/span.h"
 #include "kernels/base/check.h"
@@ -82,27 +83,96 @@ void MultiplyEdge(absl::Span<const ActivationPanel> chunk,
   }
 }
 
-// For kernels that read few rows' weights in streams.
+// A product whose weights are read in streams, slice by slice.
+class StreamedProduct {
+ public:
+  StreamedProduct(const QuantizedActivations& x, const TiledProduct& product,
+                  int64_t threads)
+      : x_(x),
+        product_(product),
+        whole_(product.weights.n / kTileRows),
+        // Of none that is whole one, which is not computed.
+        slices_(
+            std::max<int64_t>(whole_, 1), 1,
+            std::max<int64_t>(kSliceBytes / product.weights.tile_bytes(), 1),
+            x.streams(), threads) {}
+
+  int64_t slices_per_share() const { return slices_.per_share(); }
+
+  void Multiply(int64_t slice_index) const {
+    const auto& [weights, kernel, out] = product_;
+    const TileSlice slice = slices_[slice_index];
+    if (whole_ > 0) {
+      MultiplySlice(x_.panels(), x_.kernels(), kernel, weights, slice,
+                    slice.apart * kTileRows, out + slice.tile * kTileRows,
+                    weights.n);
+    }
+    if (whole_ < weights.tile_count() && slice_index == slices_.count() - 1) {
+      MultiplyEdge(x_.panels(), weights, kernel, out);
+    }
+  }
+
+ private:
+  const QuantizedActivations& x_;
+  const TiledProduct& product_;
+  const int64_t whole_;  // Tiles
+  const TileSlices slices_;
+};
+
+// Each thread's share of each product, one after the other.
 void MultiplyInStreams(const QuantizedActivations& x,
-                       const TiledWeights& weights, TileKernel kernel,
-                       float* out, kernels::ThreadPool& pool) {
+                       absl::Span<const TiledProduct> products,
+                       kernels::ThreadPool& pool) {
+  std::vector<StreamedProduct> streamed;
+  int64_t per_share = 0;
+  for (const TiledProduct& product : products) {
+    streamed.emplace_back(x, product, pool.size());
+    per_share += streamed.back().slices_per_share();
+  }
+  const auto multiply = [&](int64_t share, int64_t part) {
+    for (const StreamedProduct& product : streamed) {
+      const int64_t slices = product.slices_per_share();
+      if (part < slices) return product.Multiply(share * slices + part);
+      part -= slices;
+    }
+  };
+  pool.ParallelFor(per_share * pool.size(), 1,
+                   [&](int64_t begin, int64_t end, int) {
+                     if (x.kernels().begin != nullptr) x.kernels().begin();
+                     for (int64_t i = begin; i < end; ++i) {
+                       multiply(i / per_share, i % per_share);
+                     }
+                     if (x.kernels().end != nullptr) x.kernels().end();
+                   });
+}
+
+// Each chunk of panels times each set of tiles.
+void MultiplyInSets(const QuantizedActivations& x, const TiledProduct& product,
+                    kernels::ThreadPool& pool) {
+  const TiledWeights& weights = product.weights;
+  const absl::Span<const ActivationPanel> panels = x.panels();
+  const int64_t tiles = weights.tile_count();
+  const auto count = static_cast<int64_t>(panels.size());
+  const int64_t panels_per_chunk =
+      PanelsPerChunk(count, x.kernels(), weights.k, pool.size());
+  const int64_t chunks = (count - 1) / panels_per_chunk + 1;
   const int64_t whole = weights.n / kTileRows;
-  const bool edge = whole < weights.tile_count();
-  const TileSlices slices(
-      std::max<int64_t>(whole, 1), 1,
-      std::max<int64_t>(kSliceBytes / weights.tile_bytes(), 1), x.streams(),
-      pool.size());
-  pool.ParallelFor(slices.count(), 1, [&](int64_t begin, int64_t end, int) {
+  const int64_t set = TilesPerSet(chunks, tiles, weights.tile_bytes(),
+                                  x.kernels().tiles_most, pool);
+  const int64_t sets = (tiles - 1) / set + 1;
+  pool.ParallelFor(chunks * sets, 1, [&](int64_t begin, int64_t end, int) {
     if (x.kernels().begin != nullptr) x.kernels().begin();
-    for (int64_t i = begin; i < end; ++i) {
-      const TileSlice slice = slices[i];
-      if (whole > 0) {
-        MultiplySlice(x.panels(), x.kernels(), kernel, weights, slice,
-                      slice.apart * kTileRows, out + slice.tile * kTileRows,
-                      weights.n);
-      }
-      if (edge && i == slices.count() - 1) {
-        MultiplyEdge(x.panels(), weights, kernel, out);
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t panel = item / sets * panels_per_chunk;
+      const int64_t first = item % sets * set;
+      const auto chunk = panels.subspan(static_cast<size_t>(panel),
+                                        static_cast<size_t>(panels_per_chunk));
+      float* to = product.out + x.PanelFirstRow(panel) * weights.n;
+      MultiplySlice(chunk, x.kernels(), product.kernel, weights,
+                    {first, std::min(first + set, whole) - first}, 0,
+                    to + first * kTileRows, weights.n);
+      if (std::min(first + set, tiles) > whole) {
+        MultiplyEdge(chunk, weights, product.kernel, to);
       }
     }
     if (x.kernels().end != nullptr) x.kernels().end();
@@ -156,40 +226,15 @@ void MultiplySlice(absl::Span<const ActivationPanel> panels,
   }
 }
 
-void TiledMatmul(const QuantizedActivations& x, const TiledWeights& weights,
-                 TileKernel kernel, float* out, kernels::ThreadPool& pool) {
-  KERNELS_CHECK(x.k() == weights.k);
-  if (x.m() == 0) return;
-  const absl::Span<const ActivationPanel> panels = x.panels();
-  const int64_t tiles = weights.tile_count();
-  const auto count = static_cast<int64_t>(panels.size());
-  const int64_t panels_per_chunk =
-      PanelsPerChunk(count, x.kernels(), weights.k, pool.size());
-  const int64_t chunks = (count - 1) / panels_per_chunk + 1;
-  if (x.streams() > 1) {
-    return MultiplyInStreams(x, weights, kernel, out, pool);
+void TiledMatmul(const QuantizedActivations& x,
+                 absl::Span<const TiledProduct> products,
+                 kernels::ThreadPool& pool) {
+  for (const TiledProduct& product : products) {
+    KERNELS_CHECK(x.k() == product.weights.k);
   }
-  const int64_t whole = weights.n / kTileRows;
-  const int64_t set = TilesPerSet(chunks, tiles, weights.tile_bytes(),
-                                  x.kernels().tiles_most, pool);
-  const int64_t sets = (tiles - 1) / set + 1;
-  pool.ParallelFor(chunks * sets, 1, [&](int64_t begin, int64_t end, int) {
-    if (x.kernels().begin != nullptr) x.kernels().begin();
-    for (int64_t item = begin; item < end; ++item) {
-      const int64_t panel = item / sets * panels_per_chunk;
-      const int64_t first = item % sets * set;
-      const auto chunk = panels.subspan(static_cast<size_t>(panel),
-                                        static_cast<size_t>(panels_per_chunk));
-      float* to = out + x.PanelFirstRow(panel) * weights.n;
-      MultiplySlice(chunk, x.kernels(), kernel, weights,
-                    {first, std::min(first + set, whole) - first}, 0,
-                    to + first * kTileRows, weights.n);
-      if (std::min(first + set, tiles) > whole) {
-        MultiplyEdge(chunk, weights, kernel, to);
-      }
-    }
-    if (x.kernels().end != nullptr) x.kernels().end();
-  });
+  if (x.m() == 0) return;
+  if (x.streams() > 1) return MultiplyInStreams(x, products, pool);
+  for (const TiledProduct& product : products) MultiplyInSets(x, product, pool);
 }
 
 void TiledMatmulF32(const float* x, int64_t m, const TiledWeights& weights,

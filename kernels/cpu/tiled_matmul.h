@@ -48,8 +48,15 @@ void MultiplySlice(absl::Span<const ActivationPanel> panels,
 using ExpandKernel = void (*)(const uint8_t*, int64_t, float*);
 
 // out [m, n] = x [m, k] * weights^T, integer dot products in each group.
-void TiledMatmul(const QuantizedActivations& x, const TiledWeights& weights,
-                 TileKernel kernel, float* out, kernels::ThreadPool& pool);
+struct TiledProduct {
+  TiledWeights weights;
+  TileKernel kernel;
+  float* out;
+};
+// Of few rows all products in one loop: threads wait for each other once.
+void TiledMatmul(const QuantizedActivations& x,
+                 absl::Span<const TiledProduct> products,
+                 kernels::ThreadPool& pool);
 
 // The same with x in floats and weights expanded to floats, block by block.
 void TiledMatmulF32(const float* x, int64_t m, const TiledWeights& weights,

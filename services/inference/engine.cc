@@ -268,10 +268,12 @@ void Engine::Linear(Op op, int layer, const float* x, int64_t k,
   {
     const OpScope scope(profile_, op);
     input_.Set(x, rows_, k, bits);
+    std::vector<cpu::LinearProduct> there;
     for (const Product& product : products) {
       if (product.weights == nullptr) continue;
-      input_.Multiply(*product.weights, product.out);
+      there.push_back({product.weights, product.out});
     }
+    input_.Multiply(there);
   }
   if (!lora_.active()) return;
   const OpScope scope(profile_, Op::kLora);

@@ -1,5 +1,7 @@
 #include "services/inference/linear_input.h"
 
+#include <vector>
+
 #include "absl/types/span.h"
 #include "kernels/base/check.h"
 #include "kernels/cpu/gated_linear.h"
@@ -34,13 +36,18 @@ bool LinearInput::SetGated(const cpu::PackedLinear& gate,
   return true;
 }
 
-void LinearInput::Multiply(const cpu::PackedLinear& w, float* out) {
-  if (TakesCodes(w)) {
-    cpu::Linear(Quantized(), w, out, pool_, numerics_.isa);
-    return;
+void LinearInput::Multiply(absl::Span<const cpu::LinearProduct> products) {
+  std::vector<cpu::LinearProduct> of_codes;
+  for (const cpu::LinearProduct& product : products) {
+    if (TakesCodes(*product.weights)) {
+      of_codes.push_back(product);
+      continue;
+    }
+    KERNELS_CHECK(x_ != nullptr);
+    cpu::LinearF32(x_, m_, *product.weights, product.out, pool_, numerics_.isa);
   }
-  KERNELS_CHECK(x_ != nullptr);
-  cpu::LinearF32(x_, m_, w, out, pool_, numerics_.isa);
+  if (of_codes.empty()) return;
+  cpu::Linear(Quantized(), of_codes, pool_, numerics_.isa);
 }
 
 }  // namespace onegrid::inference

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "absl/types/span.h"
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/packed_linear.h"
 #include "kernels/cpu/quantized_activations.h"
@@ -31,7 +32,11 @@ class LinearInput {
                 LinearInput& from);
 
   // out: [m, n] = x * w^T, w [n, k].
-  void Multiply(const cpu::PackedLinear& w, float* out);
+  void Multiply(const cpu::PackedLinear& w, float* out) {
+    Multiply({{&w, out}});
+  }
+  // The same for each of some weights.
+  void Multiply(absl::Span<const cpu::LinearProduct> products);
 
  private:
   // Whether products with w take codes.
