@@ -32,7 +32,7 @@ bool Before(const TopProduct& a, const TopProduct& b) {
 float LeastBeforeCap(float least, float cap) {
   const double ratio = double{least} / cap - kSoftCapError;
   if (!(ratio > -1)) return kNone;
-  const double product = cap * std::atanh(std::min(ratio, 1 - kSoftCapError));
+  const double product = cap * std::atanh(ratio);
   return std::nextafter(static_cast<float>(product), kNone);
 }
 

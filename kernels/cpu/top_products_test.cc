@@ -226,6 +226,28 @@ TEST_P(TopProductsTest, AreThoseOfTheFullProductCapped) {
   }
 }
 
+// Some ten products each are the same number once they are capped, and those of
+// lower rows are less before: what is looked for before the cap must be less
+// than what the cap takes to the largest.
+TEST_P(TopProductsTest, TiesUnderTheCapGoToTheLowerRow) {
+  const int64_t n = 200, k = 1280;
+  quant::GridMatrix w = Random(quant::kInt8G32, n, k);
+  for (int64_t i = 0; i < n * k; ++i) {
+    w.codes[static_cast<size_t>(i)] = i % k < 100 + i / k ? 118 : 117;
+  }
+  std::fill(w.scales.begin(), w.scales.end(), quant::SnapScale(0.001f));
+  const PackedLinear packed = Pack(w, pool_);
+  cap_ = 30;
+  const std::vector<float> x(k, 1.0f);
+  const auto sorted = Sorted(x, 1, packed);
+  EXPECT_EQ(sorted[0][0].value, sorted[0][4].value);
+  EXPECT_LT(sorted[0][0].index, sorted[0][4].index);
+  EXPECT_LT(sorted[0].back().value, sorted[0][0].value);
+  for (const int count : {1, 7, 50}) {
+    EXPECT_EQ(Differences(packed, x, {count}, sorted), 0) << count;
+  }
+}
+
 // Found, though they can't be right: nothing hangs, breaks or leaves a gap.
 TEST_P(TopProductsTest, GivesAsManyForWhatIsNoNumber) {
   const int64_t n = 300, k = 64;
