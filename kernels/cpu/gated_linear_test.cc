@@ -92,7 +92,7 @@ void ExpectSameAsOneByOne(const Case& c, Isa isa) {
 TEST_P(GatedLinearTest, GivesTheBitsOfItsStepsOneByOne) {
   for (const int threads : {1, 3}) {
     for (const int64_t m : {1, 5, 16, 40, 150, 530}) {
-      for (const int64_t n : {32, 160, 416}) {
+      for (const int64_t n : {32, 160, 416, 2048}) {
         SCOPED_TRACE(testing::Message() << m << " x " << n << ", " << threads);
         ExpectSameAsOneByOne({m, n, threads}, GetParam());
       }

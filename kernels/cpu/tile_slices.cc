@@ -13,9 +13,8 @@ TileSlices::TileSlices(int64_t tiles, int64_t unit, int64_t slice_tiles,
   KERNELS_CHECK(slice_tiles >= 1 && streams >= 1 && threads >= 1);
   // Units of a stream, at most.
   const int64_t run = ((units_ - 1) / threads + 1) / streams;
-  const int64_t slices = std::clamp<int64_t>(run * streams * unit / slice_tiles,
-                                             1, std::max<int64_t>(run, 1));
-  per_share_ = slices + 1;
+  const int64_t each = std::max<int64_t>(slice_tiles / (streams * unit), 1);
+  per_share_ = std::max<int64_t>((run + each - 1) / each, 1) + 1;
 }
 
 TileSlice TileSlices::operator[](int64_t i) const {

@@ -36,8 +36,7 @@ struct TileSlice {
 class TileSlices {
  public:
   // At least one of each. Of `unit` tiles, which divide `tiles`, none is parted
-  // from others. A slice has about `slice_tiles`, but at least a unit of each
-  // stream.
+  // from others. A slice has at most `slice_tiles`, or a unit of each stream.
   TileSlices(int64_t tiles, int64_t unit, int64_t slice_tiles, int64_t streams,
              int64_t threads);
 

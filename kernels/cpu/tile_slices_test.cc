@@ -37,6 +37,7 @@ TEST(TileSlicesTest, CoverAllTilesOnceInEqualShares) {
               const TileSlice slice = slices[i];
               EXPECT_EQ(slice.tile % unit, 0);
               EXPECT_EQ(slice.tiles % unit, 0);
+              EXPECT_LE(slice.size(), std::max(slice_tiles, streams * unit));
               for (const int64_t tile : TilesOf(slice)) {
                 ++seen.at(static_cast<size_t>(tile));
               }
