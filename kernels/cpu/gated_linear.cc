@@ -66,8 +66,6 @@ void GatedLinear(const QuantizedActivations& x, const PackedLinear& gate,
   if (x.m() == 0) return;
   const VectorKernels& vectors = VectorKernelsFor(isa);
   const auto panels = static_cast<int64_t>(x.panels().size());
-  const int64_t per_chunk = PanelsPerChunk(x, pool.size());
-  const int64_t chunks = (panels - 1) / per_chunk + 1;
   const int64_t tiles = gate.tile_count();
   if (x.streams() > 1) {
     const TileSlices slices(tiles, kGroupTiles, kColumnsMost / kTileRows,
@@ -81,6 +79,8 @@ void GatedLinear(const QuantizedActivations& x, const PackedLinear& gate,
     });
     return;
   }
+  const int64_t per_chunk = PanelsPerChunk(x, pool.size());
+  const int64_t chunks = (panels - 1) / per_chunk + 1;
   // A group of columns at least, and what the kernels take at once.
   const int64_t set = std::clamp<int64_t>(x.kernels().tiles_most, kGroupTiles,
                                           kColumnsMost / kTileRows);

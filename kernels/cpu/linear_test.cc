@@ -1,22 +1,19 @@
 // Tests of the quantized and float linear layers, on every instruction set that
 // the machine running the test has.
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <limits>
-#include <random>
-#include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "kernels/base/cpu_features.h"
-#include "kernels/base/float_types.h"
 #include "kernels/base/thread_pool.h"
+#include "kernels/cpu/linear_testing.h"
 #include "kernels/cpu/packed_linear.h"
+#include "kernels/quant/ggml_types.h"
 #include "kernels/quant/grid.h"
-#include "kernels/quant/grid_blocks.h"
 #include "kernels/quant/int8_activations.h"
 #include "kernels/reference/ops.h"
 
@@ -69,75 +66,7 @@ std::vector<Shape> Shapes(const quant::Grid& grid) {
   return shapes;
 }
 
-std::vector<float> RandomFloats(int64_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> x(static_cast<size_t>(count));
-  for (float& value : x) value = normal(random);
-  return x;
-}
-
 constexpr CodeBits kBits[] = {CodeBits::k8, CodeBits::k16};
-
-constexpr const quant::Grid* kGrids[] = {&quant::kInt2G64, &quant::kInt4G32,
-                                         &quant::kInt8G32};
-
-// The codes that a file of a grid's blocks may hold.
-struct CodeRange {
-  int least, most;
-};
-CodeRange CodesOf(const quant::Grid& grid) {
-  if (&grid == &quant::kInt2G64) return {-1, 2};
-  if (&grid == &quant::kInt4G32) return {-8, 7};
-  return {-128, 127};
-}
-
-quant::GridMatrix Random(const quant::Grid& grid, int64_t n, int64_t k,
-                         uint32_t seed) {
-  std::mt19937 random(seed);
-  quant::GridMatrix w{n, k, {}, {}, &grid};
-  const auto [least, most] = CodesOf(grid);
-  for (int64_t i = 0; i < n * k; ++i) {
-    w.codes.push_back(static_cast<int8_t>(
-        least +
-        static_cast<int>(random() % static_cast<uint32_t>(most - least + 1))));
-  }
-  for (int64_t i = 0; i < n * k / grid.group; ++i) {
-    w.scales.push_back(
-        quant::SnapScale(0.01f * static_cast<float>(1 + random() % 9)));
-  }
-  return w;
-}
-
-// Blocks as a file may hold them: PackBlocks takes what the grid writes, which
-// is one code less of int2 and int8.
-std::vector<uint8_t> Blocks(const quant::GridMatrix& w) {
-  quant::GridMatrix zero = w;
-  for (int8_t& code : zero.codes) code = 0;
-  if (w.grid == &quant::kInt4G32) return *quant::PackBlocks(w);
-  std::vector<uint8_t> blocks = *quant::PackBlocks(zero);
-  const size_t group = static_cast<size_t>(w.grid->group);
-  const size_t block_bytes = blocks.size() / (w.codes.size() / group);
-  for (size_t i = 0; i < w.codes.size(); ++i) {
-    uint8_t* block = blocks.data() + i / group * block_bytes + 2;
-    if (w.grid == &quant::kInt8G32) {
-      block[i % group] = static_cast<uint8_t>(w.codes[i]);
-      continue;
-    }
-    uint8_t& four = block[i % group / 4];
-    const int shift = static_cast<int>(2 * (i % 4));
-    four = static_cast<uint8_t>((four & ~(3 << shift)) |
-                                ((w.codes[i] + 1) << shift));
-  }
-  return blocks;
-}
-
-PackedLinear Pack(const quant::GridMatrix& w, ThreadPool& pool) {
-  auto packed = PackedLinear::FromBlocks(quant::BlockType(*w.grid), Blocks(w),
-                                         w.rows, w.cols, pool);
-  EXPECT_TRUE(packed.ok()) << packed.status();
-  return *std::move(packed);
-}
 
 // One output of the quantized product, computed in double from the same codes,
 // and the sum of the magnitudes of its group terms.
@@ -369,18 +298,6 @@ TEST_P(LinearTest, FloatModeMatchesReference) {
   }
 }
 
-// Random values of bf16, and the bytes of a file that hold them.
-std::vector<float> RandomBf16(int64_t count, std::vector<uint8_t>* bytes) {
-  std::vector<float> values = RandomFloats(count, 8);
-  for (float& value : values) {
-    const uint16_t bits = kernels::FloatToBf16(value);
-    value = kernels::Bf16ToFloat(bits);
-    bytes->push_back(static_cast<uint8_t>(bits));
-    bytes->push_back(static_cast<uint8_t>(bits >> 8));
-  }
-  return values;
-}
-
 TEST_P(LinearTest, Bf16MatchesReference) {
   for (const Shape& shape : Shapes()) {
     std::vector<uint8_t> bytes;
@@ -397,129 +314,6 @@ INSTANTIATE_TEST_SUITE_P(Isas, LinearTest, testing::ValuesIn(kernels::kAllIsas),
                          [](const auto& info) {
                            return kernels::IsaName(info.param);
                          });
-
-class PackedLinearTest : public testing::TestWithParam<const quant::Grid*> {
- protected:
-  const quant::Grid& grid_ = *GetParam();
-  const quant::GgmlType type_ = quant::BlockType(grid_);
-  ThreadPool pool_{2};
-};
-
-TEST_P(PackedLinearTest, RowsAreThoseOfTheFile) {
-  const int64_t n = 33, k = 192;
-  const quant::GridMatrix w = Random(grid_, n, k, 6);
-  const PackedLinear packed = Pack(w, pool_);
-  EXPECT_EQ(packed.elements(), n * k);
-  std::vector<float> row(static_cast<size_t>(k));
-  for (int64_t r = 0; r < n; ++r) {
-    packed.DequantizeRow(r, absl::MakeSpan(row));
-    for (int64_t i = 0; i < k; ++i) {
-      const size_t at = static_cast<size_t>(r * k + i);
-      EXPECT_EQ(row[static_cast<size_t>(i)],
-                static_cast<float>(w.codes[at]) *
-                    w.scales[at / static_cast<size_t>(grid_.group)]);
-    }
-  }
-}
-
-// Nothing is expanded: as many bytes as the file's, but for whole tiles.
-TEST_P(PackedLinearTest, TakesTheBytesOfTheFile) {
-  const int64_t k = 192;
-  EXPECT_EQ(Pack(Random(grid_, 19, k, 6), pool_).bytes(),
-            *quant::RowBytes(type_, 32 * k));
-}
-
-TEST_P(PackedLinearTest, TellsOfEveryBlockOnceWhenItIsPacked) {
-  const int64_t n = 1000, k = 64;
-  const std::vector<uint8_t> blocks = Blocks(Random(grid_, n, k, 1));
-  std::vector<std::atomic<int>> told(blocks.size());
-  ASSERT_TRUE(PackedLinear::FromBlocks(
-                  type_, blocks, n, k, pool_,
-                  [&](absl::Span<const uint8_t> part) {
-                    for (const uint8_t& byte : part) {
-                      ++told[static_cast<size_t>(&byte - blocks.data())];
-                    }
-                  })
-                  .ok());
-  for (const std::atomic<int>& count : told) ASSERT_EQ(count, 1);
-}
-
-TEST_P(PackedLinearTest, ScalesThatAreNotFiniteAreInvalidArguments) {
-  const int64_t n = 40, k = 128;
-  std::vector<uint8_t> blocks = Blocks(Random(grid_, n, k, 1));
-  const size_t row_blocks = static_cast<size_t>(k / grid_.group);
-  const size_t last = 40 * row_blocks - 1;
-  blocks[blocks.size() / (40 * row_blocks) * last + 1] |= 0x7C;
-  const absl::Status status =
-      PackedLinear::FromBlocks(type_, blocks, n, k, pool_).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_NE(status.message().find("block " + std::to_string(last)),
-            absl::string_view::npos)
-      << status;
-}
-
-TEST_P(PackedLinearTest, WrongSizesAreInvalidArguments) {
-  const std::vector<uint8_t> blocks(1000);
-  const int64_t group = grid_.group;
-  for (auto [n, k] : {std::pair<int64_t, int64_t>{0, group},
-                      {1, 0},
-                      {1, group + 1},
-                      {1, group},
-                      {-1, group},
-                      {int64_t{1} << 60, group}}) {
-    EXPECT_EQ(
-        PackedLinear::FromBlocks(type_, blocks, n, k, pool_).status().code(),
-        absl::StatusCode::kInvalidArgument);
-  }
-}
-
-INSTANTIATE_TEST_SUITE_P(Grids, PackedLinearTest, testing::ValuesIn(kGrids),
-                         [](const auto& info) { return info.param->name; });
-
-TEST(PackedLinearTypeTest, RowsOfBf16AreThoseOfTheFile) {
-  ThreadPool pool(2);
-  const int64_t n = 19, k = 96;
-  std::vector<uint8_t> bytes;
-  const std::vector<float> dense = RandomBf16(n * k, &bytes);
-  const auto w =
-      PackedLinear::FromBlocks(quant::GgmlType::kBF16, bytes, n, k, pool);
-  ASSERT_TRUE(w.ok()) << w.status();
-  EXPECT_EQ(w->bytes(), 32 * k * 2);
-  std::vector<float> row(static_cast<size_t>(k));
-  for (int64_t r = 0; r < n; ++r) {
-    w->DequantizeRow(r, absl::MakeSpan(row));
-    EXPECT_TRUE(std::equal(row.begin(), row.end(), dense.begin() + r * k));
-  }
-}
-
-TEST(PackedLinearTypeTest, Bf16ThatIsNotFiniteIsAnInvalidArgument) {
-  ThreadPool pool(2);
-  for (const uint8_t high : {0x7F, 0xFF}) {
-    std::vector<uint8_t> bytes(20 * 64 * 2);
-    // The last element of block 3: infinity, of either sign.
-    bytes[2 * (4 * 32 - 1)] = 0x80;
-    bytes[2 * (4 * 32 - 1) + 1] = high;
-    const absl::Status status =
-        PackedLinear::FromBlocks(quant::GgmlType::kBF16, bytes, 20, 64, pool)
-            .status();
-    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-    EXPECT_NE(status.message().find("value that is not finite, in block 3"),
-              absl::string_view::npos)
-        << status;
-  }
-}
-
-TEST(PackedLinearTypeTest, OtherTypesAreUnimplemented) {
-  ThreadPool pool(1);
-  const std::vector<uint8_t> bytes(4 * 256);
-  for (const auto type :
-       {quant::GgmlType::kF32, quant::GgmlType::kF16, quant::GgmlType::kQ4_1,
-        quant::GgmlType::kQ6_K, static_cast<quant::GgmlType>(41)}) {
-    EXPECT_EQ(
-        PackedLinear::FromBlocks(type, bytes, 1, 256, pool).status().code(),
-        absl::StatusCode::kUnimplemented);
-  }
-}
 
 }  // namespace
 }  // namespace onegrid::cpu
