@@ -15,6 +15,8 @@ namespace {
 // two products.
 constexpr int64_t kRowsMost = 256;
 constexpr int64_t kColumnsMost = 128;
+// Of a slice that is read in streams, of few rows.
+constexpr int64_t kSliceTiles = 64;
 // Tiles of a group of columns, which gets one scale.
 constexpr int64_t kGroupTiles = kLinearGroup / kTileRows;
 
@@ -32,13 +34,16 @@ int64_t PanelsPerChunk(const QuantizedActivations& x, int64_t threads) {
 void MultiplyPart(const QuantizedActivations& x, const PackedLinear& gate,
                   const PackedLinear& up, const ProductPart& part,
                   const VectorKernels& vectors, QuantizedActivations* out) {
-  alignas(64) float gates[kRowsMost * kColumnsMost];
-  alignas(64) float ups[kRowsMost * kColumnsMost];
-  LinearPart(x, gate, part, gates);
-  LinearPart(x, up, part, ups);
+  constexpr int64_t kRoom = kRowsMost * kColumnsMost;
   const TileSlice& slice = part.slice;
   const int64_t columns = slice.size() * kTileRows;
-  KERNELS_CHECK(columns <= kColumnsMost);
+  const int64_t part_rows =
+      x.PanelFirstRow(part.panel + part.panels) - x.PanelFirstRow(part.panel);
+  KERNELS_CHECK(part_rows * columns <= kRoom);
+  alignas(64) float gates[kRoom];
+  alignas(64) float ups[kRoom];
+  LinearPart(x, gate, part, gates);
+  LinearPart(x, up, part, ups);
   const int64_t groups = slice.tiles / kGroupTiles;  // of a stream
   int64_t at = 0;
   for (int64_t panel = part.panel; panel < part.panel + part.panels; ++panel) {
@@ -68,8 +73,8 @@ void GatedLinear(const QuantizedActivations& x, const PackedLinear& gate,
   const auto panels = static_cast<int64_t>(x.panels().size());
   const int64_t tiles = gate.tile_count();
   if (x.streams() > 1) {
-    const TileSlices slices(tiles, kGroupTiles, kColumnsMost / kTileRows,
-                            x.streams(), pool.size());
+    const TileSlices slices({tiles, gate.bytes() / tiles, kGroupTiles},
+                            kSliceTiles, x.streams(), pool.size());
     pool.ParallelFor(slices.count(), 1, [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; ++i) {
         const TileSlice slice = slices[i];

@@ -172,17 +172,17 @@ constexpr int StreamsOf(int rows) {
   return rows <= 4 ? kMostStreams : rows <= 8 ? 2 : 1;
 }
 
-// Asks for what is read some time after `place`, where its stream goes on.
-template <typename Format>
-inline void FetchAhead(TileBytes place) {
-  constexpr int64_t kAhead = 2048;
+// Asks for what is read some time after `from`, where its stream goes on: for
+// the L1 cache and, if kFurther, a little further on for the L2 cache, which
+// keeps more lines on their way. One line of each in turn: all of one, then all
+// of the other is slower than the L1 cache alone.
+template <int64_t kBytes, bool kFurther>
+inline void FetchAhead(const uint8_t* from) {
+  constexpr int64_t kNear = 2048, kFar = 2560;
 #pragma GCC unroll 9
-  for (int64_t line = 0; line < Format::kPlaceBytes; line += 64) {
-    _mm_prefetch(place.at + kAhead + line, _MM_HINT_T0);
-  }
-#pragma GCC unroll 4
-  for (int64_t line = 0; line < Format::kLowerBytes; line += 64) {
-    _mm_prefetch(place.lower + kAhead + line, _MM_HINT_T0);
+  for (int64_t line = 0; line < kBytes; line += 64) {
+    if (kFurther) _mm_prefetch(from + kFar + line, _MM_HINT_T1);
+    _mm_prefetch(from + kNear + line, _MM_HINT_T0);
   }
 }
 
@@ -202,7 +202,12 @@ void RowsTimesTiles(const ActivationPanel& panel, TileBytes tiles, float* out,
 #pragma GCC unroll 4
     for (int t = 0; t < kTiles; ++t) {
       const TileBytes at = TileAt(place, t);
-      if (g % Format::kPlaceGroups == 0) FetchAhead<Format>(at);
+      if (g % Format::kPlaceGroups == 0) {
+        // More rows take longer to multiply than their weights to arrive.
+        constexpr bool kFurther = kTiles == kMostStreams;
+        FetchAhead<Format::kPlaceBytes, kFurther>(at.at);
+        FetchAhead<Format::kLowerBytes, kFurther>(at.lower);
+      }
       __m512i dot[kRows];
 #pragma GCC unroll 12
       for (int m = 0; m < kRows; ++m) {

@@ -19,7 +19,7 @@ namespace {
 constexpr int64_t kGroupFloats = kLinearGroup * kTileRows;
 constexpr int64_t kAlongGroups = kSketchDirections / kLinearGroup;
 constexpr int64_t kAlongTileBytes = kAlongGroups * kInt4GroupBytes;
-// Weights that a thread takes at once.
+// Weights that a thread takes at once, at most.
 constexpr int64_t kSliceBytes = 256 << 10;
 // Tiles whose largest product is looked for at once, while the products are in
 // the L1 cache.
@@ -255,7 +255,8 @@ void SketchProducts::Multiply(absl::Span<const float> x, int64_t m, float* out,
                       pool_, isa_);
   const int64_t tiles = weights_.tile_count();
   const TileSlices slices(
-      tiles, 1, std::max<int64_t>(kSliceBytes * tiles / BytesFor(weights_), 1),
+      {tiles, k / kLinearGroup * kUpperGroupBytes},
+      std::max<int64_t>(kSliceBytes * tiles / BytesFor(weights_), 1),
       codes_.streams(), pool_.size());
   std::vector<SliceScratch> scratch;  // of each thread
   for (int i = 0; i < pool_.size(); ++i) scratch.emplace_back(m);

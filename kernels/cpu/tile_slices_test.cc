@@ -28,8 +28,8 @@ TEST(TileSlicesTest, CoverAllTilesOnceInEqualShares) {
       for (const int64_t slice_tiles : {1, 3, 8, 64, 100000}) {
         for (const int64_t streams : {1, 2, 4}) {
           for (const int64_t threads : {1, 2, 3, 16}) {
-            const TileSlices slices(units * unit, unit, slice_tiles, streams,
-                                    threads);
+            const TileSlices slices({units * unit, 10368, unit}, slice_tiles,
+                                    streams, threads);
             std::vector<int> seen(static_cast<size_t>(units * unit));
             std::vector<int64_t> shares(static_cast<size_t>(threads));
             ASSERT_EQ(slices.count() % threads, 0);
@@ -56,25 +56,49 @@ TEST(TileSlicesTest, CoverAllTilesOnceInEqualShares) {
 }
 
 // 2 threads, 48 tiles, 4 streams of 6 tiles for each.
-TEST(TileSlicesTest, StreamsGoOnFromSliceToSlice) {
-  const TileSlices slices(48, 1, 8, 4, 2);
-  ASSERT_EQ(slices.count(), 8);
-  for (int64_t i = 0; i < 3; ++i) {
-    EXPECT_EQ(
-        TilesOf(slices[4 + i]),
-        (std::vector<int64_t>{24 + 2 * i, 25 + 2 * i, 30 + 2 * i, 31 + 2 * i,
-                              36 + 2 * i, 37 + 2 * i, 42 + 2 * i, 43 + 2 * i}));
-  }
-  EXPECT_EQ(slices[7].size(), 0);
+TEST(TileSlicesTest, StreamsGoOnFromSliceToSliceAndTheseBecomeSmall) {
+  const TileSlices slices({48, 1000}, 8, 4, 2);
+  ASSERT_EQ(slices.per_share(), 4);
+  EXPECT_EQ(TilesOf(slices[4]),
+            (std::vector<int64_t>{24, 25, 30, 31, 36, 37, 42, 43}));
+  EXPECT_EQ(TilesOf(slices[5]),
+            (std::vector<int64_t>{26, 27, 32, 33, 38, 39, 44, 45}));
+  EXPECT_EQ(TilesOf(slices[6]), (std::vector<int64_t>{28, 34, 40, 46}));
+  EXPECT_EQ(TilesOf(slices[7]), (std::vector<int64_t>{29, 35, 41, 47}));
 }
 
-// What does not fill four streams is one.
+// What does not fill four streams is one, in slices of at most 64 KB.
 TEST(TileSlicesTest, TheRestOfAShareIsOneStream) {
-  const TileSlices slices(11, 1, 100, 4, 1);
-  ASSERT_EQ(slices.count(), 2);
-  EXPECT_EQ(TilesOf(slices[0]), (std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6, 7}));
-  EXPECT_EQ(TilesOf(slices[1]), (std::vector<int64_t>{8, 9, 10}));
-  EXPECT_EQ(slices[1].streams, 1);
+  const TileSlices slices({11, 30000}, 100, 4, 1);
+  ASSERT_EQ(slices.count(), 4);
+  EXPECT_EQ(TilesOf(slices[0]), (std::vector<int64_t>{0, 2, 4, 6}));
+  EXPECT_EQ(TilesOf(slices[1]), (std::vector<int64_t>{1, 3, 5, 7}));
+  EXPECT_EQ(TilesOf(slices[2]), (std::vector<int64_t>{8, 9}));
+  EXPECT_EQ(TilesOf(slices[3]), (std::vector<int64_t>{10}));
+  EXPECT_EQ(slices[2].streams, 1);
+}
+
+// 16 tiles of 5196 bytes are no multiple of a page, 16 of 5376 are.
+TEST(TileSlicesTest, StreamsBeginAtDifferentPlacesOfAPage) {
+  const TileSlices slices({64, 4096 + 1100}, 100, 4, 1);
+  EXPECT_EQ(slices[0].apart, 16);
+  const TileSlices moved({64, 4096 + 1280}, 100, 4, 1);
+  EXPECT_EQ(moved[0].apart, 15);
+  EXPECT_EQ(moved[moved.count() - 1].tile + moved[moved.count() - 1].tiles, 64);
+  // Too short to leave any.
+  const TileSlices brief({16, 4096}, 100, 4, 1);
+  EXPECT_EQ(brief[0].apart, 4);
+}
+
+// The last slices of large tiles are of one stream.
+TEST(TileSlicesTest, NoThreadWaitsForMuchOfLargeTiles) {
+  const TileSlices slices({96, 110592}, 100, 4, 2);
+  int64_t last = 0;
+  for (int64_t i = slices.per_share() - 4; i < slices.per_share(); ++i) {
+    EXPECT_EQ(slices[i].size(), 1);
+    last += slices[i].size();
+  }
+  EXPECT_EQ(last, 4);
 }
 
 TEST(TileSlicesTest, APartIsOfEachStream) {

@@ -17,8 +17,8 @@ constexpr int64_t kLeastPanels = 4;
 // Weights that a thread takes at once, at most: or some wait for the last of a
 // large matrix.
 constexpr int64_t kRangeBytes = 1 << 20;
-// Weights of a slice that is read in streams.
-constexpr int64_t kSliceBytes = 64 << 10;
+// Weights of a slice that is read in streams, at most.
+constexpr int64_t kSliceBytes = 1 << 20;
 // Rows and groups of one block in float mode: 16 KB of expanded weights.
 constexpr int64_t kF32Rows = 96;
 constexpr int64_t kF32Groups = 8;
@@ -93,7 +93,7 @@ class StreamedProduct {
         whole_(product.weights.n / kTileRows),
         // Of none that is whole one, which is not computed.
         slices_(
-            std::max<int64_t>(whole_, 1), 1,
+            {std::max<int64_t>(whole_, 1), product.weights.tile_bytes()},
             std::max<int64_t>(kSliceBytes / product.weights.tile_bytes(), 1),
             x.streams(), threads) {}
 
