@@ -24,11 +24,11 @@ struct TileSlice {
   }
 };
 
-// The tiles of a matrix, of so many bytes. Of `unit` tiles, which divide
-// `count`, none is parted from others.
+// The tiles of a matrix, or of the upper plane of one that is split. Of `unit`
+// tiles, which divide `count`, none is parted from others.
 struct TileRun {
   int64_t count;
-  int64_t bytes;
+  int64_t bytes;  // from one to the next
   int64_t unit = 1;
 };
 
@@ -47,7 +47,8 @@ struct TileRun {
 //
 // Measured on Granite Rapids with two threads and one row, by tokens/s of Gemma
 // 3 270M and a 1B shape: streams instead of sets of four tiles 1.02 and 1.04,
-// large slices first 1.03 and 1.04, different places 1.015 and 1.0. Immutable.
+// large slices first and different places 1.03 and 1.04, of which the places
+// 1.015 and 1.0. Immutable.
 class TileSlices {
  public:
   // At least one of each.

@@ -93,7 +93,7 @@ class StreamedProduct {
         whole_(product.weights.n / kTileRows),
         // Of none that is whole one, which is not computed.
         slices_(
-            {std::max<int64_t>(whole_, 1), product.weights.tile_bytes()},
+            {std::max<int64_t>(whole_, 1), product.weights.Tile(0).stride},
             std::max<int64_t>(kSliceBytes / product.weights.tile_bytes(), 1),
             x.streams(), threads) {}
 
