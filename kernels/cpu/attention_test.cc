@@ -5,12 +5,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <random>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "kernels/base/cpu_features.h"
 #include "kernels/base/float_types.h"
+#include "kernels/base/random_floats.h"
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/kv_cache.h"
@@ -21,19 +21,12 @@ namespace onegrid::cpu {
 namespace {
 
 using kernels::Isa;
+using kernels::RandomFloats;
 using kernels::ThreadPool;
 using reference::AttentionShape;
 
 // Unit roundoff of float.
 constexpr double kU = 0x1p-24;
-
-std::vector<float> RandomFloats(int64_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> x(static_cast<size_t>(count));
-  for (float& value : x) value = normal(random);
-  return x;
-}
 
 // Decode and prefill, page edges, windows below, at and above a page, grouped
 // heads, blocks of queries that do not fill a block, several key/value heads.

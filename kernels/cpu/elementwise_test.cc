@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <random>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "kernels/base/cpu_features.h"
+#include "kernels/base/random_floats.h"
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/hadamard.h"
 #include "kernels/cpu/rope.h"
@@ -19,18 +19,11 @@ namespace onegrid::cpu {
 namespace {
 
 using kernels::Isa;
+using kernels::RandomFloats;
 using kernels::ThreadPool;
 
 // Unit roundoff of float.
 constexpr double kU = 0x1p-24;
-
-std::vector<float> RandomFloats(int64_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> x(static_cast<size_t>(count));
-  for (float& value : x) value = normal(random);
-  return x;
-}
 
 class ElementwiseTest : public testing::TestWithParam<Isa> {
  protected:

@@ -7,6 +7,7 @@
 
 #include "gtest/gtest.h"
 #include "kernels/base/cpu_features.h"
+#include "kernels/base/random_floats.h"
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/elementwise.h"
 #include "kernels/quant/ggml_types.h"
@@ -15,16 +16,9 @@ namespace onegrid::cpu {
 namespace {
 
 using kernels::Isa;
+using kernels::RandomFloats;
 using kernels::ThreadPool;
 using quant::GgmlType;
-
-std::vector<float> RandomFloats(int64_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> x(static_cast<size_t>(count));
-  for (float& value : x) value = normal(random);
-  return x;
-}
 
 // Blocks of Q4_0 or Q8_0: an f16 scale of 2^-6 to 2^-4, then any codes.
 PackedLinear RandomWeights(GgmlType type, int64_t n, int64_t k, uint32_t seed,

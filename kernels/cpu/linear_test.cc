@@ -9,6 +9,7 @@
 
 #include "gtest/gtest.h"
 #include "kernels/base/cpu_features.h"
+#include "kernels/base/random_floats.h"
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/linear_testing.h"
 #include "kernels/cpu/packed_linear.h"
@@ -122,8 +123,8 @@ TEST_P(LinearTest, EqualsExactIntegerModel) {
       const quant::GridMatrix w = Random(*grid, n, k, 1);
       for (const CodeBits bits : kBits) {
         QuantizedActivations x;
-        QuantizeActivations(RandomFloats(m * k, 2), m, k, bits, &x, pool_,
-                            GetParam());
+        QuantizeActivations(kernels::RandomFloats(m * k, 2), m, k, bits, &x,
+                            pool_, GetParam());
         std::vector<float> out(static_cast<size_t>(m * n));
         Linear(x, Pack(w, pool_), out.data(), pool_, GetParam());
         EXPECT_LE(WorstExcess(x, w, out), 0)
@@ -143,8 +144,8 @@ TEST_P(LinearTest, ProductsOfOneLoopAreThoseOneByOne) {
   }
   for (const int64_t m : {1, 5, 9, 40}) {
     QuantizedActivations x;
-    QuantizeActivations(RandomFloats(m * k, 2), m, k, CodeBits::k8, &x, pool_,
-                        GetParam());
+    QuantizeActivations(kernels::RandomFloats(m * k, 2), m, k, CodeBits::k8, &x,
+                        pool_, GetParam());
     std::vector<std::vector<float>> together, alone;
     std::vector<LinearProduct> products;
     for (const PackedLinear& w : weights) {
@@ -205,7 +206,7 @@ TEST_P(LinearTest, QuantizedActivationsAreWithinHalfAStep) {
   for (const CodeBits bits : kBits) {
     for (int64_t m : {1, 7, 12, 13, 29}) {
       const int64_t k = 96;
-      const std::vector<float> x = RandomFloats(m * k, 3);
+      const std::vector<float> x = kernels::RandomFloats(m * k, 3);
       QuantizedActivations q;
       QuantizeActivations(x, m, k, bits, &q, pool_, GetParam());
       const double most = bits == CodeBits::k8 ? 127 : 32767;
@@ -225,7 +226,7 @@ TEST_P(LinearTest, QuantizedActivationsAreWithinHalfAStep) {
 TEST_P(LinearTest, QuantizedActivationsAreTheScalarRulesBitForBit) {
   for (int64_t m : {1, 6, 13}) {
     const int64_t k = 256;
-    std::vector<float> x = RandomFloats(m * k, 7);
+    std::vector<float> x = kernels::RandomFloats(m * k, 7);
     for (int64_t i = 0; i < k; i += 3) x[static_cast<size_t>(i)] *= 1e-9f;
     // Ties: a scale of exactly 1/2.
     for (int i = 0; i < 32; ++i) x[i] = i == 9 ? 63.5f : 0.25f * i - 4;
@@ -270,7 +271,7 @@ void ExpectFloatMode(const Shape& shape, const PackedLinear& w,
                      const std::vector<float>& dense, ThreadPool& pool,
                      Isa isa) {
   const auto& [m, n, k] = shape;
-  const std::vector<float> x = RandomFloats(m * k, 4);
+  const std::vector<float> x = kernels::RandomFloats(m * k, 4);
   std::vector<float> out(static_cast<size_t>(m * n));
   LinearF32(x.data(), m, w, out.data(), pool, isa);
   std::vector<float> abs_x = x, abs_w = dense;

@@ -5,18 +5,11 @@
 
 #include "gtest/gtest.h"
 #include "kernels/base/float_types.h"
+#include "kernels/base/random_floats.h"
 #include "kernels/quant/ggml_types.h"
 #include "kernels/quant/grid_blocks.h"
 
 namespace onegrid::cpu {
-
-std::vector<float> RandomFloats(int64_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> x(static_cast<size_t>(count));
-  for (float& value : x) value = normal(random);
-  return x;
-}
 
 CodeRange CodesOf(const quant::Grid& grid) {
   if (&grid == &quant::kInt2G64) return {-1, 2};
@@ -70,7 +63,7 @@ PackedLinear Pack(const quant::GridMatrix& w, kernels::ThreadPool& pool) {
 }
 
 std::vector<float> RandomBf16(int64_t count, std::vector<uint8_t>* bytes) {
-  std::vector<float> values = RandomFloats(count, 8);
+  std::vector<float> values = kernels::RandomFloats(count, 8);
   for (float& value : values) {
     const uint16_t bits = kernels::FloatToBf16(value);
     value = kernels::Bf16ToFloat(bits);

@@ -21,9 +21,6 @@ struct CodeRange {
 };
 CodeRange CodesOf(const quant::Grid& grid);
 
-// Of a normal distribution.
-std::vector<float> RandomFloats(int64_t count, uint32_t seed);
-
 // Any codes that a file may hold.
 quant::GridMatrix Random(const quant::Grid& grid, int64_t n, int64_t k,
                          uint32_t seed);

@@ -15,6 +15,7 @@
 #include "gtest/gtest.h"
 #include "kernels/base/cpu_features.h"
 #include "kernels/base/float_types.h"
+#include "kernels/base/random_floats.h"
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/linear_kernels.h"
 #include "kernels/cpu/packed_linear.h"
@@ -25,16 +26,9 @@ namespace onegrid::cpu {
 namespace {
 
 using kernels::Isa;
+using kernels::RandomFloats;
 using kernels::ThreadPool;
 using Storage = PackedLinear::Storage;
-
-std::vector<float> RandomFloats(int64_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> x(static_cast<size_t>(count));
-  for (float& value : x) value = normal(random);
-  return x;
-}
 
 // Q8_0 with all codes, -128 too, and scales from 2^-24 (not a normal f16) to
 // 2^15, of either sign.

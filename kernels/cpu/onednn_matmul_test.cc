@@ -2,27 +2,20 @@
 
 #include <cmath>
 #include <cstdint>
-#include <random>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "kernels/base/cpu_features.h"
 #include "kernels/base/float_types.h"
+#include "kernels/base/random_floats.h"
 #include "kernels/base/thread_pool.h"
 #include "kernels/reference/ops.h"
 
 namespace onegrid::cpu {
 namespace {
 
+using kernels::RandomFloats;
 using kernels::ThreadPool;
-
-std::vector<float> RandomFloats(int64_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> x(static_cast<size_t>(count));
-  for (float& value : x) value = normal(random);
-  return x;
-}
 
 bool HasBf16() {
   const kernels::CpuFeatures& cpu = kernels::GetCpuFeatures();

@@ -16,6 +16,7 @@
 #include "absl/types/span.h"
 #include "gtest/gtest.h"
 #include "kernels/base/cpu_features.h"
+#include "kernels/base/random_floats.h"
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/coarse_products.h"
 #include "kernels/cpu/elementwise.h"
@@ -28,17 +29,10 @@ namespace onegrid::cpu {
 namespace {
 
 using kernels::Isa;
+using kernels::RandomFloats;
 using kernels::ThreadPool;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-std::vector<float> RandomFloats(int64_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> x(static_cast<size_t>(count));
-  for (float& value : x) value = normal(random);
-  return x;
-}
 
 // Codes of a grid, rows of very different norms.
 quant::GridMatrix Random(const quant::Grid& grid, int64_t n, int64_t k) {

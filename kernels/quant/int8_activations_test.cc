@@ -2,21 +2,13 @@
 
 #include <cmath>
 #include <cstdint>
-#include <random>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "kernels/base/random_floats.h"
 
 namespace onegrid::quant {
 namespace {
-
-std::vector<float> RandomFloats(int64_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> x(static_cast<size_t>(count));
-  for (float& value : x) value = normal(random);
-  return x;
-}
 
 TEST(Int8ActivationsTest, LargestMagnitudeIs127AndTiesGoToEven) {
   // A scale of exactly 1/2, so that the products are exact.
@@ -46,7 +38,7 @@ TEST(Int8ActivationsTest, LargestMagnitudeIs32767In16Bits) {
   EXPECT_EQ(QuantizeInt16(x, codes.data()), 0.5f);
   EXPECT_EQ(codes, (std::vector<int16_t>{-32767, 0, 2, 0, -2, 32766}));
   // Whatever the largest magnitude is, its code is the largest one.
-  for (const float amax : RandomFloats(1000, 3)) {
+  for (const float amax : kernels::RandomFloats(1000, 3)) {
     const std::vector<float> one = {amax};
     QuantizeInt16(one, codes.data());
     EXPECT_EQ(codes[0], amax > 0 ? 32767 : -32767) << amax;
@@ -54,7 +46,7 @@ TEST(Int8ActivationsTest, LargestMagnitudeIs32767In16Bits) {
 }
 
 TEST(Int8ActivationsTest, FakeValuesAreCodeTimesScaleGroupByGroup) {
-  const std::vector<float> x = RandomFloats(96, 1);
+  const std::vector<float> x = kernels::RandomFloats(96, 1);
   std::vector<float> fake = x, fake16 = x;
   FakeQuantizeInt8(absl::MakeSpan(fake));
   FakeQuantizeInt16(absl::MakeSpan(fake16));
@@ -76,7 +68,7 @@ TEST(Int8ActivationsTest, FakeValuesAreCodeTimesScaleGroupByGroup) {
 
 TEST(Int8ActivationsTest, HadamardIsItsOwnInverseAndKeepsLengths) {
   for (int d : {1, 2, 32, 128, 256, 512}) {
-    const std::vector<float> x = RandomFloats(d, 3);
+    const std::vector<float> x = kernels::RandomFloats(d, 3);
     std::vector<float> y = x;
     RotateHadamard(absl::MakeSpan(y));
     double before = 0, after = 0;
@@ -112,7 +104,7 @@ TEST(Int8ActivationsTest, AKeyOfOneOutlierIsExact) {
 // An orthonormal rotation keeps the length of the error: at most half a step
 // in each of d elements.
 TEST(Int8ActivationsTest, AKeysErrorIsThatOfItsRotatedCodes) {
-  const std::vector<float> key = RandomFloats(256, 4);
+  const std::vector<float> key = kernels::RandomFloats(256, 4);
   std::vector<float> rotated = key, fake = key;
   RotateHadamard(absl::MakeSpan(rotated));
   int8_t codes[256];

@@ -4,10 +4,10 @@
 #include "services/inference/linear_input.h"
 
 #include <cmath>
-#include <random>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "kernels/base/random_floats.h"
 #include "kernels/quant/grid_blocks.h"
 #include "kernels/quant/int8_activations.h"
 
@@ -15,14 +15,6 @@ namespace onegrid::inference {
 namespace {
 
 constexpr int64_t kM = 14, kN = 20, kK = 128;
-
-std::vector<float> RandomFloats(int64_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> x(static_cast<size_t>(count));
-  for (float& value : x) value = normal(random);
-  return x;
-}
 
 class LinearInputTest : public testing::TestWithParam<kernels::Isa> {
  protected:
@@ -66,12 +58,12 @@ class LinearInputTest : public testing::TestWithParam<kernels::Isa> {
 };
 
 TEST_P(LinearInputTest, ServesWhatFakeQuantizationSays) {
-  const std::vector<float> x = RandomFloats(kM * kK, 1);
+  const std::vector<float> x = kernels::RandomFloats(kM * kK, 1);
   std::vector<float> one = x, two = x;
   quant::FakeQuantizeInt8(absl::MakeSpan(one));
   quant::FakeQuantizeInt16(absl::MakeSpan(two));
   ASSERT_NE(one, two);
-  const std::vector<float> w = RandomFloats(kN * kK, 2);
+  const std::vector<float> w = kernels::RandomFloats(kN * kK, 2);
   for (const quant::Grid* grid :
        {&quant::kInt2G64, &quant::kInt4G32, &quant::kInt8G32}) {
     const auto encoded = quant::EncodeMatrix(w, kN, kK, *grid);
