@@ -17,6 +17,8 @@ constexpr int64_t kRowsMost = 256;
 constexpr int64_t kColumnsMost = 128;
 // Of a slice that is read in streams, of few rows.
 constexpr int64_t kSliceTiles = 64;
+static_assert(kSliceTiles * kTileRows * kMaxPanelRows <=
+              kRowsMost * kColumnsMost);
 // Tiles of a group of columns, which gets one scale.
 constexpr int64_t kGroupTiles = kLinearGroup / kTileRows;
 

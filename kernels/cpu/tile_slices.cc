@@ -30,8 +30,7 @@ bool PlacesDiffer(int64_t bytes_apart, int64_t streams) {
 
 // Units that each of some streams of `run` should leave.
 int64_t UnitsLess(int64_t run, int64_t unit_bytes, int64_t streams) {
-  const int64_t most =
-      streams == 1 ? 0 : std::min(run / kUnitsToLess, kMostLess);
+  const int64_t most = std::min(run / kUnitsToLess, kMostLess);
   const int64_t least = streams * unit_bytes > kLastBytes && most > 0 ? 1 : 0;
   for (int64_t less = least; less <= most; ++less) {
     if (PlacesDiffer((run - less) * unit_bytes, streams)) return less;
@@ -69,7 +68,7 @@ TileSlices::TileSlices(const TileRun& tiles, int64_t slice_tiles,
 }
 
 int64_t TileSlices::Run(int64_t share_units) const {
-  return std::max<int64_t>(share_units / streams_ - less_, 0);
+  return share_units / streams_ - less_;
 }
 
 TileSlice TileSlices::operator[](int64_t i) const {
@@ -80,7 +79,7 @@ TileSlice TileSlices::operator[](int64_t i) const {
   const int64_t slices = static_cast<int64_t>(cuts_.size()) - 1;
   if (part < slices) {
     const auto at = static_cast<size_t>(part);
-    const int64_t from = std::min(cuts_[at], run);
+    const int64_t from = cuts_[at];  // At most `run`: shares differ by a unit.
     const int64_t to = std::min(cuts_[at + 1], run);
     return {(first + from) * unit_, (to - from) * unit_, streams_, run * unit_};
   }

@@ -85,8 +85,11 @@ TEST(TileSlicesTest, StreamsBeginAtDifferentPlacesOfAPage) {
   const TileSlices moved({64, 4096 + 1280}, 100, 4, 1);
   EXPECT_EQ(moved[0].apart, 15);
   EXPECT_EQ(moved[moved.count() - 1].tile + moved[moved.count() - 1].tiles, 64);
-  // Too short to leave any.
-  const TileSlices brief({16, 4096}, 100, 4, 1);
+  // Just before a page's end is too near to the next one's beginning.
+  const TileSlices near({64, 4096 + 248}, 100, 4, 1);
+  EXPECT_EQ(near[0].apart, 15);
+  // Too short to leave any, though three tiles would do.
+  const TileSlices brief({16, 4096 + 1024}, 100, 4, 1);
   EXPECT_EQ(brief[0].apart, 4);
 }
 
