@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <type_traits>
 #include <vector>
 
 #include "kernels/base/aligned_buffer.h"
 #include "kernels/base/check.h"
 #include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/attention_plan.h"
 #include "kernels/cpu/linear_kernels.h"
 #include "kernels/cpu/vector_kernels.h"
 
@@ -18,29 +20,6 @@ namespace {
 constexpr float kLowestScore = -3.0e38f;
 // What FloatKernels::bf16_expand widens at once.
 constexpr int64_t kBf16ExpandFloats = kBf16GroupBytes / 2;
-// Up to a kernel's block_rows (query, head) rows of one item that read one
-// key/value head, and the keys they see. Row r is query r / group, head r %
-// group of the key/value head's group of query heads.
-struct Block {
-  int64_t item;
-  int64_t kv_head;
-  int64_t first_row;
-  int rows;
-  int64_t first_page;
-  int64_t end_page;
-  int64_t first_part;  // Index of its parts.
-  int64_t parts;
-};
-
-// One part of a block's keys: up to kPartPages pages. These are counted from
-// the first key of the sequence, and the parts are joined in order. So a
-// token's result does not depend on the threads or on the tokens that are
-// computed with it.
-struct Part {
-  int64_t block;
-  int64_t first_page;
-  int64_t end_page;
-};
 
 // Softmax state of a block's rows: running maximum, sum of exponentials and
 // weighted sum of values [rows][d].
@@ -76,17 +55,22 @@ class Attention {
       : items_(items),
         options_(options),
         d_(items[0].cache->layout().head_dim),
-        kv_heads_(items[0].cache->layout().kv_heads),
-        group_(options.heads / kv_heads_),
         floats_(FloatKernelsFor(isa)),
         vectors_(VectorKernelsFor(isa)),
-        kernels_(AttentionKernelsFor(isa)) {
-    KERNELS_CHECK(options.heads == group_ * kv_heads_);
+        kernels_(AttentionKernelsFor(isa)),
+        plan_(Layout()) {
+    KERNELS_CHECK(options.heads == layout().group * layout().kv_heads);
+    for (const AttendItem<Cache>& item : items) {
+      KERNELS_CHECK(item.cache->layout().head_dim == d_);
+      KERNELS_CHECK(item.cache->layout().kv_heads == layout().kv_heads);
+      KERNELS_CHECK(item.first_pos >= 0 &&
+                    item.first_pos + item.m <= item.cache->length());
+      plan_.Add(item.first_pos, item.m);
+    }
   }
 
-  void Run(kernels::ThreadPool& pool) {
-    Plan();
-    if (blocks_.size() < static_cast<size_t>(pool.size())) {
+  void Run(kernels::ThreadPool& pool) const {
+    if (plan_.blocks().size() < static_cast<size_t>(pool.size())) {
       RunParts(pool);
     } else {
       RunBlocks(pool);
@@ -94,38 +78,47 @@ class Attention {
   }
 
  private:
+  using Block = AttentionBlock;
+  using Part = AttentionPart;
   using Queries = std::conditional_t<std::is_same_v<Cache, KvInt8>, Int8Queries,
                                      F32Queries>;
 
+  AttentionLayout Layout() const {
+    const int64_t kv_heads = items_[0].cache->layout().kv_heads;
+    return {kv_heads, options_.heads / kv_heads, options_.window,
+            kernels_.block_rows};
+  }
+  const AttentionLayout& layout() const { return plan_.layout(); }
   const AttendItem<Cache>& ItemOf(const Block& block) const {
     return items_[static_cast<size_t>(block.item)];
   }
   int64_t Position(const Block& block, int64_t r) const {
-    return ItemOf(block).first_pos + (block.first_row + r) / group_;
+    return ItemOf(block).first_pos + (block.first_row + r) / layout().group;
   }
-  int64_t FirstKey(int64_t position) const {
-    if (options_.window <= 0) return 0;
-    return std::max<int64_t>(0, position - options_.window + 1);
+  // Of the query of row r.
+  int64_t FirstKey(const Block& block, int64_t r) const {
+    return layout().FirstKey(Position(block, r));
   }
   // Offset of row r in q and out.
   int64_t RowOffset(const Block& block, int64_t r) const {
     const int64_t row = block.first_row + r;
-    const int64_t head = block.kv_head * group_ + row % group_;
-    return (row / group_ * options_.heads + head) * d_;
+    const int64_t head = block.kv_head * layout().group + row % layout().group;
+    return (row / layout().group * options_.heads + head) * d_;
   }
 
   // A thread for each block.
   void RunBlocks(kernels::ThreadPool& pool) const {
-    pool.ParallelFor(static_cast<int64_t>(blocks_.size()), 1,
+    const std::vector<Block>& blocks = plan_.blocks();
+    pool.ParallelFor(static_cast<int64_t>(blocks.size()), 1,
                      [&](int64_t begin, int64_t end, int) {
                        for (int64_t i = begin; i < end; ++i) {
-                         RunBlock(blocks_[static_cast<size_t>(i)]);
+                         RunBlock(blocks[static_cast<size_t>(i)]);
                        }
                      });
   }
 
   void RunBlock(const Block& block) const {
-    const Part* part = &parts_[static_cast<size_t>(block.first_part)];
+    const Part* part = &plan_.parts()[static_cast<size_t>(block.first_part)];
     Queries queries;
     Load(block, &queries);
     constexpr int64_t kFloats = PartialFloats(kMaxBlockQueryRows, kMaxHeadDim);
@@ -141,69 +134,36 @@ class Attention {
 
   // A thread for each part, where there are fewer blocks than threads.
   void RunParts(kernels::ThreadPool& pool) const {
+    const std::vector<Block>& blocks = plan_.blocks();
+    const std::vector<Part>& parts = plan_.parts();
+    const auto queries =
+        std::make_unique_for_overwrite<Queries[]>(blocks.size());
     int64_t rows = 0;
-    for (const Block& block : blocks_) {
-      rows = std::max<int64_t>(rows, block.rows);
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      rows = std::max<int64_t>(rows, blocks[i].rows);
+      Load(blocks[i], &queries[i]);
     }
     const int64_t floats = PartialFloats(rows, d_);
-    kernels::AlignedBuffer<float> space(parts_.size() *
+    kernels::AlignedBuffer<float> space(parts.size() *
                                         static_cast<size_t>(floats));
     const auto state = [&](int64_t i, const Block& block) {
       return PartialAt(space.data() + i * floats, block.rows, d_);
     };
     const auto run = [&](int64_t i) {
-      const Part& part = parts_[static_cast<size_t>(i)];
-      const Block& block = blocks_[static_cast<size_t>(part.block)];
-      Queries queries;
-      Load(block, &queries);
-      RunPart(block, part, &queries, state(i, block));
+      const Part& part = parts[static_cast<size_t>(i)];
+      const auto block = static_cast<size_t>(part.block);
+      RunPart(blocks[block], part, &queries[block], state(i, blocks[block]));
     };
-    pool.ParallelFor(static_cast<int64_t>(parts_.size()), 1,
+    pool.ParallelFor(static_cast<int64_t>(parts.size()), 1,
                      [&](int64_t begin, int64_t end, int) {
                        for (int64_t i = begin; i < end; ++i) run(i);
                      });
-    for (const Block& block : blocks_) {
+    for (const Block& block : blocks) {
       const Partial total = state(block.first_part, block);
       for (int64_t p = 1; p < block.parts; ++p) {
         Join(block, state(block.first_part + p, block), total);
       }
       Write(block, total);
-    }
-  }
-
-  // Cuts the work into blocks, and these into parts.
-  void Plan() {
-    for (size_t i = 0; i < items_.size(); ++i) {
-      const AttendItem<Cache>& item = items_[i];
-      KERNELS_CHECK(item.cache->layout().head_dim == d_);
-      KERNELS_CHECK(item.cache->layout().kv_heads == kv_heads_);
-      KERNELS_CHECK(item.first_pos >= 0 &&
-                    item.first_pos + item.m <= item.cache->length());
-      for (int64_t head = 0; head < kv_heads_; ++head) {
-        const int64_t rows = item.m * group_;
-        for (int64_t row = 0; row < rows; row += kernels_.block_rows) {
-          Block block = {};
-          block.item = static_cast<int64_t>(i);
-          block.kv_head = head;
-          block.first_row = row;
-          block.rows = static_cast<int>(
-              std::min<int64_t>(kernels_.block_rows, rows - row));
-          block.first_page = FirstKey(Position(block, 0)) / kPageTokens;
-          block.end_page = Position(block, block.rows - 1) / kPageTokens + 1;
-          blocks_.push_back(block);
-        }
-      }
-    }
-    for (size_t i = 0; i < blocks_.size(); ++i) {
-      Block& block = blocks_[i];
-      block.first_part = static_cast<int64_t>(parts_.size());
-      for (int64_t page = block.first_page; page < block.end_page;) {
-        const int64_t end =
-            std::min(block.end_page, (page / kPartPages + 1) * kPartPages);
-        parts_.push_back({static_cast<int64_t>(i), page, end});
-        page = end;
-      }
-      block.parts = static_cast<int64_t>(parts_.size()) - block.first_part;
     }
   }
 
@@ -229,19 +189,22 @@ class Attention {
     }
   }
 
-  // scores[r * kPartTokens + t] for keys [first, last) of a page.
-  void Scores(const Block& block, Int8Queries* queries, int64_t page,
-              int64_t first, int64_t last, float* scores) const {
+  // scores[r * kPartTokens + t] for keys [first, last) of a page of a part.
+  void Scores(const Block& block, const Part& part, Int8Queries* queries,
+              int64_t page, int64_t first, int64_t last, float* scores) const {
     const KvInt8& cache = *ItemOf(block).cache;
+    const int64_t head = block.kv_head;
+    const int8_t* next = page + 1 < part.end_page
+                             ? cache.Keys(page + 1, head)
+                             : cache.Values(part.first_page, head).codes;
     kernels_.scores_int8(
-        Panel(queries, block.rows), d_, cache.Keys(page, block.kv_head),
-        cache.KeyScales(page, block.kv_head),
-        static_cast<int>(first / kKeyTile),
+        Panel(queries, block.rows), d_, cache.Keys(page, head),
+        cache.KeyScales(page, head), next, static_cast<int>(first / kKeyTile),
         static_cast<int>((last - 1) / kKeyTile + 1), scores, kPartTokens);
   }
 
-  void Scores(const Block& block, F32Queries* queries, int64_t page,
-              int64_t first, int64_t last, float* scores) const {
+  void Scores(const Block& block, const Part&, F32Queries* queries,
+              int64_t page, int64_t first, int64_t last, float* scores) const {
     alignas(64) float wide[kKeyTile * kMaxHeadDim];
     for (int64_t tile = first / kKeyTile; tile * kKeyTile < last; ++tile) {
       const auto* keys =
@@ -266,8 +229,17 @@ class Attention {
   };
   Range Seen(const Block& block, int64_t page) const {
     const int64_t start = page * kPageTokens;
-    return {std::max<int64_t>(0, FirstKey(Position(block, 0)) - start),
+    return {std::max<int64_t>(0, FirstKey(block, 0) - start),
             std::min(kPageTokens, Position(block, block.rows - 1) + 1 - start)};
+  }
+
+  // Where the keys of the part after this one begin, which the same thread most
+  // likely reads next; null after the last.
+  const int8_t* KeysAfter(const Part& part) const {
+    if (&part == &plan_.parts().back()) return nullptr;
+    const Part& next = *(&part + 1);
+    const Block& block = plan_.blocks()[static_cast<size_t>(next.block)];
+    return ItemOf(block).cache->Keys(next.first_page, block.kv_head);
   }
 
   // values = those of a part, weighted by `weights` [rows][kPartTokens].
@@ -276,6 +248,7 @@ class Attention {
     const Cache& cache = *ItemOf(block).cache;
     if constexpr (std::is_same_v<Cache, KvInt8>) {
       PartValues held = {};
+      held.next = KeysAfter(part);
       for (int64_t page = part.first_page; page < part.end_page; ++page) {
         held.pages[held.count++] = cache.Values(page, block.kv_head);
       }
@@ -298,12 +271,27 @@ class Attention {
     }
   }
 
+  // Scales lie apart from what they belong to: a part would wait for those of
+  // each page.
+  void FetchScales(const Block& block, const Part& part) const {
+    if constexpr (std::is_same_v<Cache, KvInt8>) {
+      for (int64_t page = part.first_page; page < part.end_page; ++page) {
+        const absl::Span<const uint8_t> scales =
+            ItemOf(block).cache->Scales(page, block.kv_head);
+        for (size_t i = 0; i < scales.size(); i += 64) {
+          __builtin_prefetch(&scales[i], /*rw=*/0, /*locality=*/2);
+        }
+      }
+    }
+  }
+
   void RunPart(const Block& block, const Part& part, Queries* queries,
                const Partial& state) const {
     alignas(64) float scores[kMaxBlockQueryRows * kPartTokens];
+    FetchScales(block, part);
     for (int64_t page = part.first_page; page < part.end_page; ++page) {
       const auto [first, last] = Seen(block, page);
-      Scores(block, queries, page, first, last,
+      Scores(block, part, queries, page, first, last,
              scores + (page - part.first_page) * kPageTokens);
     }
     const int64_t start = part.first_page * kPageTokens;
@@ -311,7 +299,7 @@ class Attention {
     for (int r = 0; r < block.rows; ++r) {
       float* row = scores + r * kPartTokens;
       const int64_t position = Position(block, r);
-      const int64_t begin = std::max<int64_t>(0, FirstKey(position) - start);
+      const int64_t begin = std::max<int64_t>(0, FirstKey(block, r) - start);
       const int64_t end = std::min(tokens, position + 1 - start);
       if (begin < end) {
         kernels_.softmax(row, tokens, begin, end, state.max + r, state.sum + r);
@@ -353,13 +341,10 @@ class Attention {
   absl::Span<const AttendItem<Cache>> items_;
   AttendOptions options_;
   int64_t d_;
-  int64_t kv_heads_;
-  int64_t group_;
   const FloatKernels& floats_;
   const VectorKernels& vectors_;
   const AttentionKernels& kernels_;
-  std::vector<Block> blocks_;
-  std::vector<Part> parts_;
+  AttentionPlan plan_;
 };
 
 }  // namespace

@@ -60,6 +60,39 @@ void AttentionBf16(benchmark::State& state, kernels::Isa isa) {
   Attention<KvBf16>(state, isa);
 }
 
+// Arguments: tokens of each sequence, sequences that decode together. Layers
+// with caches of their own take turns, 300,000 tokens in all, so that none is
+// in a core's caches when its turn comes. Two threads, in elapsed time.
+void Decode(benchmark::State& state, kernels::Isa isa) {
+  if (!kernels::IsaSupported(isa)) return state.SkipWithError("unsupported");
+  const int64_t tokens = state.range(0), sequences = state.range(1);
+  kernels::ThreadPool pool(2);
+  const std::vector<float> kv = Values(tokens * kHeadDim);
+  const std::vector<float> q = Values(sequences * kHeads * kHeadDim);
+  std::vector<float> out(q.size());
+  std::vector<KvInt8> caches;
+  for (int64_t held = 0; held < 300'000; held += tokens) {
+    caches.emplace_back(KvLayout{kHeadDim, 1, tokens});
+    caches.back().Append(kv.data(), kv.data(), tokens, pool);
+  }
+  const size_t layers = caches.size() / static_cast<size_t>(sequences);
+  size_t next = 0;
+  for (auto _ : state) {
+    std::vector<AttendItem<KvInt8>> items;
+    for (int64_t i = 0; i < sequences; ++i) {
+      const int64_t row = i * kHeads * kHeadDim;
+      items.push_back(
+          {&caches[next++], q.data() + row, 1, tokens - 1, out.data() + row});
+    }
+    Attend(items, {kHeads, 0, 0.0625f}, pool, isa);
+    if (next >= layers * static_cast<size_t>(sequences)) next = 0;
+  }
+  state.counters["GB/s"] = benchmark::Counter(
+      1e-9 * static_cast<double>(tokens * sequences *
+                                 KvInt8::TokenBytes(kHeadDim)),
+      benchmark::Counter::kIsIterationInvariantRate);
+}
+
 void Append(benchmark::State& state, kernels::Isa isa) {
   if (!kernels::IsaSupported(isa)) return state.SkipWithError("unsupported");
   const int64_t tokens = state.range(0);
@@ -98,6 +131,10 @@ void Shapes(benchmark::internal::Benchmark* b) {
   b->Args({512, 2048, 512})->Args({512, 8192, 0});
 }
 
+void DecodeShapes(benchmark::internal::Benchmark* b) {
+  b->Args({512, 1})->Args({8192, 1})->Args({513, 8})->UseRealTime();
+}
+
 constexpr kernels::Isa kAmx = kernels::Isa::kAmx;
 constexpr kernels::Isa kAvx512 = kernels::Isa::kAvx512Vnni;
 constexpr kernels::Isa kAvx2 = kernels::Isa::kAvx2;
@@ -105,6 +142,9 @@ constexpr kernels::Isa kAvx2 = kernels::Isa::kAvx2;
 BENCHMARK_CAPTURE(AttentionInt8, amx, kAmx)->Apply(Shapes);
 BENCHMARK_CAPTURE(AttentionInt8, avx512, kAvx512)->Apply(Shapes);
 BENCHMARK_CAPTURE(AttentionInt8, avx2, kAvx2)->Apply(Shapes);
+BENCHMARK_CAPTURE(Decode, amx, kAmx)->Apply(DecodeShapes);
+BENCHMARK_CAPTURE(Decode, avx512, kAvx512)->Apply(DecodeShapes);
+BENCHMARK_CAPTURE(Decode, avx2, kAvx2)->Apply(DecodeShapes);
 BENCHMARK_CAPTURE(AttentionF32, avx512, kAvx512)->Apply(Shapes);
 BENCHMARK_CAPTURE(AttentionBf16, avx512, kAvx512)->Apply(Shapes);
 BENCHMARK_CAPTURE(Append, avx512, kAvx512)->Arg(1)->Arg(512);

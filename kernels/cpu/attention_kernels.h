@@ -41,10 +41,12 @@ struct PageValues {
   const float* token_scales;
 };
 
-// The values of up to kPartPages pages that follow each other.
+// The values of up to kPartPages pages that follow each other, and what is read
+// after them: its first lines are fetched. Null if that is not known.
 struct PartValues {
   PageValues pages[kPartPages];
   int count;
+  const int8_t* next;
 };
 
 struct AttentionKernels {
@@ -56,10 +58,12 @@ struct AttentionKernels {
   void (*quantize_query)(const float* x, int64_t d, float factor, int r,
                          const QueryPanel& panel);
   // scores[r * stride + t] = q_r . k_t for the keys of tiles [first_tile,
-  // end_tile) of a page; others of the page may be written too.
+  // end_tile) of a page; others of the page may be written too. next: as in
+  // PartValues.
   void (*scores_int8)(const QueryPanel& panel, int64_t d, const int8_t* keys,
-                      const float* key_scales, int first_tile, int end_tile,
-                      float* scores, int64_t stride);
+                      const float* key_scales, const int8_t* next,
+                      int first_tile, int end_tile, float* scores,
+                      int64_t stride);
   // Softmax of a row over a part: scores [0, tokens) become exp(score - *max)
   // inside [begin, end), which has their maximum, and 0 outside; *sum is their
   // sum. begin < end.

@@ -110,8 +110,9 @@ void StoreScores(const ByteDots& dots, const float* row_scales, int rows,
 
 // Of pairs of tiles of keys: a page has an even number of them.
 void ScoresInt8Tiles(const QueryPanel& panel, int64_t d, const int8_t* keys,
-                     const float* key_scales, int first_tile, int end_tile,
-                     float* scores, int64_t stride) {
+                     const float* key_scales, const int8_t* next,
+                     int first_tile, int end_tile, float* scores,
+                     int64_t stride) {
   const int bytes = d < kTileCodes ? static_cast<int>(d) : kTileCodes;
   const int64_t first_pair = first_tile / 2;
   const int64_t pairs = (end_tile + 1) / 2 - first_pair;
@@ -122,6 +123,7 @@ void ScoresInt8Tiles(const QueryPanel& panel, int64_t d, const int8_t* keys,
   const auto key_of = [&](int64_t i) {
     return (first_pair + i / registers) * 2 * kKeyTile;
   };
+  const int8_t* end = keys + (first_pair + pairs) * 2 * kKeyTile * d;
   Configure(RegisterRows(panel.rows), bytes);
   Pipelined(
       pairs * registers,
@@ -133,6 +135,10 @@ void ScoresInt8Tiles(const QueryPanel& panel, int64_t d, const int8_t* keys,
         for (int64_t k = 0; k < d; k += bytes) {
           LoadTiles(codes + k, codes + d + k, 2 * d, tiles + kKeyTile * k,
                     tiles + kKeyTile * (d + k));
+          if (registers == 1) {
+            FetchAfter(tiles + 2 * kKeyTile * k, 2 * kKeyTile * bytes, end,
+                       next);
+          }
           TileDotUnsignedSigned<0, 4, 6>();
           TileDotUnsignedSigned<2, 4, 7>();
           TileDotSigned<1, 5, 6>();
@@ -228,6 +234,9 @@ void SumValuesInt8Tiles(const float* p, int rows, const PartValues& values,
           const int8_t* tiles = values.pages[page].codes + 2 * group * kTile;
           LoadTiles(low, low + kPageTokens, 2 * kPageTokens, tiles,
                     tiles + kTile);
+          if (registers == 1) {
+            FetchValuesAfter(values, page, group, d / kValueGroup);
+          }
           TileDotUnsignedSigned<0, 4, 6>();
           TileDotUnsignedSigned<2, 4, 7>();
           TileDotUnsignedSigned<1, 5, 6>();

@@ -49,6 +49,45 @@ void QuantizeQuery(const float* x, int64_t d, float factor, int r,
   panel.scales[r] = amax / 32767.0f * factor;
 }
 
+// Keys and values are fetched so many bytes before they are read, in the order
+// in which they are: what hardware fetches by itself ends with a page of memory
+// and waits while weights are computed.
+inline constexpr int64_t kFetchAhead = 8192;
+
+[[gnu::always_inline]] inline void FetchLines(const int8_t* from,
+                                              int64_t bytes) {
+  for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(from + at);
+}
+
+// Fetches `bytes` bytes that are read kFetchAhead bytes after `at`, where `end`
+// is followed by `next`, or, if that is null, by nothing.
+[[gnu::always_inline]] inline void FetchAfter(const int8_t* at, int64_t bytes,
+                                              const int8_t* end,
+                                              const int8_t* next) {
+  const int8_t* from = at + kFetchAhead;
+  if (from < end) return FetchLines(from, bytes);
+  if (next != nullptr) FetchLines(next + (from - end), bytes);
+}
+
+// Two tiles of values, a group of columns, of a page.
+inline constexpr int64_t kGroupBytes = kValueGroup * kPageTokens;
+
+// Fetches the values that are read kFetchAhead bytes after those of a page and
+// group, where groups follow each other, in each of them pages.
+[[gnu::always_inline]] inline void FetchValuesAfter(const PartValues& values,
+                                                    int page, int64_t group,
+                                                    int64_t groups) {
+  const int64_t later = group * values.count + page + kFetchAhead / kGroupBytes;
+  const int64_t left = later - groups * values.count;
+  if (left < 0) {
+    FetchLines(values.pages[later % values.count].codes +
+                   later / values.count * kGroupBytes,
+               kGroupBytes);
+  } else if (values.next != nullptr) {
+    FetchLines(values.next + left * kGroupBytes, kGroupBytes);
+  }
+}
+
 inline F ToFloats(const int32_t* x) {
   I lanes;
   __builtin_memcpy(&lanes, x, sizeof(lanes));
@@ -85,10 +124,12 @@ struct TileScores {
 };
 
 void ScoresInt8(const QueryPanel& panel, int64_t d, const int8_t* keys,
-                const float* key_scales, int first_tile, int end_tile,
-                float* scores, int64_t stride) {
+                const float* key_scales, const int8_t* next, int first_tile,
+                int end_tile, float* scores, int64_t stride) {
   for (int tile = first_tile; tile < end_tile; ++tile) {
     const int64_t first = tile * kKeyTile;
+    FetchAfter(keys + first * d, kKeyTile * d, keys + end_tile * kKeyTile * d,
+               next);
     WithRows<TileScores>(panel.rows, &panel, d, keys + first * d,
                          key_scales + first, scores + first, stride);
   }
@@ -190,6 +231,7 @@ struct SumGroup {
     constexpr int64_t kTile = kKeyTile * kPageTokens;
     for (int page = 0; page < values->count; ++page) {
       const PageValues& v = values->pages[page];
+      FetchValuesAfter(*values, page, group, d / kValueGroup);
       MultiplyCodes(weights->codes[page], kRows,
                     v.group_scales + group * kPageTokens, codes);
       for (int half = 0; half < 2; ++half) {

@@ -324,7 +324,7 @@ TEST_P(AttentionTest, QueriesKeepSixteenBits) {
       keys[static_cast<size_t>((i + t) / 4 * 64 + 4 * t + (i + t) % 4)] = 1;
     }
     float held[kPageTokens];
-    run.scores_int8(panel, d, keys.data(), ones.data(), 0, 1, held,
+    run.scores_int8(panel, d, keys.data(), ones.data(), nullptr, 0, 1, held,
                     kPageTokens);
     for (int64_t t = 0; t < kKeyTile; ++t) {
       const double error = std::fabs(double{held[t]} - x[i + t]);

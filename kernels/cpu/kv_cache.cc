@@ -148,9 +148,13 @@ PageValues KvInt8::Values(int64_t page, int64_t head) const {
           token_scales};
 }
 
+absl::Span<const uint8_t> KvInt8::Scales(int64_t page, int64_t head) const {
+  const int64_t codes = 2 * kPageTokens * layout().head_dim;
+  return {Head(page, head) + codes, static_cast<size_t>(head_bytes() - codes)};
+}
+
 const float* KvInt8::KeyScales(int64_t page, int64_t head) const {
-  return reinterpret_cast<const float*>(Head(page, head) +
-                                        2 * kPageTokens * layout().head_dim);
+  return reinterpret_cast<const float*>(Scales(page, head).data());
 }
 
 void KvInt8::Append(const float* k, const float* v, int64_t tokens,

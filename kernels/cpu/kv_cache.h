@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "kernels/base/cpu_features.h"
 #include "kernels/base/slab_buffer.h"
 #include "kernels/base/thread_pool.h"
@@ -108,6 +109,8 @@ class KvInt8 : public KvPages {
 
   const int8_t* Keys(int64_t page, int64_t head) const;
   const float* KeyScales(int64_t page, int64_t head) const;
+  // All scales of a page, those of keys first: whole cache lines.
+  absl::Span<const uint8_t> Scales(int64_t page, int64_t head) const;
   PageValues Values(int64_t page, int64_t head) const;
 };
 
