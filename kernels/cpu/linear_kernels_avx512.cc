@@ -29,11 +29,20 @@ void QuantizeRowWide(const float* x, int64_t groups, int row, int rows,
   }
 }
 
-// Four consecutive activation codes, or two of 16 bits, in every 32-bit lane.
-inline __m512i Quad(const int8_t* codes) {
-  int32_t quad;
-  __builtin_memcpy(&quad, codes, sizeof(quad));
-  return _mm512_set1_epi32(quad);
+// dot += weights times four codes. These are read in the instruction that
+// multiplies: of several tiles the compiler would spread them out once, in more
+// registers than there are.
+inline void AddQuad(__m512i weights, const int8_t* codes, __m512i& dot) {
+  __asm__("vpdpbusd %2%{1to16%}, %1, %0"
+          : "+v"(dot)
+          : "v"(weights), "m"(*reinterpret_cast<const int8_t(*)[4]>(codes)));
+}
+
+// The same of two codes of 16 bits.
+inline void AddPair(__m512i weights, const int16_t* codes, __m512i& dot) {
+  __asm__("vpdpwssd %2%{1to16%}, %1, %0"
+          : "+v"(dot)
+          : "v"(weights), "m"(*reinterpret_cast<const int16_t(*)[2]>(codes)));
 }
 
 // dot[m] += weights of 16 bits times columns i and i + 1, as they lie, of rows
@@ -43,9 +52,7 @@ inline void AddPairs(__m512i weights, const int16_t* codes, int i,
                      __m512i* dot) {
 #pragma GCC unroll 12
   for (int m = 0; m < kRows; ++m) {
-    int32_t pair;
-    __builtin_memcpy(&pair, codes + m * kLinearGroup + i, sizeof(pair));
-    dot[m] = _mm512_dpwssd_epi32(dot[m], weights, _mm512_set1_epi32(pair));
+    AddPair(weights, codes + m * kLinearGroup + i, dot[m]);
   }
 }
 
@@ -110,9 +117,8 @@ inline void AddGroupDots(const int8_t* codes, int64_t g, TileBytes place,
       const __m512i weights = _mm512_and_si512(FieldOf<Format>(line, f), mask);
 #pragma GCC unroll 12
       for (int m = 0; m < kRows; ++m) {
-        dot[m] = _mm512_dpbusd_epi32(
-            dot[m], weights,
-            Quad(codes + m * kLinearGroup + 4 * (kFields * j + f)));
+        AddQuad(weights, codes + m * kLinearGroup + 4 * (kFields * j + f),
+                dot[m]);
       }
     }
   }
