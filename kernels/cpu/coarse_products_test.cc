@@ -5,17 +5,20 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <random>
 #include <vector>
 
 #include "absl/types/span.h"
 #include "gtest/gtest.h"
+#include "kernels/base/aligned_buffer.h"
 #include "kernels/base/cpu_features.h"
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/linear_kernels.h"
 #include "kernels/cpu/packed_linear.h"
 #include "kernels/cpu/quantized_activations.h"
+#include "kernels/cpu/vector_kernels.h"
 #include "kernels/quant/ggml_types.h"
 #include "kernels/quant/q8_0.h"
 
@@ -87,6 +90,35 @@ TEST(LargestOfTilesTest, LeavesOutWhatIsNoNumber) {
     EXPECT_EQ(LargestOf(values.data(), n),
               *std::max_element(wanted.begin(), wanted.end()))
         << n;
+  }
+}
+
+// Aligned sums take another way to memory.
+TEST(AddUp16Test, IsTheSumAndItsLargestOnEveryInstructionSet) {
+  const int64_t count = 5, n = count * kTileRows;
+  std::vector<float> a = Normal(n, 4);
+  const std::vector<float> b = Normal(n, 5);
+  a[3] = std::nanf("");
+  a[20] = kInfinity;
+  std::fill_n(a.begin() + 32, kTileRows, std::nanf(""));
+  std::vector<float> wanted, most(static_cast<size_t>(count));
+  for (size_t i = 0; i < a.size(); ++i) wanted.push_back(8.0f * a[i] + b[i]);
+  LargestOfTiles(wanted.data(), n, most.data());
+  for (const Isa isa : kernels::kAllIsas) {
+    if (!kernels::IsaSupported(isa)) continue;
+    for (const int64_t offset : {0, 1}) {
+      SCOPED_TRACE(testing::Message()
+                   << kernels::IsaName(isa) << " " << offset);
+      kernels::AlignedBuffer<float> sums(static_cast<size_t>(n + 2));
+      std::vector<float> largest(static_cast<size_t>(count));
+      VectorKernelsFor(isa).add_up_16(a.data(), 8.0f, b.data(), count,
+                                      sums.data() + offset, largest.data());
+      EXPECT_EQ(std::memcmp(sums.data() + offset, wanted.data(),
+                            wanted.size() * sizeof(float)),
+                0);
+      EXPECT_EQ(sums[static_cast<size_t>(n + offset)], 0);  // Nothing behind.
+      EXPECT_EQ(largest, most);
+    }
   }
 }
 

@@ -140,7 +140,8 @@ struct TileBytes {
 // integer dot product) * weight scale * activation scale, t < tile.count, r
 // < 16. int2 takes an even number of groups.
 using TileKernel = void (*)(const ActivationPanel* panels, int64_t count,
-                            TileBytes tile, float* out, int64_t out_stride);
+                            const TileBytes& tile, float* out,
+                            int64_t out_stride);
 
 struct LinearKernels {
   // Most rows of a panel that these kernels take.

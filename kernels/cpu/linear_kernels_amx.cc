@@ -411,8 +411,8 @@ class NextBlock {
 
 // Products of one panel.
 template <typename Format, typename Code>
-void StreamTiles(const ActivationPanel& panel, TileBytes tiles, float* out,
-                 int64_t out_stride) {
+void StreamTiles(const ActivationPanel& panel, const TileBytes& tiles,
+                 float* out, int64_t out_stride) {
   for (int64_t t = 0; t < tiles.count; ++t) {
     WeightStream<Format, sizeof(Code) == 2> stream(TileAt(tiles, t),
                                                    panel.groups);
@@ -422,7 +422,7 @@ void StreamTiles(const ActivationPanel& panel, TileBytes tiles, float* out,
 }
 
 template <typename Format, typename Code>
-void Tile(const ActivationPanel* panels, int64_t count, TileBytes tiles,
+void Tile(const ActivationPanel* panels, int64_t count, const TileBytes& tiles,
           float* out, int64_t out_stride) {
   if (count == 1) {
     return StreamTiles<Format, Code>(panels[0], tiles, out, out_stride);

@@ -345,8 +345,8 @@ inline const int16_t* CodesOf(const ActivationPanel& panel, const int16_t*) {
 // Rows [first, first + kRows) of the panel against kHalves x 8 weight rows,
 // from half `half` of the tile on.
 template <typename Format, typename Code, int kRows, int kHalves>
-void Rows(const ActivationPanel& panel, int first, TileBytes tile, int half,
-          float* out, int64_t out_stride) {
+void Rows(const ActivationPanel& panel, int first, const TileBytes& tile,
+          int half, float* out, int64_t out_stride) {
   __m256 total[kHalves][kRows];
 #pragma GCC unroll 2
   for (int h = 0; h < kHalves; ++h) {
@@ -396,12 +396,12 @@ void Rows(const ActivationPanel& panel, int first, TileBytes tile, int half,
   }
 }
 
-using RowsFunction = void (*)(const ActivationPanel&, int, TileBytes, int,
-                              float*, int64_t);
+using RowsFunction = void (*)(const ActivationPanel&, int, const TileBytes&,
+                              int, float*, int64_t);
 
 template <typename Format, typename Code>
-void BothHalvesRows(const ActivationPanel& panel, TileBytes tile, float* out,
-                    int64_t out_stride) {
+void BothHalvesRows(const ActivationPanel& panel, const TileBytes& tile,
+                    float* out, int64_t out_stride) {
   static constexpr RowsFunction kRows[kBlockRows] = {
       Rows<Format, Code, 1, 2>, Rows<Format, Code, 2, 2>,
       Rows<Format, Code, 3, 2>, Rows<Format, Code, 4, 2>};
@@ -413,7 +413,7 @@ void BothHalvesRows(const ActivationPanel& panel, TileBytes tile, float* out,
 }
 
 template <typename Format, typename Code>
-void PanelRows(const ActivationPanel& panel, TileBytes tile, float* out,
+void PanelRows(const ActivationPanel& panel, const TileBytes& tile, float* out,
                int64_t out_stride) {
   if constexpr (BothHalves<Format, Code>()) {
     return BothHalvesRows<Format, Code>(panel, tile, out, out_stride);
@@ -437,7 +437,7 @@ void PanelRows(const ActivationPanel& panel, TileBytes tile, float* out,
 }
 
 template <typename Format, typename Code>
-void Tile(const ActivationPanel* panels, int64_t count, TileBytes tile,
+void Tile(const ActivationPanel* panels, int64_t count, const TileBytes& tile,
           float* out, int64_t out_stride) {
   for (int64_t p = 0; p < count; ++p) {
     PanelRows<Format, Code>(panels[p], tile, out, out_stride);

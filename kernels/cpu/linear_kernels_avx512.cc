@@ -194,8 +194,8 @@ inline void FetchAhead(const uint8_t* from) {
 
 // Of kRows rows with kTiles tiles.
 template <typename Format, typename Code, int kRows, int kTiles>
-void RowsTimesTiles(const ActivationPanel& panel, TileBytes tiles, float* out,
-                    int64_t out_stride) {
+void RowsTimesTiles(const ActivationPanel& panel, const TileBytes& tiles,
+                    float* out, int64_t out_stride) {
   __m512 total[kTiles][kRows];
 #pragma GCC unroll 4
   for (int t = 0; t < kTiles; ++t) {
@@ -237,7 +237,7 @@ void RowsTimesTiles(const ActivationPanel& panel, TileBytes tiles, float* out,
 }
 
 template <typename Format, typename Code, int kRows>
-void Rows(const ActivationPanel& panel, TileBytes tiles, float* out,
+void Rows(const ActivationPanel& panel, const TileBytes& tiles, float* out,
           int64_t out_stride) {
   constexpr int kStreams = StreamsOf(kRows);
   int64_t t = 0;
@@ -254,10 +254,10 @@ void Rows(const ActivationPanel& panel, TileBytes tiles, float* out,
 }
 
 template <typename Format, typename Code>
-void Tile(const ActivationPanel* panels, int64_t count, TileBytes tile,
+void Tile(const ActivationPanel* panels, int64_t count, const TileBytes& tile,
           float* out, int64_t out_stride) {
   using RowsFunction =
-      void (*)(const ActivationPanel&, TileBytes, float*, int64_t);
+      void (*)(const ActivationPanel&, const TileBytes&, float*, int64_t);
   static constexpr RowsFunction kByRows[kPanelRows] = {
       Rows<Format, Code, 1>,  Rows<Format, Code, 2>,  Rows<Format, Code, 3>,
       Rows<Format, Code, 4>,  Rows<Format, Code, 5>,  Rows<Format, Code, 6>,

@@ -94,7 +94,7 @@ void LoadCodes(const ActivationPanel& panel, int64_t at, int16_t* codes) {
 }
 
 template <typename Format>
-void PanelRows(const ActivationPanel& panel, TileBytes tile, float* out,
+void PanelRows(const ActivationPanel& panel, const TileBytes& tile, float* out,
                int64_t out_stride) {
   KERNELS_CHECK(panel.rows <= kPanelRows);
   float total[kPanelRows][kTileRows] = {};
@@ -127,7 +127,7 @@ void PanelRows(const ActivationPanel& panel, TileBytes tile, float* out,
 }
 
 template <typename Format>
-void Tile(const ActivationPanel* panels, int64_t count, TileBytes tile,
+void Tile(const ActivationPanel* panels, int64_t count, const TileBytes& tile,
           float* out, int64_t out_stride) {
   for (int64_t p = 0; p < count; ++p) {
     PanelRows<Format>(panels[p], tile, out, out_stride);

@@ -17,6 +17,8 @@ inline constexpr int kValueRows = 6;
 
 inline F Load(const float* p) { return _mm256_loadu_ps(p); }
 inline void Store(float* p, F x) { _mm256_storeu_ps(p, x); }
+// Past the caches; p is aligned.
+inline void StoreStreamed(float* p, F x) { _mm256_stream_ps(p, x); }
 inline F Set(float x) { return _mm256_set1_ps(x); }
 inline F Max(F a, F b) { return _mm256_max_ps(a, b); }
 inline F Min(F a, F b) { return _mm256_min_ps(a, b); }

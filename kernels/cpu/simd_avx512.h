@@ -17,6 +17,8 @@ inline constexpr int kValueRows = 12;
 
 inline F Load(const float* p) { return _mm512_loadu_ps(p); }
 inline void Store(float* p, F x) { _mm512_storeu_ps(p, x); }
+// Past the caches; p is aligned.
+inline void StoreStreamed(float* p, F x) { _mm512_stream_ps(p, x); }
 inline F Set(float x) { return _mm512_set1_ps(x); }
 inline F Max(F a, F b) { return _mm512_max_ps(a, b); }
 inline F Min(F a, F b) { return _mm512_min_ps(a, b); }

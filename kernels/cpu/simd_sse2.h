@@ -20,6 +20,8 @@ inline constexpr int kValueRows = 6;
 
 inline F Load(const float* p) { return _mm_loadu_ps(p); }
 inline void Store(float* p, F x) { _mm_storeu_ps(p, x); }
+// Past the caches; p is aligned.
+inline void StoreStreamed(float* p, F x) { _mm_stream_ps(p, x); }
 inline F Set(float x) { return _mm_set1_ps(x); }
 inline F Max(F a, F b) { return _mm_max_ps(a, b); }
 inline F Min(F a, F b) { return _mm_min_ps(a, b); }

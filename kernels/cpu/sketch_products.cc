@@ -90,18 +90,6 @@ void End(const QuantizedActivations& x) {
   if (x.kernels().end != nullptr) x.kernels().end();
 }
 
-// out [m][n], columns of it = both sides [m][kColumnsLookedAt], `told` in units
-// of kUpperUnit.
-ONEGRID_CLONES void AddUp(const float* told, const float* along, int64_t m,
-                          int64_t columns, float* out, int64_t n) {
-  for (int64_t row = 0; row < m; ++row) {
-    const float* a = told + row * kColumnsLookedAt;
-    const float* b = along + row * kColumnsLookedAt;
-    float* to = out + row * n;
-    for (int64_t i = 0; i < columns; ++i) to[i] = kUpperUnit * a[i] + b[i];
-  }
-}
-
 }  // namespace
 
 // [m][kColumnsLookedAt]: the products of q with x, and of p with c.
@@ -127,7 +115,10 @@ int64_t SketchProducts::BytesFor(const PackedLinear& weights) {
 
 SketchProducts::SketchProducts(const PackedLinear& weights,
                                kernels::ThreadPool& pool, kernels::Isa isa)
-    : weights_(weights), pool_(pool), isa_(isa) {
+    : weights_(weights),
+      pool_(pool),
+      isa_(isa),
+      vectors_(VectorKernelsFor(isa)) {
   KERNELS_CHECK(weights.split());
 }
 
@@ -275,6 +266,7 @@ void SketchProducts::Multiply(absl::Span<const float> x, int64_t m, float* out,
         }
         End(codes_);
         End(along_codes_);
+        __builtin_ia32_sfence();  // After what add_up_16 has written.
       });
 }
 
@@ -295,13 +287,25 @@ void SketchProducts::MultiplySlicePart(const TileSlice& part, int64_t m,
     const int64_t tile = part.tile + s * part.apart;
     const int64_t first = tile * kTileRows;
     const int64_t there = std::min(columns, n - first);
-    AddUp(scratch.told.data() + s * columns, scratch.rest.data() + s * columns,
-          m, there, out + first, n);
     for (int64_t row = 0; row < m; ++row) {
-      LargestOfTiles(out + row * n + first, there,
-                     of_tiles + row * tiles + tile, isa_);
+      const int64_t at = row * kColumnsLookedAt + s * columns;
+      AddUp(&scratch.told[static_cast<size_t>(at)],
+            &scratch.rest[static_cast<size_t>(at)], there,
+            out + row * n + first, of_tiles + row * tiles + tile);
     }
   }
+}
+
+void SketchProducts::AddUp(const float* told, const float* rest, int64_t count,
+                           float* sums, float* of_tiles) const {
+  const int64_t whole = count / kTileRows;
+  vectors_.add_up_16(told, kUpperUnit, rest, whole, sums, of_tiles);
+  const int64_t done = whole * kTileRows;
+  if (done == count) return;
+  for (int64_t i = done; i < count; ++i) {
+    sums[i] = kUpperUnit * told[i] + rest[i];
+  }
+  of_tiles[whole] = LargestOf(sums + done, count - done);
 }
 
 std::vector<float> SketchProducts::Errors(

@@ -15,6 +15,7 @@
 #include "kernels/cpu/quantized_activations.h"
 #include "kernels/cpu/sketch_basis.h"
 #include "kernels/cpu/tile_slices.h"
+#include "kernels/cpu/vector_kernels.h"
 
 namespace onegrid::cpu {
 
@@ -70,10 +71,15 @@ class SketchProducts : public CoarseProducts {
   void MultiplySlicePart(const TileSlice& part, int64_t m,
                          SliceScratch& scratch, float* out,
                          float* of_tiles) const;
+  // `count` sums of both sides, `told` in units of kUpperUnit, and the largest
+  // of each tile, the last of which may have fewer rows.
+  void AddUp(const float* told, const float* rest, int64_t count, float* sums,
+             float* of_tiles) const;
 
   const PackedLinear& weights_;
   kernels::ThreadPool& pool_;
   const kernels::Isa isa_;
+  const VectorKernels& vectors_;
   std::vector<float> sample_;
   SketchBasis basis_;
   std::vector<float> code_scales_;  // [k], of x in 8 bits for its norm

@@ -31,6 +31,11 @@ struct VectorKernels {
   // out[i] = the largest of x[16 i] to x[16 i + 15], minus infinity of no
   // number at all.
   void (*largest_of_16)(const float* x, int64_t count, float* out);
+  // sums = unit * a + b, all [16 * count]; largest[i] = largest_of_16 of sums.
+  // Sums that start on a cache line are written past the caches: others see
+  // them after the thread's next store fence.
+  void (*add_up_16)(const float* a, float unit, const float* b, int64_t count,
+                    float* sums, float* largest);
 };
 
 extern const VectorKernels kVectorKernelsPortable;

@@ -152,9 +152,27 @@ void LargestOf16(const float* x, int64_t count, float* out) {
   }
 }
 
+void AddUp16(const float* a, float unit, const float* b, int64_t count,
+             float* sums, float* largest) {
+  const bool aligned = reinterpret_cast<uintptr_t>(sums) % 64 == 0;
+  for (int64_t i = 0; i < count; ++i) {
+    F most = Set(-__builtin_inff());
+    for (int64_t at = 16 * i; at < 16 * i + 16; at += kLanes) {
+      const F sum = Set(unit) * Load(a + at) + Load(b + at);
+      if (aligned) {
+        StoreStreamed(sums + at, sum);
+      } else {
+        Store(sums + at, sum);
+      }
+      most = Max(sum, most);
+    }
+    largest[i] = MaxLane(most);
+  }
+}
+
 inline constexpr VectorKernels kLocalVectorKernels = {
-    RmsNormRow, GeluMulRow, AddRow,      SoftCapRow,
-    ScaleRow,   RopeRow,    HadamardRow, LargestOf16,
+    RmsNormRow, GeluMulRow,  AddRow,      SoftCapRow, ScaleRow,
+    RopeRow,    HadamardRow, LargestOf16, AddUp16,
 };
 
 }  // namespace
