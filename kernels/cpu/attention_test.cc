@@ -374,6 +374,22 @@ TEST_P(AttentionTest, ReleasedPagesAreNotReadUnderAWindow) {
   EXPECT_EQ(RunAttend(s, cache, in.q, pool, GetParam()), before);
 }
 
+TEST(KvPagesTest, ReservedPagesAreThoseOfTheNextTokens) {
+  ThreadPool pool(1);
+  KvInt8 cache(KvLayout{32, 1, 200});
+  const std::vector<float> x(200 * 32, 1.0f);
+  cache.Append(x.data(), x.data(), 64, pool);
+  const int64_t page = cache.bytes();
+  cache.Reserve(0);
+  EXPECT_EQ(cache.bytes(), page);
+  cache.Reserve(65);
+  EXPECT_EQ(cache.bytes(), 3 * page);
+  EXPECT_EQ(cache.length(), 64);
+  cache.Append(x.data(), x.data(), 65, pool);
+  EXPECT_EQ(cache.bytes(), 3 * page);
+  EXPECT_EQ(cache.length(), 129);
+}
+
 TEST_P(AttentionTest, TruncatedTokensAreReplacedByNewOnes) {
   ThreadPool pool(1);
   const AttentionShape s = {1, 100, 2, 1, 32, 99, 0, 0.2};

@@ -124,14 +124,18 @@ void KvPages::Adopt(std::vector<KvPage> pages) {
   pages_ = std::move(pages);
 }
 
-void KvPages::Extend(int64_t tokens) {
+void KvPages::Reserve(int64_t tokens) {
   KERNELS_CHECK(tokens >= 0 && length_ + tokens <= layout_.capacity_tokens);
-  length_ += tokens;
   const size_t pages =
-      static_cast<size_t>((length_ + kPageTokens - 1) / kPageTokens);
+      static_cast<size_t>((length_ + tokens + kPageTokens - 1) / kPageTokens);
   while (pages_.size() < pages) {
     pages_.push_back(NewPage());
   }
+}
+
+void KvPages::Extend(int64_t tokens) {
+  Reserve(tokens);
+  length_ += tokens;
 }
 
 KvInt8::KvInt8(const KvLayout& layout)

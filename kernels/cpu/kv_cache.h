@@ -45,6 +45,9 @@ class KvPages {
   // Bytes of one page.
   int64_t page_bytes() const { return layout_.kv_heads * head_bytes_; }
 
+  // Makes the pages that so many more tokens need, so that appending them makes
+  // none. length() + tokens <= capacity_tokens.
+  void Reserve(int64_t tokens);
   // Frees the pages whose tokens all stand before `position`; attention must
   // not read them again.
   void ReleaseBefore(int64_t position);
@@ -71,7 +74,7 @@ class KvPages {
   uint8_t* MutableHead(int64_t page, int64_t head) {
     return pages_[static_cast<size_t>(page)]->data() + head * head_bytes_;
   }
-  // Makes room for `tokens` more and counts them.
+  // Reserves `tokens` more and counts them.
   void Extend(int64_t tokens);
 
  private:

@@ -232,14 +232,16 @@ void SketchProducts::Multiply(absl::Span<const float> x, int64_t m, float* out,
   const int64_t k = weights_.k();
   if (m == 0) return;
   along_.resize(static_cast<size_t>(m * kSketchDirections));
-  std::vector<float> scaled(static_cast<size_t>(k));
-  for (int64_t row = 0; row < m; ++row) {
-    for (int64_t i = 0; i < k; ++i) {
-      const auto at = static_cast<size_t>(i);
-      scaled[at] = x[static_cast<size_t>(row * k + i)] * basis_.scales[at];
+  pool_.ParallelFor(m, 1, [&](int64_t begin, int64_t end, int) {
+    std::vector<float> scaled(static_cast<size_t>(k));
+    for (int64_t row = begin; row < end; ++row) {
+      for (int64_t i = 0; i < k; ++i) {
+        const auto at = static_cast<size_t>(i);
+        scaled[at] = x[static_cast<size_t>(row * k + i)] * basis_.scales[at];
+      }
+      basis_.Project(scaled.data(), along_.data() + row * kSketchDirections);
     }
-    basis_.Project(scaled.data(), along_.data() + row * kSketchDirections);
-  }
+  });
   QuantizeActivations(x, m, k, CodeBits::k8, &codes_, pool_, isa_);
   codes_.SetBias(OddInt4Layout::kBias);
   QuantizeActivations(along_, m, kSketchDirections, CodeBits::k8, &along_codes_,

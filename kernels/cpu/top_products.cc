@@ -85,10 +85,13 @@ TopProducts::TopProducts(const PackedLinear& weights, kernels::ThreadPool& pool,
 void TopProducts::Begin(absl::Span<const float> x, Search& search) {
   QuantizeActivations(x, 1, weights_.k(), CodeBits::k16, &search.x, pool_,
                       isa_);
+  search.places.resize(static_cast<size_t>(weights_.tile_count()), -1);
+  for (const int32_t tile : search.tiles) {
+    search.places[static_cast<size_t>(tile)] = -1;
+  }
   search.tiles.clear();
   search.products.clear();
   search.rows.clear();
-  search.places.assign(static_cast<size_t>(weights_.tile_count()), -1);
 }
 
 void TopProducts::Want(int64_t row, Search& search) const {
@@ -231,17 +234,9 @@ absl::Span<const std::vector<TopProduct>> TopProducts::Find(
   KERNELS_CHECK(static_cast<int64_t>(x.size()) == rows * k);
   if (searches_.size() < counts.size()) searches_.resize(counts.size());
   if (best_.size() < counts.size()) best_.resize(counts.size());
-  for (size_t m = 0; m < counts.size(); ++m) {
-    KERNELS_CHECK(counts[m] >= 1 && counts[m] <= n);
-    Begin(x.subspan(m * static_cast<size_t>(k), static_cast<size_t>(k)),
-          searches_[m]);
-  }
+  for (const int count : counts) KERNELS_CHECK(count >= 1 && count <= n);
   of_tiles_.resize(static_cast<size_t>(rows * weights_.tile_count()));
   coarse.Multiply(x, rows, scratch, of_tiles_.data());
-  for (int64_t m = 0; m < rows; ++m) {
-    searches_[static_cast<size_t>(m)].of_tiles =
-        of_tiles_.data() + m * weights_.tile_count();
-  }
   const auto each = [&](auto&& visit) {
     pool_.ParallelFor(rows, 1, [&](int64_t begin, int64_t end, int) {
       for (int64_t m = begin; m < end; ++m) visit(m);
@@ -249,6 +244,9 @@ absl::Span<const std::vector<TopProduct>> TopProducts::Find(
   };
   each([&](int64_t m) {
     Search& search = searches_[static_cast<size_t>(m)];
+    Begin(x.subspan(static_cast<size_t>(m * k), static_cast<size_t>(k)),
+          search);
+    search.of_tiles = of_tiles_.data() + m * weights_.tile_count();
     search.errors = coarse.Errors(m, search.x);
     Guess(counts[static_cast<size_t>(m)], scratch + m * n, search);
   });

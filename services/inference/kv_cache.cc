@@ -5,8 +5,14 @@
 #include <utility>
 #include <vector>
 
+#include "absl/algorithm/container.h"
+
 namespace onegrid::inference {
 namespace {
+
+// Sequences whose token a thread appends, at least: each takes some 2 us, as
+// long as threads need to share a loop.
+constexpr int64_t kLeastAppends = 2;
 
 bool HasSlidingLayer(const model::GemmaConfig& config) {
   for (int64_t layer = 0; layer < config.layer_count(); ++layer) {
@@ -181,25 +187,49 @@ void KvCache::Copy(int from, int to) {
   }
 }
 
-void KvCache::Append(int layer, absl::Span<const KvRows> rows, const float* k,
-                     const float* v, kernels::ThreadPool& pool) {
+template <typename Cache>
+void KvCache::AppendTo(std::vector<Cache>& caches, int layer,
+                       absl::Span<const KvRows> rows, const float* k,
+                       const float* v, kernels::ThreadPool& pool) {
   const model::GemmaLayer& shape = config_.layers[layer];
   const int64_t width = shape.kv_heads * shape.head_dim;
-  for (const KvRows& part : rows) {
-    const int64_t i = Index(layer, part.slot);
-    std::visit(
-        [&](auto& caches) {
-          if constexpr (std::is_same_v<decltype(caches),
-                                       std::vector<cpu::KvInt8>&>) {
-            caches[i].Append(k, v, part.count, pool, numerics_.isa);
-          } else {
-            caches[i].Append(k, v, part.count, pool);
-          }
-        },
-        caches_);
-    k += part.count * width;
-    v += part.count * width;
+  const auto append = [&](const KvRows& part, int64_t first) {
+    Cache& cache = caches[static_cast<size_t>(Index(layer, part.slot))];
+    const float* keys = k + first * width;
+    const float* values = v + first * width;
+    if constexpr (std::is_same_v<Cache, cpu::KvInt8>) {
+      cache.Append(keys, values, part.count, pool, numerics_.isa);
+    } else {
+      cache.Append(keys, values, part.count, pool);
+    }
+  };
+  const auto one_token = [](const KvRows& part) { return part.count == 1; };
+  if (!absl::c_all_of(rows, one_token)) {
+    int64_t first = 0;
+    for (const KvRows& part : rows) {
+      append(part, first);  // Threads share its tokens.
+      first += part.count;
+    }
+    return;
   }
+  // Pages are made by one thread.
+  for (const KvRows& part : rows) {
+    caches[static_cast<size_t>(Index(layer, part.slot))].Reserve(1);
+  }
+  const auto parts = static_cast<int64_t>(rows.size());
+  pool.ParallelFor(parts,
+                   std::max(kLeastAppends, (parts - 1) / pool.size() + 1),
+                   [&](int64_t begin, int64_t end, int) {
+                     for (int64_t i = begin; i < end; ++i) {
+                       append(rows[static_cast<size_t>(i)], i);
+                     }
+                   });
+}
+
+void KvCache::Append(int layer, absl::Span<const KvRows> rows, const float* k,
+                     const float* v, kernels::ThreadPool& pool) {
+  std::visit([&](auto& caches) { AppendTo(caches, layer, rows, k, v, pool); },
+             caches_);
 }
 
 template <typename Cache>

@@ -106,6 +106,10 @@ class KvCache {
 
  private:
   template <typename Cache>
+  void AppendTo(std::vector<Cache>& caches, int layer,
+                absl::Span<const KvRows> rows, const float* k, const float* v,
+                kernels::ThreadPool& pool);
+  template <typename Cache>
   void AttendTo(const std::vector<Cache>& caches, int layer,
                 absl::Span<const KvRows> rows, const float* q, float* out,
                 kernels::ThreadPool& pool);
