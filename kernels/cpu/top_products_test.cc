@@ -152,6 +152,28 @@ TEST_P(TopProductsTest, AreThoseOfTheFullProductBitForBit) {
 
 // Of so many rows some are so close that in 8 bits they are in another order,
 // and others are among the largest.
+// Nothing of a call is left in the next one.
+TEST_P(TopProductsTest, CallsDoNotDependOnThoseBefore) {
+  const int64_t n = 1000, k = 64;
+  const PackedLinear w = Pack(Random(quant::kInt4G32, n, k), pool_);
+  ByteProducts bytes(w, pool_, GetParam());
+  TopProducts top(w, pool_, GetParam(), cap_);
+  for (uint32_t call = 0; call < 6; ++call) {
+    const int64_t m = call % 2 == 0 ? 3 : 1;
+    const std::vector<float> x = RandomFloats(m * k, 10 + call);
+    const std::vector<int> counts(static_cast<size_t>(m), 2);
+    std::vector<float> scratch(static_cast<size_t>(m * n));
+    const auto best = top.Find(bytes, x, counts, scratch.data());
+    const auto sorted = Sorted(x, m, w);
+    for (size_t row = 0; row < counts.size(); ++row) {
+      for (size_t i = 0; i < 2; ++i) {
+        EXPECT_EQ(best[row][i].index, sorted[row][i].index) << call;
+        EXPECT_EQ(best[row][i].value, sorted[row][i].value) << call;
+      }
+    }
+  }
+}
+
 TEST_P(TopProductsTest, FindsThoseThatEightBitsPutElsewhere) {
   const int64_t n = 4096, k = 320, m = 10;
   constexpr size_t kCount = 100;
