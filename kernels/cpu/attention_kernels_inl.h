@@ -51,7 +51,8 @@ void QuantizeQuery(const float* x, int64_t d, float factor, int r,
 
 // Keys and values are fetched so many bytes before they are read, in the order
 // in which they are: what hardware fetches by itself ends with a page of memory
-// and waits while weights are computed.
+// and waits while weights are computed. Not those of full blocks: of these many
+// follow each other that read the same.
 inline constexpr int64_t kFetchAhead = 8192;
 
 [[gnu::always_inline]] inline void FetchLines(const int8_t* from,
@@ -128,8 +129,10 @@ void ScoresInt8(const QueryPanel& panel, int64_t d, const int8_t* keys,
                 int end_tile, float* scores, int64_t stride) {
   for (int tile = first_tile; tile < end_tile; ++tile) {
     const int64_t first = tile * kKeyTile;
-    FetchAfter(keys + first * d, kKeyTile * d, keys + end_tile * kKeyTile * d,
-               next);
+    if (panel.rows < kBlockQueryRows) {
+      FetchAfter(keys + first * d, kKeyTile * d, keys + end_tile * kKeyTile * d,
+                 next);
+    }
     WithRows<TileScores>(panel.rows, &panel, d, keys + first * d,
                          key_scales + first, scores + first, stride);
   }
@@ -231,7 +234,9 @@ struct SumGroup {
     constexpr int64_t kTile = kKeyTile * kPageTokens;
     for (int page = 0; page < values->count; ++page) {
       const PageValues& v = values->pages[page];
-      FetchValuesAfter(*values, page, group, d / kValueGroup);
+      if (kRows < kBlockQueryRows) {
+        FetchValuesAfter(*values, page, group, d / kValueGroup);
+      }
       MultiplyCodes(weights->codes[page], kRows,
                     v.group_scales + group * kPageTokens, codes);
       for (int half = 0; half < 2; ++half) {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/elementwise.h"
 #include "services/common/error_info.h"
@@ -25,10 +26,10 @@ constexpr cpu::CodeBits kQkvBits = cpu::CodeBits::k16;
 constexpr cpu::CodeBits kHeadBits = cpu::CodeBits::k16;
 constexpr cpu::CodeBits kOtherBits = cpu::CodeBits::k8;
 
-// The first of the layers at the end that all attend to others' keys.
-int FirstSharedLayer(const model::GemmaConfig& config) {
-  int64_t layer = config.layer_count();
-  while (layer > 0 && !config.HasKv(layer - 1)) --layer;
+// Those behind it all attend to others' keys.
+int LastKvLayer(const model::GemmaConfig& config) {
+  int64_t layer = config.layer_count() - 1;
+  while (layer > 0 && !config.HasKv(layer)) --layer;
   return static_cast<int>(layer);
 }
 
@@ -92,7 +93,7 @@ Engine::Engine(const GemmaWeights& weights, const EngineOptions& options,
       angles_local_(weights.config.head_dim(/*global=*/false),
                     weights.config.rope_theta_local,
                     /*position_scale=*/1),
-      first_shared_layer_(FirstSharedLayer(weights.config)),
+      last_kv_layer_(LastKvLayer(weights.config)),
       slot_adapters_(options.max_sequences, nullptr),
       ones_(weights.config.max_head_dim(), 1.0f) {
   const model::GemmaConfig& c = weights.config;
@@ -168,13 +169,18 @@ absl::Status Engine::Forward(absl::Span<const Chunk> chunks) {
   SetRows(chunk_rows_);
   RETURN_IF_ERROR(Embed(chunks));
   for (int layer = 0; layer < config().layer_count(); ++layer) {
-    if (layer == first_shared_layer_) SetRows(DropOtherRows(chunks));
-    if (rows_ == 0) break;
-    Attention(layer);
+    const bool has_kv = config().HasKv(layer);
+    const bool drops = layer == last_kv_layer_ && HasOtherRows(chunks);
+    if (drops) {
+      // Of rows without an output only keys and values are needed from here on.
+      Project(layer, /*queries=*/false, /*keys_and_values=*/true);
+      SetRows(DropOtherRows(chunks));
+      if (rows_ == 0) break;
+    }
+    Attention(layer, has_kv && !drops);
     FeedForward(layer);
     AddPerLayerInput(layer);
   }
-  if (first_shared_layer_ == config().layer_count()) DropOtherRows(chunks);
   cache_.Advance(chunk_rows_);
   KeepOutputs();
   return absl::OkStatus();
@@ -194,6 +200,11 @@ void Engine::SetRows(const std::vector<KvRows>& rows) {
   lora_.SetRows(adapters);
   angles_global_.SetPositions(positions, pool_);
   angles_local_.SetPositions(positions, pool_);
+}
+
+bool Engine::HasOtherRows(absl::Span<const Chunk> chunks) const {
+  return absl::c_any_of(
+      chunks, [](const Chunk& chunk) { return chunk.first_output > 0; });
 }
 
 std::vector<KvRows> Engine::DropOtherRows(absl::Span<const Chunk> chunks) {
@@ -314,21 +325,28 @@ void Engine::PlaceKeysAndValues(int layer) {
   cpu::RopeNeox(Angles(layer), shape.kv_heads, k_.data(), pool_, isa);
 }
 
-void Engine::Attention(int layer) {
+void Engine::Project(int layer, bool queries, bool keys_and_values) {
+  const LayerWeights& w = weights_.layers[layer];
+  const auto* k = keys_and_values && w.k ? &*w.k : nullptr;
+  const auto* v = keys_and_values && w.v ? &*w.v : nullptr;
+  Norm(x_.data(), w.attn_norm, normed_.data());
+  Linear(Op::kQkv, layer, normed_.data(), config().hidden, kQkvBits,
+         {{LoraTarget::kQ, queries ? &w.q : nullptr, q_.data()},
+          {LoraTarget::kK, k, k_.data()},
+          {LoraTarget::kV, v, v_.data()}});
+  if (queries) PlaceQueries(layer);
+  if (!keys_and_values) return;
+  PlaceKeysAndValues(layer);
+  const OpScope scope(profile_, Op::kAttention);
+  cache_.Append(layer, live_rows_, k_.data(), v_.data(), pool_);
+}
+
+void Engine::Attention(int layer, bool keys_and_values) {
   const model::GemmaConfig& c = config();
   const LayerWeights& w = weights_.layers[layer];
-  Norm(x_.data(), w.attn_norm, normed_.data());
-  Linear(Op::kQkv, layer, normed_.data(), c.hidden, kQkvBits,
-         {{LoraTarget::kQ, &w.q, q_.data()},
-          {LoraTarget::kK, w.k ? &*w.k : nullptr, k_.data()},
-          {LoraTarget::kV, w.v ? &*w.v : nullptr, v_.data()}});
-  PlaceQueries(layer);
-  if (c.HasKv(layer)) PlaceKeysAndValues(layer);
+  Project(layer, /*queries=*/true, keys_and_values);
   {
     const OpScope scope(profile_, Op::kAttention);
-    if (c.HasKv(layer)) {
-      cache_.Append(layer, live_rows_, k_.data(), v_.data(), pool_);
-    }
     cache_.Attend(layer, live_rows_, q_.data(), attended_.data(), pool_);
   }
   Linear(Op::kAttentionOutput, layer, attended_.data(),

@@ -148,7 +148,10 @@ class Engine {
   absl::Status Embed(absl::Span<const Chunk> chunks);
   // Goes on with these rows, at their positions.
   void SetRows(const std::vector<KvRows>& rows);
-  void Attention(int layer);
+  // Norms x_ and projects it: q_, and k_ and v_ into the layer's cache.
+  void Project(int layer, bool queries, bool keys_and_values);
+  // keys_and_values: those of this step's rows are not in the cache yet.
+  void Attention(int layer, bool keys_and_values);
   // branch_ = the layer's MLP, or MLP and experts.
   void FeedForward(int layer);
   void Mlp(int layer);
@@ -173,6 +176,8 @@ class Engine {
   void PlaceQueries(int layer);
   void PlaceKeysAndValues(int layer);
   const cpu::RopeAngles& Angles(int layer) const;
+  // Whether some rows have no output.
+  bool HasOtherRows(absl::Span<const Chunk> chunks) const;
   // Keeps the rows that have an output only, and says which those are.
   std::vector<KvRows> DropOtherRows(absl::Span<const Chunk> chunks);
   void KeepOutputs();
@@ -188,9 +193,9 @@ class Engine {
   cpu::RopeAngles angles_local_;
   std::unique_ptr<Experts> experts_;           // may be null
   std::unique_ptr<PerLayerInputs> per_layer_;  // may be null
-  // From here on no layer has keys of its own, so only rows with an output
-  // matter.
-  int first_shared_layer_;
+  // The last layer that has keys and values of its own: behind these only rows
+  // with an output matter.
+  int last_kv_layer_;
 
   OpProfile* profile_ = nullptr;
 
