@@ -2,6 +2,7 @@
 // functions outside the intrinsics, and keep everything else file-local.
 #include <immintrin.h>
 
+#include "kernels/cpu/dot_codes_avx512_inl.h"
 #include "kernels/cpu/linear_kernels.h"
 #include "kernels/cpu/load_line_avx512_inl.h"
 #include "kernels/cpu/quantize_avx512_inl.h"
@@ -27,22 +28,6 @@ void QuantizeRowWide(const float* x, int64_t groups, int row, int rows,
     scales[at] = group.scale;
     offsets[at] = group.Offset();
   }
-}
-
-// dot += weights times four codes. These are read in the instruction that
-// multiplies: of several tiles the compiler would spread them out once, in more
-// registers than there are.
-inline void AddQuad(__m512i weights, const int8_t* codes, __m512i& dot) {
-  __asm__("vpdpbusd %2%{1to16%}, %1, %0"
-          : "+v"(dot)
-          : "v"(weights), "m"(*reinterpret_cast<const int8_t(*)[4]>(codes)));
-}
-
-// The same of two codes of 16 bits.
-inline void AddPair(__m512i weights, const int16_t* codes, __m512i& dot) {
-  __asm__("vpdpwssd %2%{1to16%}, %1, %0"
-          : "+v"(dot)
-          : "v"(weights), "m"(*reinterpret_cast<const int16_t(*)[2]>(codes)));
 }
 
 // dot[m] += weights of 16 bits times columns i and i + 1, as they lie, of rows

@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "kernels/cpu/dot_codes_avx512_inl.h"
+
 namespace onegrid::cpu {
 namespace {
 
@@ -60,15 +62,6 @@ inline void MultiplyCodes(const int16_t* codes, int rows,
   }
 }
 
-// sums += the products of two codes and each pair of `tile`. The codes are read
-// in the instruction that multiplies: spreading them in a register first takes
-// the place of a product.
-inline void AddPairs(__m512i tile, const int16_t* codes, __m512i& sums) {
-  __asm__("vpdpwssd %2%{1to16%}, %1, %0"
-          : "+v"(sums)
-          : "v"(tile), "m"(*reinterpret_cast<const int16_t(*)[2]>(codes)));
-}
-
 // As in simd_sse2.h.
 template <int kRows, bool kAdd = false>
 inline void CodeDots(const int16_t* codes, int64_t n, const int8_t* tile,
@@ -85,8 +78,8 @@ inline void CodeDots(const int16_t* codes, int64_t n, const int8_t* tile,
 #pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r) {
       const int16_t* quad = codes + r * n + i;
-      AddPairs(even, quad, sum[r]);
-      AddPairs(odd, quad + 2, sum[r]);
+      AddPair(even, quad, sum[r]);
+      AddPair(odd, quad + 2, sum[r]);
     }
   }
 #pragma GCC unroll 12
