@@ -17,14 +17,15 @@ constexpr std::chrono::microseconds kSpinBeforeYield{30};
 thread_local const ThreadPool* running_pool = nullptr;
 thread_local int running_worker = 0;
 
-// Spins until done() or until `most` has passed; returns done().
-template <typename Done>
-bool SpinUntil(std::chrono::microseconds most, Done done) {
+// Spins until done() or until `most` has passed; returns done(). Meanwhile
+// works as long as work() says that there was some.
+template <typename Done, typename Work>
+bool SpinUntil(std::chrono::microseconds most, Done done, Work work) {
   const auto end = std::chrono::steady_clock::now() + most;
   do {
     for (int i = 0; i < kSpinsAtOnce; ++i) {
       if (done()) return true;
-      __builtin_ia32_pause();
+      if (!work()) __builtin_ia32_pause();
     }
   } while (std::chrono::steady_clock::now() < end);
   return done();
@@ -33,7 +34,8 @@ bool SpinUntil(std::chrono::microseconds most, Done done) {
 }  // namespace
 
 ThreadPool::ThreadPool(int threads)
-    : shares_(static_cast<size_t>(std::max(threads, 1))) {
+    : shares_(static_cast<size_t>(std::max(threads, 1))),
+      read_ahead_(std::max(threads, 1)) {
   KERNELS_CHECK(threads >= 1);
   threads_.reserve(static_cast<size_t>(threads - 1));
   for (int worker = 1; worker < threads; ++worker) {
@@ -55,6 +57,16 @@ int64_t ThreadPool::GrainFor(int64_t n) const {
 }
 
 void ThreadPool::ParallelFor(int64_t n, int64_t grain, Body body) {
+  Run(n, grain, nullptr, body);
+}
+
+void ThreadPool::ParallelFor(int64_t n, int64_t grain, const Reading& reading,
+                             Body body) {
+  Run(n, grain, &reading, body);
+}
+
+void ThreadPool::Run(int64_t n, int64_t grain, const Reading* reading,
+                     Body body) {
   KERNELS_CHECK(grain >= 1);
   if (n <= 0) return;
   if (running_pool == this) {
@@ -68,6 +80,7 @@ void ThreadPool::ParallelFor(int64_t n, int64_t grain, Body body) {
   const int outer_worker = running_worker;
   running_pool = this;
   running_worker = 0;
+  if (reading != nullptr) read_ahead_.Begin(reading->reads, reading->first);
   if (ranges == 1 || threads_.empty()) {
     for (int64_t begin = 0; begin < n; begin += grain) {
       body(begin, std::min(n, begin + grain), 0);
@@ -91,7 +104,8 @@ void ThreadPool::ParallelFor(int64_t n, int64_t grain, Body body) {
     const auto done = [&] {
       return ranges_done_.load(std::memory_order_acquire) == ranges;
     };
-    if (!SpinUntil(kSpinBeforeYield, done)) {
+    if (!SpinUntil(kSpinBeforeYield, done,
+                   [&] { return read_ahead_.Fetch(0); })) {
       while (!done()) std::this_thread::yield();
     }
   }
@@ -134,9 +148,10 @@ void ThreadPool::WorkerLoop(int worker) {
     const uint32_t seen = wake_.load(std::memory_order_acquire);
     if (stop_.load(std::memory_order_acquire)) return;
     TakeRanges(worker);
-    const bool woken = SpinUntil(kSpinBeforeSleep, [&] {
-      return wake_.load(std::memory_order_acquire) != seen;
-    });
+    const bool woken = SpinUntil(
+        kSpinBeforeSleep,
+        [&] { return wake_.load(std::memory_order_acquire) != seen; },
+        [&] { return read_ahead_.Fetch(worker); });
     if (!woken && !WorkLeft()) wake_.wait(seen, std::memory_order_acquire);
   }
 }

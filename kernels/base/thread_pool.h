@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "kernels/base/read_ahead.h"
 
 namespace onegrid::kernels {
 
@@ -43,6 +44,16 @@ class ThreadPool {
   // body must not throw.
   void ParallelFor(int64_t n, int64_t grain, Body body);
 
+  // The same of a loop in which each thread first reads much memory: what
+  // `reads` stands for, and in it what first(worker) says (ReadAhead). Threads
+  // that wait for it fetch that, if it followed the loop before it of this kind
+  // the last time too.
+  struct Reading {
+    const void* reads;
+    absl::FunctionRef<FirstReads(int worker)> first;
+  };
+  void ParallelFor(int64_t n, int64_t grain, const Reading& reading, Body body);
+
   // True on a thread that is running a range of this pool.
   bool InLoop() const;
 
@@ -51,6 +62,8 @@ class ThreadPool {
 
  private:
   void WorkerLoop(int worker);
+  // `reading` may be null.
+  void Run(int64_t n, int64_t grain, const Reading* reading, Body body);
   // Ranges of one worker's share, in a cache line of its own.
   struct alignas(64) Share {
     // Loop number in the upper 32 bits, ranges not yet taken in the lower.
@@ -76,6 +89,7 @@ class ThreadPool {
   int64_t ranges_ = 0;
   uint32_t loop_ = 0;
   std::vector<Share> shares_;
+  ReadAhead read_ahead_;
   std::mutex callers_;
   std::vector<std::thread> threads_;
 };

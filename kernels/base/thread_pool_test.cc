@@ -90,6 +90,30 @@ TEST(ThreadPoolTest, SeveralCallersTakeTurns) {
 
 // The ranges of a thread that does not begin are taken by the others, so each
 // waits in its first one until all have begun.
+TEST(ThreadPoolTest, LoopsThatSayWhatTheyReadAreLikeOthers) {
+  ThreadPool pool(3);
+  const std::vector<uint8_t> memory(1 << 20);
+  std::atomic<int64_t> sum{0};
+  const auto run = [&] {
+    for (int64_t loop = 0; loop < 300; ++loop) {
+      const uint8_t* reads = memory.data() + loop % 3;
+      const auto first = [&](int worker) {
+        return FirstReads{reads + worker * 4096, 65536, 4096, 4};
+      };
+      pool.ParallelFor(
+          64, 4, {reads, first},
+          [&](int64_t begin, int64_t end, int) { sum += end - begin; });
+      if (loop % 100 == 0) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+    }
+  };
+  std::thread other(run);
+  run();
+  other.join();
+  EXPECT_EQ(sum, 2 * 300 * 64);
+}
+
 TEST(ThreadPoolTest, EachThreadBeginsWithItsOwnShareInOrder) {
   ThreadPool pool(3);
   for (const int64_t n : {3, 7, 31}) {

@@ -77,13 +77,18 @@ void GatedLinear(const QuantizedActivations& x, const PackedLinear& gate,
   if (x.streams() > 1) {
     const TileSlices slices({tiles, gate.bytes() / tiles, kGroupTiles},
                             kSliceTiles, x.streams(), pool.size());
-    pool.ParallelFor(slices.count(), 1, [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin; i < end; ++i) {
-        const TileSlice slice = slices[i];
-        if (slice.size() == 0) continue;
-        MultiplyPart(x, gate, up, {0, panels, slice}, vectors, out);
-      }
-    });
+    const auto first = [&](int worker) {
+      return slices.FirstOf(worker, gate.tiles());
+    };
+    pool.ParallelFor(slices.count(), 1, {gate.tiles(), first},
+                     [&](int64_t begin, int64_t end, int) {
+                       for (int64_t i = begin; i < end; ++i) {
+                         const TileSlice slice = slices[i];
+                         if (slice.size() == 0) continue;
+                         MultiplyPart(x, gate, up, {0, panels, slice}, vectors,
+                                      out);
+                       }
+                     });
     return;
   }
   const int64_t per_chunk = PanelsPerChunk(x, pool.size());

@@ -253,8 +253,12 @@ void SketchProducts::Multiply(absl::Span<const float> x, int64_t m, float* out,
       codes_.streams(), pool_.size());
   std::vector<SliceScratch> scratch;  // of each thread
   for (int i = 0; i < pool_.size(); ++i) scratch.emplace_back(m);
+  const auto first = [&](int worker) {
+    return slices.FirstOf(worker, weights_.tiles());
+  };
   pool_.ParallelFor(
-      slices.count(), 1, [&](int64_t begin, int64_t end, int worker) {
+      slices.count(), 1, {weights_.tiles(), first},
+      [&](int64_t begin, int64_t end, int worker) {
         Begin(codes_);
         Begin(along_codes_);
         for (int64_t i = begin; i < end; ++i) {

@@ -44,6 +44,7 @@ TileSlices::TileSlices(const TileRun& tiles, int64_t slice_tiles,
                        int64_t streams, int64_t threads)
     : units_(tiles.count / tiles.unit),
       unit_(tiles.unit),
+      tile_bytes_(tiles.bytes),
       streams_(streams),
       threads_(threads) {
   KERNELS_CHECK(tiles.count >= 1 && tiles.count % tiles.unit == 0);
@@ -86,6 +87,13 @@ TileSlice TileSlices::operator[](int64_t i) const {
   const int64_t from =
       std::min(first + run * streams_ + (part - slices) * rest_units_, end);
   return {from * unit_, std::min(rest_units_, end - from) * unit_, 1, 0};
+}
+
+kernels::FirstReads TileSlices::FirstOf(int64_t share,
+                                        const uint8_t* tiles) const {
+  const TileSlice slice = (*this)[share * per_share()];
+  return {tiles + slice.tile * tile_bytes_, slice.apart * tile_bytes_,
+          slice.tiles * tile_bytes_, static_cast<int>(slice.streams)};
 }
 
 }  // namespace onegrid::cpu

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/base/read_ahead.h"
+
 namespace onegrid::cpu {
 
 // Tiles [tile + s * apart, tile + s * apart + tiles) for each s < streams: they
@@ -62,12 +64,14 @@ class TileSlices {
   int64_t count() const { return threads_ * per_share(); }
   // 0 <= i < count(). May be of no tiles.
   TileSlice operator[](int64_t i) const;
+  // Of the first slice of a share, where the tiles begin at `tiles`.
+  kernels::FirstReads FirstOf(int64_t share, const uint8_t* tiles) const;
 
  private:
   // Units of a stream of a share of so many.
   int64_t Run(int64_t share_units) const;
 
-  int64_t units_, unit_, streams_, threads_;
+  int64_t units_, unit_, tile_bytes_, streams_, threads_;
   int64_t less_ = 0;           // units that each stream leaves to the rest
   std::vector<int64_t> cuts_;  // first units of a stream's slices, and its end
   int64_t rest_units_;         // of a slice of the rest

@@ -67,6 +67,19 @@ TEST(TileSlicesTest, StreamsGoOnFromSliceToSliceAndTheseBecomeSmall) {
   EXPECT_EQ(TilesOf(slices[7]), (std::vector<int64_t>{29, 35, 41, 47}));
 }
 
+// 2 threads, 48 tiles, 4 streams of 6 tiles for each: of their first slices.
+TEST(TileSlicesTest, SaysWhatAShareReadsFirst) {
+  const TileSlices slices({48, 1000}, 8, 4, 2);
+  const std::vector<uint8_t> tiles(48000);
+  for (const int share : {0, 1}) {
+    const kernels::FirstReads first = slices.FirstOf(share, tiles.data());
+    EXPECT_EQ(first.at, tiles.data() + share * 24000);
+    EXPECT_EQ(first.apart, 6000);
+    EXPECT_EQ(first.bytes, 2000);
+    EXPECT_EQ(first.places, 4);
+  }
+}
+
 // What does not fill four streams is one, in slices of at most 64 KB.
 TEST(TileSlicesTest, TheRestOfAShareIsOneStream) {
   const TileSlices slices({11, 30000}, 100, 4, 1);

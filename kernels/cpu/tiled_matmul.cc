@@ -98,6 +98,9 @@ class StreamedProduct {
             x.streams(), threads) {}
 
   int64_t slices_per_share() const { return slices_.per_share(); }
+  kernels::FirstReads FirstOf(int64_t share) const {
+    return slices_.FirstOf(share, product_.weights.tiles);
+  }
 
   void Multiply(int64_t slice_index) const {
     const auto& [weights, kernel, out] = product_;
@@ -137,6 +140,8 @@ void MultiplyInStreams(const QuantizedActivations& x,
     }
   };
   pool.ParallelFor(per_share * pool.size(), 1,
+                   {products[0].weights.tiles,
+                    [&](int worker) { return streamed[0].FirstOf(worker); }},
                    [&](int64_t begin, int64_t end, int) {
                      if (x.kernels().begin != nullptr) x.kernels().begin();
                      for (int64_t i = begin; i < end; ++i) {
@@ -232,7 +237,7 @@ void TiledMatmul(const QuantizedActivations& x,
   for (const TiledProduct& product : products) {
     KERNELS_CHECK(x.k() == product.weights.k);
   }
-  if (x.m() == 0) return;
+  if (x.m() == 0 || products.empty()) return;
   if (x.streams() > 1) return MultiplyInStreams(x, products, pool);
   for (const TiledProduct& product : products) MultiplyInSets(x, product, pool);
 }
