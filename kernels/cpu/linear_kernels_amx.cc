@@ -3,8 +3,8 @@
 #include <immintrin.h>
 
 #include "kernels/cpu/amx_tiles.h"
+#include "kernels/cpu/amx_weights_inl.h"
 #include "kernels/cpu/linear_kernels.h"
-#include "kernels/cpu/load_line_avx512_inl.h"
 #include "kernels/cpu/quantize_avx512_inl.h"
 
 namespace onegrid::cpu {
@@ -18,28 +18,17 @@ static_assert(kRowsMost <= kMaxPanelRows);
 constexpr int LeastRows(int64_t rows) {
   return static_cast<int>(rows < kRowsMost / 2 ? rows : kRowsMost / 2);
 }
-// Weights decoded at a time: so many groups of a tile, 18 KB, all that Gemma 3
-// 1B has, which stay in the L1 cache, and of so many tiles, in the L2 cache.
-// All that a panel makes with them is written in a row, 512 bytes to each of
-// its rows, which hardware fetches ahead; one tile for all panels first would
-// wait for a line of each row.
-constexpr int64_t kBlockGroups = 36;
+// Tiles at a time, whose activations stay in the L2 cache meanwhile.
 constexpr int kTilesMost = 8;
 // More than the L2 cache keeps (2 MB), since a pass takes kBlockGroups groups
 // of all panels at a time: then weights are decoded for 16 panels and not for 8
 // where k is 6,912, in prompts of 512 tokens on two threads. 1 MB made these
 // take 1.016 (Gemma 3 270M) to 1.04 times as long (shape of 1B).
 constexpr int64_t kAmxPassBytes = 4 << 20;
-// Bytes of one decoded group: line j holds for each of 16 weight rows the
-// signed codes of k = 4j .. 4j + 3.
-constexpr int64_t kGroupBytes = 8 * 64;
 // Bytes of one row's codes in a group, or of its low or high bytes.
 constexpr int64_t kRowBytes = 32;
-
-// Low and high bytes of up to kStackedRows rows are the rows of one tile, so
-// both have signs: what low bytes are less by there.
+// Low and high bytes of few rows are the rows of one tile.
 static_assert(2 * kStackedRows <= kRowsMost);
-constexpr int kLowBias = 128;
 
 // Tile registers: 0 .. 3 sums, 4 and 5 activations, 6 and 7 weights.
 void Configure() {
@@ -72,123 +61,6 @@ void QuantizeRowWide(const float* x, int64_t groups, int row, int rows,
   }
 }
 
-// Some groups of a tile: signed codes, as kGroupBytes says, scales in floats,
-// and what kLowBias takes from the sum of low bytes.
-template <int64_t kGroups>
-struct DecodedGroups {
-  alignas(64) int8_t codes[kGroups * kGroupBytes];
-  alignas(64) float scales[kGroups * kTileRows];
-  alignas(64) int32_t low_sums[kGroups * kTileRows];
-};
-
-// Decodes group g of a tile as group i of `to`; `low_sums` only if kLowSums.
-// Fetches what lies some groups ahead if kFetches. Inline, or what the caller
-// has in vector registers would be stored and loaded around it.
-template <typename Format, bool kLowSums, bool kFetches, int64_t kGroups>
-[[gnu::always_inline]] inline void Decode(TileBytes tile, int64_t g, int64_t i,
-                                          DecodedGroups<kGroups>* to) {
-  constexpr int kBits = Format::kBits, kFields = 8 / kBits;
-  constexpr int kLines = kLinearGroup / (4 * kFields);
-  const __m512i mask = _mm512_set1_epi8(static_cast<char>((1 << kBits) - 1));
-  const __m512i bias = _mm512_set1_epi8(static_cast<char>(Format::kBias));
-  const __m512i low_bias = _mm512_set1_epi8(static_cast<char>(kLowBias));
-  const int64_t place_index = g / Format::kPlaceGroups;
-  const uint8_t* place = tile.at + place_index * Format::kPlaceBytes;
-  const uint8_t* lower = tile.lower + place_index * Format::kLowerBytes;
-  if (kFetches && g % Format::kPlaceGroups == 0) {
-#pragma GCC unroll 9
-    for (int64_t line = 0; line < Format::kPlaceBytes; line += 64) {
-      _mm_prefetch(place + kFetchL2Bytes + line, _MM_HINT_T1);
-      _mm_prefetch(place + kFetchL1Bytes + line, _MM_HINT_T0);
-    }
-#pragma GCC unroll 4
-    for (int64_t line = 0; line < Format::kLowerBytes; line += 64) {
-      _mm_prefetch(lower + kFetchL2Bytes + line, _MM_HINT_T1);
-      _mm_prefetch(lower + kFetchL1Bytes + line, _MM_HINT_T0);
-    }
-  }
-  const uint8_t* lines = place + 64 * kLines * (g % Format::kPlaceGroups);
-  int8_t* codes = to->codes + i * kGroupBytes;
-  __m512i sums = _mm512_setzero_si512();
-#pragma GCC unroll 8
-  for (int j = 0; j < kLines; ++j) {
-    const __m512i line = LoadLine<Format>({lines, lower}, j);
-#pragma GCC unroll 4
-    for (int f = 0; f < kFields; ++f) {
-      const __m512i field = f == 0 ? line : _mm512_srli_epi16(line, kBits * f);
-      __m512i code = _mm512_and_si512(field, mask);
-      if (Format::kStep == 2) code = _mm512_add_epi8(code, code);
-      code = _mm512_sub_epi8(code, bias);
-      _mm512_store_si512(codes + 64 * (kFields * j + f), code);
-      if (kLowSums) sums = _mm512_dpbusd_epi32(sums, low_bias, code);
-    }
-  }
-  const auto* scales = reinterpret_cast<const __m256i*>(
-      place + Format::kPlaceBytes - 2 * kTileRows);
-  _mm512_store_ps(to->scales + i * kTileRows,
-                  _mm512_cvtph_ps(_mm256_loadu_si256(scales)));
-  if (kLowSums) _mm512_store_si512(to->low_sums + i * kTileRows, sums);
-}
-
-// A tile's groups [first, first + count), decoded once for many panels.
-class WeightBlock {
- public:
-  template <typename Format, bool kLowSums>
-  void Fill(TileBytes tile, int64_t first, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) {
-      Decode<Format, kLowSums, false>(tile, first + i, i, &groups_);
-    }
-  }
-
-  void Prepare(int64_t) {}
-  const int8_t* Codes(int64_t i) const {
-    return groups_.codes + i * kGroupBytes;
-  }
-  const float* Scales(int64_t i) const {
-    return groups_.scales + i * kTileRows;
-  }
-  const int32_t* LowSums(int64_t i) const {
-    return groups_.low_sums + i * kTileRows;
-  }
-
- private:
-  DecodedGroups<kBlockGroups> groups_;
-};
-
-// A tile's groups, decoded for one panel shortly before they are multiplied, so
-// that its memory arrives meanwhile.
-template <typename Format, bool kLowSums>
-class WeightStream {
- public:
-  WeightStream(TileBytes tile, int64_t count) : tile_(tile), count_(count) {
-    for (int64_t i = -kAhead; i < 0; ++i) Prepare(i);
-  }
-
-  // To be called with 0, 1, 2 ... before group i is read; group i - 5 is lost.
-  [[gnu::always_inline]] void Prepare(int64_t i) {
-    const int64_t g = i + kAhead;
-    if (g < count_)
-      Decode<Format, kLowSums, true>(tile_, g, g % kRing, &groups_);
-  }
-  const int8_t* Codes(int64_t i) const {
-    return groups_.codes + i % kRing * kGroupBytes;
-  }
-  const float* Scales(int64_t i) const {
-    return groups_.scales + i % kRing * kTileRows;
-  }
-  const int32_t* LowSums(int64_t i) const {
-    return groups_.low_sums + i % kRing * kTileRows;
-  }
-
- private:
-  static constexpr int64_t kRing = 8;
-  static constexpr int64_t kAhead = 3;
-
-  TileBytes tile_;
-  int64_t count_;
-  DecodedGroups<kRing> groups_;
-};
-
 // An integer below 2^22, added to the bits of this float, is added to its
 // value: one unit in its last place counts 1.
 constexpr int32_t kUnitBits = 0x4b400000;
@@ -219,6 +91,13 @@ struct Dots {
   }
 };
 
+// 256 times numbers of 24 bits. A byte shuffle leaves port 0 to the floats,
+// unlike a shift: 80 cycles a group become 76.
+inline __m512i Times256(__m512i x) {
+  return _mm512_shuffle_epi8(
+      x, _mm512_set4_epi32(0x0e0d0cff, 0x0a0908ff, 0x060504ff, 0x020100ff));
+}
+
 // High bytes count 256 times. 32 bits hold the sum: 32 * 128 * 32767 < 2^28.
 template <int kRows>
 struct Dots<int16_t, kRows> {
@@ -237,109 +116,170 @@ struct Dots<int16_t, kRows> {
     const int32_t* row = sums + m * kTileRows;
     __m512i low = _mm512_load_si512(row);
     if (kStacked) low = _mm512_add_epi32(low, by.low);
-    const __m512i high = _mm512_slli_epi32(_mm512_load_si512(row + kHighAt), 8);
+    const __m512i high = Times256(_mm512_load_si512(row + kHighAt));
     return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(low, high)),
                          by.scale);
   }
 };
 
+// What to multiply for a group: its codes, or nullptr, and its weights.
+struct GroupOperands {
+  const int8_t* codes;
+  const int8_t* weights;
+};
+
 // Makes those in tile registers that belong to kSlot (0 or 1) and then stores
 // them. Two slots in turn hide the latency of one behind the work on the other.
+// Low and high bytes that are apart are two products, of which the second has
+// the weights that the first loads. Else there is one, the first.
 template <typename Code, int kRows, int kSlot>
 struct Slot {
-  static constexpr bool kApart =
-      sizeof(Code) == 2 && kRows > kStackedRows;  // Low and high bytes.
+  static constexpr bool kApart = sizeof(Code) == 2 && kRows > kStackedRows;
+  static constexpr int kLow = kApart ? 2 * kSlot : kSlot, kHigh = kLow + 1;
+  static constexpr int kCodes = kApart ? 4 : 4 + kSlot;
+  static constexpr int kWeights = 6 + kSlot;
 
-  static void Multiply(const int8_t* codes, const int8_t* weights) {
-    constexpr int kWeights = 6 + kSlot;
+  static void MultiplyLow(const int8_t* codes, const int8_t* weights) {
+    TileZero<kLow>();
+    TileLoad<kCodes>(codes, kRowBytes);
+    TileLoad<kWeights>(weights, 64);
     if constexpr (kApart) {
-      constexpr int kLow = 2 * kSlot, kHigh = 2 * kSlot + 1;
-      TileZero<kLow>();
-      TileZero<kHigh>();
-      TileLoad<4>(codes, kRowBytes);
-      TileLoad<5>(codes + kRows * kRowBytes, kRowBytes);
-      TileLoad<kWeights>(weights, 64);
-      TileDotUnsignedSigned<kLow, 4, kWeights>();
-      TileDotSigned<kHigh, 5, kWeights>();
+      TileDotUnsignedSigned<kLow, kCodes, kWeights>();
     } else {
-      TileZero<kSlot>();
-      TileLoad<4 + kSlot>(codes, kRowBytes);
-      TileLoad<kWeights>(weights, 64);
-      TileDotSigned<kSlot, 4 + kSlot, kWeights>();
+      TileDotSigned<kLow, kCodes, kWeights>();
     }
   }
-  static void Store(Dots<Code, kRows>* to) {
+  static void MultiplyHigh(const int8_t* codes) {
     if constexpr (kApart) {
-      TileStore<2 * kSlot>(to->sums, 64);
-      TileStore<2 * kSlot + 1>(to->sums + to->kHighAt, 64);
-    } else {
-      TileStore<kSlot>(to->sums, 64);
+      TileZero<kHigh>();
+      TileLoad<5>(codes + kRows * kRowBytes, kRowBytes);
+      TileDotSigned<kHigh, 5, kWeights>();
     }
+  }
+  static void Multiply(const GroupOperands& group) {
+    if (group.codes == nullptr) return;
+    MultiplyLow(group.codes, group.weights);
+    MultiplyHigh(group.codes);
+  }
+  static void StoreLow(Dots<Code, kRows>* to) { TileStore<kLow>(to->sums, 64); }
+  static void StoreHigh(Dots<Code, kRows>* to) {
+    if constexpr (kApart) TileStore<kHigh>(to->sums + to->kHighAt, 64);
   }
 };
 
-inline const int8_t* CodesOf(const ActivationPanel& panel, const int8_t*) {
-  return panel.codes;
-}
-inline const int8_t* CodesOf(const ActivationPanel& panel, const int16_t*) {
-  return reinterpret_cast<const int8_t*>(panel.wide_codes);
+// Of group `first` of a panel on.
+template <typename Code>
+const int8_t* CodesFrom(const ActivationPanel& panel, int64_t first) {
+  constexpr auto kBytes = static_cast<int64_t>(sizeof(Code));
+  const int8_t* codes = kBytes == 1
+                            ? panel.codes
+                            : reinterpret_cast<const int8_t*>(panel.wide_codes);
+  return codes + first * panel.rows * kRowBytes * kBytes;
 }
 
-// total[m] += dots * weight scale * activation scale, of group i of `weights`.
-template <typename Code, int kRows, typename Weights>
-[[gnu::always_inline]] inline void AddGroup(const Dots<Code, kRows>& dots,
-                                            const Weights& weights, int64_t i,
-                                            const float* scales,
-                                            __m512* total) {
+// total[m] += dots * weight scale * activation scale, of group i of `weights`,
+// for rows m of [kFirst, kEnd).
+template <int kFirst, int kEnd, typename Code, int kRows, typename Weights>
+[[gnu::always_inline]] inline void AddRows(const Dots<Code, kRows>& dots,
+                                           const Weights& weights, int64_t i,
+                                           const float* scales, __m512* total) {
+  if constexpr (kFirst == kEnd) return;
   const typename Dots<Code, kRows>::Scale weight(weights.Scales(i),
                                                  weights.LowSums(i));
   scales += i * kRows;
 #pragma GCC unroll 16
-  for (int m = 0; m < kRows; ++m) {
+  for (int m = kFirst; m < kEnd; ++m) {
     total[m] = _mm512_fmadd_ps(dots.Scaled(m, weight),
                                _mm512_set1_ps(scales[m]), total[m]);
   }
 }
 
+// Stores the products of group g, begins with those of `next` and adds those of
+// group g - 1, `before`, which have arrived in memory meanwhile. Of some ten
+// orders of these this is the fastest: where low and high bytes are apart, with
+// half of the additions between the two, a group takes 80 cycles instead of 88;
+// where they are not, one of 44 would take 2 to 12 more (Granite Rapids).
+template <typename Slot, typename Code, int kRows, typename Weights>
+[[gnu::always_inline]] inline void Step(const GroupOperands& next,
+                                        const Weights& weights, int64_t g,
+                                        const float* scales,
+                                        const Dots<Code, kRows>& before,
+                                        Dots<Code, kRows>* dots,
+                                        __m512* total) {
+  constexpr int kEarly = Slot::kApart ? kRows / 2 : 0;
+  const bool more = next.codes != nullptr;
+  Slot::StoreLow(dots);
+  AddRows<0, kEarly>(before, weights, g - 1, scales, total);
+  if (more) Slot::MultiplyLow(next.codes, next.weights);
+  Slot::StoreHigh(dots);
+  AddRows<kEarly, kRows>(before, weights, g - 1, scales, total);
+  if (more) Slot::MultiplyHigh(next.codes);
+}
+
+// What goes on in tile registers before and behind a panel's products: those of
+// its first two groups have begun, and those of the panel with the codes
+// `after` shall begin, which has as many rows, with the same weights.
+struct Neighbors {
+  bool begun = false;
+  const int8_t* after = nullptr;  // None if the number of groups is odd.
+};
+
 // out (+)= groups [first, first + count) of a panel times `weights`, which
 // begin with group `first`.
 template <typename Code, int kRows, typename Weights>
 void MultiplyRows(const ActivationPanel& panel, Weights& weights, int64_t first,
-                  int64_t count, float* out, int64_t out_stride) {
+                  int64_t count, const Neighbors& neighbors, float* out,
+                  int64_t out_stride) {
   using Even = Slot<Code, kRows, 0>;
   using Odd = Slot<Code, kRows, 1>;
   Dots<Code, kRows> even, odd;
   constexpr int64_t kPanelGroup =
       kRows * kRowBytes * static_cast<int64_t>(sizeof(Code));
-  const int8_t* codes =
-      CodesOf(panel, static_cast<const Code*>(nullptr)) + first * kPanelGroup;
+  const int8_t* codes = CodesFrom<Code>(panel, first);
   const float* scales = panel.scales + first * kRows;
+  const auto operands = [&](int64_t g) -> GroupOperands {
+    if (g < count) return {codes + g * kPanelGroup, weights.Codes(g)};
+    if (neighbors.after == nullptr) return {nullptr, nullptr};
+    g -= count;
+    return {neighbors.after + g * kPanelGroup, weights.Codes(g)};
+  };
   __m512 total[kRows];
 #pragma GCC unroll 16
   for (int m = 0; m < kRows; ++m) {
     total[m] = first == 0 ? _mm512_setzero_ps()
                           : _mm512_loadu_ps(out + m * out_stride);
   }
-  // Sums are read a group after they are stored, when they have arrived.
-  weights.Prepare(0);
-  weights.Prepare(1);
-  Even::Multiply(codes, weights.Codes(0));
-  if (count > 1) Odd::Multiply(codes + kPanelGroup, weights.Codes(1));
-  for (int64_t g = 0; g < count; g += 2) {
+  for (int64_t g = 0; g < 3; ++g) weights.Prepare(g);
+  if (!neighbors.begun) {
+    Even::Multiply(operands(0));
+    Odd::Multiply(operands(1));
+  }
+  Even::StoreLow(&even);
+  Even::StoreHigh(&even);
+  Even::Multiply(operands(2));
+  int64_t g = 1;
+  for (; g + 3 < count; g += 2) {
     weights.Prepare(g + 2);
     weights.Prepare(g + 3);
-    Even::Store(&even);
-    if (g + 2 < count) {
-      Even::Multiply(codes + (g + 2) * kPanelGroup, weights.Codes(g + 2));
-    }
-    if (g > 0) AddGroup(odd, weights, g - 1, scales, total);
-    if (g + 1 < count) Odd::Store(&odd);
-    if (g + 3 < count) {
-      Odd::Multiply(codes + (g + 3) * kPanelGroup, weights.Codes(g + 3));
-    }
-    AddGroup(even, weights, g, scales, total);
+    const int8_t* next = codes + (g + 2) * kPanelGroup;
+    Step<Odd>({next, weights.Codes(g + 2)}, weights, g, scales, even, &odd,
+              total);
+    Step<Even>({next + kPanelGroup, weights.Codes(g + 3)}, weights, g + 1,
+               scales, odd, &even, total);
   }
-  if (count % 2 == 0) AddGroup(odd, weights, count - 1, scales, total);
+  // The same with what may be of the next panel.
+  for (; g + 1 < count; g += 2) {
+    weights.Prepare(g + 2);
+    weights.Prepare(g + 3);
+    Step<Odd>(operands(g + 2), weights, g, scales, even, &odd, total);
+    Step<Even>(operands(g + 3), weights, g + 1, scales, odd, &even, total);
+  }
+  if (g < count) {
+    Step<Odd>(operands(g + 2), weights, g, scales, even, &odd, total);
+    AddRows<0, kRows>(odd, weights, g, scales, total);
+  } else {
+    AddRows<0, kRows>(even, weights, g - 1, scales, total);
+  }
 #pragma GCC unroll 16
   for (int m = 0; m < kRows; ++m) {
     _mm512_storeu_ps(out + m * out_stride, total[m]);
@@ -349,17 +289,18 @@ void MultiplyRows(const ActivationPanel& panel, Weights& weights, int64_t first,
 // The same for the number of rows that the panel has.
 template <typename Code, typename Weights, int kRows = kRowsMost>
 void MultiplyPanel(const ActivationPanel& panel, Weights& weights,
-                   int64_t first, int64_t count, float* out,
-                   int64_t out_stride) {
+                   int64_t first, int64_t count, const Neighbors& neighbors,
+                   float* out, int64_t out_stride) {
   constexpr int kRowsLeast =
       LeastRows(sizeof(Code) == 1 ? kAmxRows : kAmxWideRows);
   if constexpr (kRows > kRowsLeast) {
     if (panel.rows < kRows) {
-      return MultiplyPanel<Code, Weights, kRows - 1>(panel, weights, first,
-                                                     count, out, out_stride);
+      return MultiplyPanel<Code, Weights, kRows - 1>(
+          panel, weights, first, count, neighbors, out, out_stride);
     }
   }
-  MultiplyRows<Code, kRows>(panel, weights, first, count, out, out_stride);
+  MultiplyRows<Code, kRows>(panel, weights, first, count, neighbors, out,
+                            out_stride);
 }
 
 // Without it stores wait for lines that another core or the L3 cache has, and
@@ -370,48 +311,6 @@ inline void FetchToWrite(const float* out, int rows, int64_t out_stride) {
   }
 }
 
-// The groups that are decoded next: of the same tiles, or of those that follow.
-// Decoding takes less time than their memory does to arrive, so they are
-// fetched while panels are multiplied, some lines at a time.
-template <typename Format>
-class NextBlock {
- public:
-  NextBlock(TileBytes tiles, int64_t first, int64_t groups)
-      : tiles_(tiles), tile_(first < groups ? 0 : tiles.count) {
-    constexpr int64_t kPlace = Format::kPlaceGroups;
-    if (first >= groups) first = 0;
-    const int64_t left = groups - first;
-    const int64_t taken = left < kBlockGroups ? left : kBlockGroups;
-    const int64_t places = (taken + kPlace - 1) / kPlace;
-    at_ = first / kPlace * Format::kPlaceBytes;
-    lower_at_ = first / kPlace * Format::kLowerBytes;
-    lines_ = places * Format::kPlaceBytes / 64;
-    lower_lines_ = places * Format::kLowerBytes / 64;
-  }
-
-  // Part `part` of `parts` of those of tile t.
-  void Fetch(int64_t t, int64_t part, int64_t parts) const {
-    const TileBytes tile = TileAt(tiles_, tile_ + t);
-    Lines(tile.at + at_, lines_, part, parts);
-    if (Format::kLowerBytes > 0) {
-      Lines(tile.lower + lower_at_, lower_lines_, part, parts);
-    }
-  }
-
- private:
-  static void Lines(const uint8_t* from, int64_t lines, int64_t part,
-                    int64_t parts) {
-    const int64_t end = lines * (part + 1) / parts;
-    for (int64_t line = lines * part / parts; line < end; ++line) {
-      _mm_prefetch(from + 64 * line, _MM_HINT_T1);
-    }
-  }
-
-  TileBytes tiles_;
-  int64_t tile_;
-  int64_t at_, lower_at_, lines_, lower_lines_;
-};
-
 // Products of one panel.
 template <typename Format, typename Code>
 void StreamTiles(const ActivationPanel& panel, const TileBytes& tiles,
@@ -419,8 +318,8 @@ void StreamTiles(const ActivationPanel& panel, const TileBytes& tiles,
   for (int64_t t = 0; t < tiles.count; ++t) {
     WeightStream<Format, sizeof(Code) == 2> stream(TileAt(tiles, t),
                                                    panel.groups);
-    MultiplyPanel<Code>(panel, stream, 0, panel.groups, out + t * tiles.columns,
-                        out_stride);
+    MultiplyPanel<Code>(panel, stream, 0, panel.groups, Neighbors(),
+                        out + t * tiles.columns, out_stride);
   }
 }
 
@@ -431,23 +330,28 @@ void Tile(const ActivationPanel* panels, int64_t count, const TileBytes& tiles,
     return StreamTiles<Format, Code>(panels[0], tiles, out, out_stride);
   }
   const int64_t groups = panels[0].groups;
-  WeightBlock blocks[kTilesMost];
+  WeightBlock block;
   for (int64_t first = 0; first < groups; first += kBlockGroups) {
     const int64_t left = groups - first;
     const int64_t taken = left < kBlockGroups ? left : kBlockGroups;
-    for (int64_t t = 0; t < tiles.count; ++t) {
-      blocks[t].Fill<Format, sizeof(Code) == 2>(TileAt(tiles, t), first, taken);
-    }
     const NextBlock<Format> next(tiles, first + taken, groups);
-    float* to = out;
-    for (int64_t p = 0; p < count; ++p) {
-      for (int64_t t = 0; t < tiles.count; ++t) {
+    for (int64_t t = 0; t < tiles.count; ++t) {
+      block.Fill<Format, sizeof(Code) == 2>(TileAt(tiles, t), first, taken);
+      float* to = out + t * tiles.columns;
+      Neighbors neighbors;
+      for (int64_t p = 0; p < count; ++p) {
         next.Fetch(t, p, count);
-        FetchToWrite(to + t * tiles.columns, panels[p].rows, out_stride);
-        MultiplyPanel<Code>(panels[p], blocks[t], first, taken,
-                            to + t * tiles.columns, out_stride);
+        FetchToWrite(to, panels[p].rows, out_stride);
+        neighbors.begun = neighbors.after != nullptr;
+        neighbors.after = nullptr;
+        if (taken % 2 == 0 && p + 1 < count &&
+            panels[p + 1].rows == panels[p].rows) {
+          neighbors.after = CodesFrom<Code>(panels[p + 1], first);
+        }
+        MultiplyPanel<Code>(panels[p], block, first, taken, neighbors, to,
+                            out_stride);
+        to += panels[p].rows * out_stride;
       }
-      to += panels[p].rows * out_stride;
     }
   }
 }

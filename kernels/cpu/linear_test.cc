@@ -43,15 +43,15 @@ std::vector<Shape> Shapes() {
   }
   shapes.push_back({31, 48, 640});
   shapes.push_back({129, 33, 128});
-  // Every number of rows in a panel of AMX, and more than a block of 32 groups.
+  // Every number of rows in a panel of AMX, and more than one panel.
   for (int64_t m = 32; m <= 48; ++m) shapes.push_back({m, 17, 96});
-  // Several tiles at once, of more groups than are decoded at once, and rows
-  // enough for each thread to have its own.
-  shapes.push_back({34, 67, 1088});
+  // Several tiles at once, of two groups more than are decoded at once (36),
+  // and rows enough for each thread to have its own; and of one group more.
+  shapes.push_back({34, 67, 1216});
+  shapes.push_back({33, 16, 1184});
   shapes.push_back({200, 35, 64});
   // More tiles to a thread than are taken at once, and not a multiple of them.
   shapes.push_back({8, 1765, 32});
-  shapes.push_back({33, 16, 1120});
   // Some tiles of each stream of each thread, and some left over.
   shapes.push_back({1, 1061, 96});
   shapes.push_back({4, 805, 64});
