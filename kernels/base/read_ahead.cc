@@ -19,12 +19,14 @@ ReadAhead::ReadAhead(int threads) : plans_(static_cast<size_t>(threads)) {
 
 void ReadAhead::Begin(const void* what,
                       absl::FunctionRef<FirstReads(int)> first) {
-  std::vector<FirstReads> reads;
-  for (size_t i = 0; i < plans_.size(); ++i) {
-    reads.push_back(first(static_cast<int>(i)));
-  }
   if (followers_.size() >= kMostFollowers) followers_.clear();
-  if (last_ != nullptr) followers_[last_] = std::move(reads);
+  if (last_ != nullptr) {
+    std::vector<FirstReads>& reads = followers_[last_];
+    reads.resize(plans_.size());
+    for (size_t i = 0; i < reads.size(); ++i) {
+      reads[i] = first(static_cast<int>(i));
+    }
+  }
   last_ = what;
   const auto expected = followers_.find(what);
   for (size_t i = 0; i < plans_.size(); ++i) {

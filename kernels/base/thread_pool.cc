@@ -80,7 +80,9 @@ void ThreadPool::Run(int64_t n, int64_t grain, const Reading* reading,
   const int outer_worker = running_worker;
   running_pool = this;
   running_worker = 0;
-  if (reading != nullptr) read_ahead_.Begin(reading->reads, reading->first);
+  if (reading != nullptr && !threads_.empty()) {
+    read_ahead_.Begin(reading->reads, reading->first);
+  }
   if (ranges == 1 || threads_.empty()) {
     for (int64_t begin = 0; begin < n; begin += grain) {
       body(begin, std::min(n, begin + grain), 0);
