@@ -10,11 +10,6 @@ namespace {
 // Floats below which a loop over threads costs more than it saves.
 constexpr int64_t kMinFloatsPerRange = 16384;
 
-int64_t RowGrain(int64_t m, int64_t k, const kernels::ThreadPool& pool) {
-  const int64_t row = std::max<int64_t>(k, 1);
-  return std::max(pool.GrainFor(m), (kMinFloatsPerRange + row - 1) / row);
-}
-
 int64_t ElementGrain(int64_t count, const kernels::ThreadPool& pool) {
   return std::max(pool.GrainFor(count), kMinFloatsPerRange);
 }
@@ -32,6 +27,11 @@ void NormRows(const float* x, const float* weight, int64_t m, int64_t k,
 }
 
 }  // namespace
+
+int64_t RowGrain(int64_t m, int64_t k, const kernels::ThreadPool& pool) {
+  const int64_t row = std::max<int64_t>(k, 1);
+  return std::max(pool.GrainFor(m), (kMinFloatsPerRange + row - 1) / row);
+}
 
 void RmsNorm(const float* x, const float* weight, int64_t m, int64_t k,
              float eps, float* out, kernels::ThreadPool& pool,

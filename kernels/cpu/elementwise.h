@@ -11,6 +11,10 @@
 
 namespace onegrid::cpu {
 
+// Rows of k floats that a thread takes at once of m: fewer cost more than they
+// save.
+int64_t RowGrain(int64_t m, int64_t k, const kernels::ThreadPool& pool);
+
 // out [m, k]: each row of x [m, k] divided by sqrt(mean of squares + eps), then
 // multiplied by weight [k].
 void RmsNorm(const float* x, const float* weight, int64_t m, int64_t k,

@@ -116,6 +116,14 @@ void QuantizeActivations(absl::Span<const float> x, int64_t m, int64_t k,
                          CodeBits bits, QuantizedActivations* out,
                          kernels::ThreadPool& pool, kernels::Isa isa) {
   KERNELS_CHECK(x.size() == static_cast<size_t>(m * k));
+  QuantizeRows(
+      m, k, bits, [&](int64_t row, float*) { return x.data() + row * k; }, out,
+      pool, isa);
+}
+
+void QuantizeRows(int64_t m, int64_t k, CodeBits bits, MakeRow make,
+                  QuantizedActivations* out, kernels::ThreadPool& pool,
+                  kernels::Isa isa) {
   out->Reset(m, k, bits, isa);
   // Below this a loop over threads costs more than it saves.
   constexpr int64_t kMinFloatsPerRange = 16384;
@@ -123,12 +131,13 @@ void QuantizeActivations(absl::Span<const float> x, int64_t m, int64_t k,
       (kMinFloatsPerRange + k - 1) / std::max(k, int64_t{1});
   pool.ParallelFor(m, std::max(pool.GrainFor(m), min_grain),
                    [&](int64_t begin, int64_t end, int) {
+                     std::vector<float> room(static_cast<size_t>(k));
                      for (int64_t row = begin; row < end; ++row) {
                        const int64_t panel = out->PanelOf(row);
                        out->SetGroups(
                            panel,
                            static_cast<int>(row - out->PanelFirstRow(panel)), 0,
-                           out->groups(), x.data() + row * k);
+                           out->groups(), make(row, room.data()));
                      }
                    });
 }

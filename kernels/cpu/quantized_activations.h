@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
 #include "kernels/base/aligned_buffer.h"
 #include "kernels/base/cpu_features.h"
@@ -67,6 +68,14 @@ void QuantizeActivations(absl::Span<const float> x, int64_t m, int64_t k,
                          CodeBits bits, QuantizedActivations* out,
                          kernels::ThreadPool& pool,
                          kernels::Isa isa = kernels::BestIsa());
+
+// Makes row `row`, k floats, and tells where they are: maybe at `room` [k].
+using MakeRow = absl::FunctionRef<const float*(int64_t row, float* room)>;
+
+// The same of rows that are made shortly before, each once, several at a time.
+void QuantizeRows(int64_t m, int64_t k, CodeBits bits, MakeRow make,
+                  QuantizedActivations* out, kernels::ThreadPool& pool,
+                  kernels::Isa isa = kernels::BestIsa());
 
 }  // namespace onegrid::cpu
 

@@ -7,6 +7,7 @@
 #include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/norm_step.h"
 #include "services/common/error_info.h"
 
 namespace onegrid::inference {
@@ -273,12 +274,27 @@ void Engine::AddNorm(const std::vector<float>& weight) {
                   options_.numerics.isa);
 }
 
+bool Engine::NormStream(
+    cpu::NormStep step, cpu::CodeBits bits,
+    std::initializer_list<const cpu::PackedLinear*> products) {
+  const OpScope scope(profile_, Op::kNorms);
+  step.residual = x_.data();
+  step.eps = static_cast<float>(config().rms_eps);
+  if (!lora_.active() &&
+      input_.SetNormed(step, rows_, config().hidden, bits, products)) {
+    return true;
+  }
+  cpu::NormRows(step, rows_, config().hidden, normed_.data(), pool_,
+                options_.numerics.isa);
+  return false;
+}
+
 void Engine::Linear(Op op, int layer, const float* x, int64_t k,
                     cpu::CodeBits bits,
                     std::initializer_list<Product> products) {
   {
     const OpScope scope(profile_, op);
-    input_.Set(x, rows_, k, bits);
+    if (x != nullptr) input_.Set(x, rows_, k, bits);
     std::vector<cpu::LinearProduct> there;
     for (const Product& product : products) {
       if (product.weights == nullptr) continue;
@@ -329,9 +345,12 @@ void Engine::Project(int layer, bool queries, bool keys_and_values) {
   const LayerWeights& w = weights_.layers[layer];
   const auto* k = keys_and_values && w.k ? &*w.k : nullptr;
   const auto* v = keys_and_values && w.v ? &*w.v : nullptr;
-  Norm(x_.data(), w.attn_norm, normed_.data());
-  Linear(Op::kQkv, layer, normed_.data(), config().hidden, kQkvBits,
-         {{LoraTarget::kQ, queries ? &w.q : nullptr, q_.data()},
+  const auto* q = queries ? &w.q : nullptr;
+  const bool in_codes =
+      NormStream({.weight = w.attn_norm.data()}, kQkvBits, {q, k, v});
+  Linear(Op::kQkv, layer, in_codes ? nullptr : normed_.data(), config().hidden,
+         kQkvBits,
+         {{LoraTarget::kQ, q, q_.data()},
           {LoraTarget::kK, k, k_.data()},
           {LoraTarget::kV, v, v_.data()}});
   if (queries) PlaceQueries(layer);
@@ -352,28 +371,24 @@ void Engine::Attention(int layer, bool keys_and_values) {
   Linear(Op::kAttentionOutput, layer, attended_.data(),
          c.heads * c.layers[layer].head_dim, kOtherBits,
          {{LoraTarget::kO, &w.o, branch_.data()}});
-  AddNorm(w.post_attn_norm);
-}
-
-bool Engine::MlpInCodes(int layer) {
-  const LayerWeights& w = weights_.layers[layer];
-  if (lora_.active() || !w.down.has_codes()) return false;
-  {
-    const OpScope scope(profile_, Op::kGateUp);
-    input_.Set(normed_.data(), rows_, config().hidden, kOtherBits);
-    if (!active_.SetGated(w.gate, w.up, input_)) return false;
-  }
-  const OpScope scope(profile_, Op::kDown);
-  active_.Multiply(w.down, branch_.data());
-  return true;
 }
 
 void Engine::Mlp(int layer) {
   const model::GemmaConfig& c = config();
   const LayerWeights& w = weights_.layers[layer];
   const int64_t ff = c.layers[layer].ff;
-  Norm(x_.data(), w.ffn_norm, normed_.data());
-  if (MlpInCodes(layer)) return;
+  const cpu::NormStep step = {.weight = w.ffn_norm.data(),
+                              .branch = branch_.data(),
+                              .branch_weight = w.post_attn_norm.data()};
+  if (NormStream(step, kOtherBits, {&w.gate, &w.up, &w.down})) {
+    {
+      const OpScope scope(profile_, Op::kGateUp);
+      active_.SetGated(w.gate, w.up, input_);
+    }
+    const OpScope scope(profile_, Op::kDown);
+    active_.Multiply(w.down, branch_.data());
+    return;
+  }
   Linear(Op::kGateUp, layer, normed_.data(), c.hidden, kOtherBits,
          {{LoraTarget::kGate, &w.gate, gate_.data()},
           {LoraTarget::kUp, &w.up, up_.data()}});

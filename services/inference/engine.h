@@ -150,10 +150,13 @@ class Engine {
   void SetRows(const std::vector<KvRows>& rows);
   // Norms x_ and projects it: q_, and k_ and v_ into the layer's cache.
   void Project(int layer, bool queries, bool keys_and_values);
-  // keys_and_values: those of this step's rows are not in the cache yet.
+  // branch_ = the attention's output. keys_and_values: those of this step's
+  // rows are not in the cache yet.
   void Attention(int layer, bool keys_and_values);
-  // branch_ = the layer's MLP, or MLP and experts.
+  // Adds the norm of branch_ to x_, then that of the layer's MLP, or of MLP and
+  // experts.
   void FeedForward(int layer);
+  // The former; then branch_ = the MLP.
   void Mlp(int layer);
   // Adds the layer's own input to x_.
   void AddPerLayerInput(int layer);
@@ -166,12 +169,14 @@ class Engine {
     const cpu::PackedLinear* weights;  // may be null: nothing is multiplied
     float* out;
   };
-  // Several products of x [M, k], which is quantized once, in `layer`.
+  // A step of x_: into input_ in codes, if all `products`, some maybe null,
+  // take them and nothing else needs floats; else into normed_, and false.
+  bool NormStream(cpu::NormStep step, cpu::CodeBits bits,
+                  std::initializer_list<const cpu::PackedLinear*> products);
+  // Several products of x [M, k], which is quantized once, in `layer`; of
+  // input_ if x is null.
   void Linear(Op op, int layer, const float* x, int64_t k, cpu::CodeBits bits,
               std::initializer_list<Product> products);
-  // branch_ = the MLP of normed_, its activations never as floats; false, and
-  // nothing is done, where they are needed.
-  bool MlpInCodes(int layer);
   // Norms of q_, k_ and v_, positions of q_ and k_.
   void PlaceQueries(int layer);
   void PlaceKeysAndValues(int layer);

@@ -26,6 +26,18 @@ const cpu::QuantizedActivations& LinearInput::Quantized() {
   return quantized_;
 }
 
+bool LinearInput::SetNormed(
+    const cpu::NormStep& step, int64_t m, int64_t k, cpu::CodeBits bits,
+    std::initializer_list<const cpu::PackedLinear*> of) {
+  for (const cpu::PackedLinear* weights : of) {
+    if (weights != nullptr && !TakesCodes(*weights)) return false;
+  }
+  Set(nullptr, m, k, bits);
+  cpu::QuantizeNormedRows(step, m, k, bits, &quantized_, pool_, numerics_.isa);
+  is_quantized_ = true;
+  return true;
+}
+
 bool LinearInput::SetGated(const cpu::PackedLinear& gate,
                            const cpu::PackedLinear& up, LinearInput& from) {
   if (!TakesCodes(gate) || !TakesCodes(up)) return false;

@@ -3,9 +3,11 @@
 #define SERVICES_INFERENCE_LINEAR_INPUT_H_
 
 #include <cstdint>
+#include <initializer_list>
 
 #include "absl/types/span.h"
 #include "kernels/base/thread_pool.h"
+#include "kernels/cpu/norm_step.h"
 #include "kernels/cpu/packed_linear.h"
 #include "kernels/cpu/quantized_activations.h"
 #include "services/inference/numerics.h"
@@ -24,6 +26,13 @@ class LinearInput {
   // in int8 mode. Weights without codes (bf16) are multiplied by x itself in
   // each mode.
   void Set(const float* x, int64_t m, int64_t k, cpu::CodeBits bits);
+
+  // Makes this the rows of `step`, never as floats: for weights `of` that have
+  // codes, or are null. False, and nothing is done, if some have none, or
+  // activations are not in int8 mode.
+  bool SetNormed(const cpu::NormStep& step, int64_t m, int64_t k,
+                 cpu::CodeBits bits,
+                 std::initializer_list<const cpu::PackedLinear*> of);
 
   // Makes this gelu_tanh(x * gate^T) * (x * up^T), x that of `from`, with as
   // many bits, for weights that have codes only. False, and nothing is done, if
@@ -48,7 +57,7 @@ class LinearInput {
 
   const Numerics numerics_;
   kernels::ThreadPool& pool_;
-  const float* x_ = nullptr;  // null after SetGated
+  const float* x_ = nullptr;  // null if it is in codes only
   int64_t m_ = 0;
   int64_t k_ = 0;
   cpu::CodeBits bits_ = cpu::CodeBits::k8;

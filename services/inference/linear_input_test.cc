@@ -73,6 +73,40 @@ TEST_P(LinearInputTest, ServesWhatFakeQuantizationSays) {
   }
 }
 
+TEST_P(LinearInputTest, NormsInCodesOnlyWhereAllWeightsTakeThem) {
+  std::vector<float> residual = kernels::RandomFloats(kM * kK, 5);
+  const std::vector<float> before = residual;
+  const std::vector<float> weight = kernels::RandomFloats(kK, 6);
+  const auto encoded = quant::EncodeMatrix(kernels::RandomFloats(kN * kK, 7),
+                                           kN, kK, quant::kInt4G32);
+  ASSERT_TRUE(encoded.ok()) << encoded.status();
+  const auto codes = cpu::PackedLinear::FromBlocks(
+      quant::BlockType(quant::kInt4G32), *quant::PackBlocks(*encoded), kN, kK,
+      pool_);
+  ASSERT_TRUE(codes.ok()) << codes.status();
+  const auto floats = cpu::PackedLinear::FromBlocks(
+      quant::GgmlType::kBF16, std::vector<uint8_t>(2 * kN * kK), kN, kK, pool_);
+  ASSERT_TRUE(floats.ok()) << floats.status();
+  const cpu::NormStep step = {
+      .residual = residual.data(), .weight = weight.data(), .eps = 1e-6f};
+  LinearInput input(numerics_, pool_);
+  EXPECT_FALSE(input.SetNormed(step, kM, kK, cpu::CodeBits::k8,
+                               {&*codes, &*floats, nullptr}));
+  Numerics in_floats = numerics_;
+  in_floats.activations = Precision::kF32;
+  EXPECT_FALSE(LinearInput(in_floats, pool_)
+                   .SetNormed(step, kM, kK, cpu::CodeBits::k8, {&*codes}));
+  ASSERT_TRUE(
+      input.SetNormed(step, kM, kK, cpu::CodeBits::k8, {nullptr, &*codes}));
+  EXPECT_EQ(residual, before);
+  std::vector<float> normed(kM * kK), expected(kM * kN), out(kM * kN);
+  cpu::NormRows(step, kM, kK, normed.data(), pool_, GetParam());
+  input.Multiply(*codes, out.data());
+  input.Set(normed.data(), kM, kK, cpu::CodeBits::k8);
+  input.Multiply(*codes, expected.data());
+  EXPECT_EQ(out, expected);
+}
+
 INSTANTIATE_TEST_SUITE_P(Isas, LinearInputTest,
                          testing::ValuesIn(kernels::kAllIsas),
                          [](const auto& info) {
