@@ -46,6 +46,7 @@ CpuFeatures Detect() {
   found.avx512bw = zmm && Bit(ebx, 30);
   found.avx512vl = zmm && Bit(ebx, 31);
   found.avx512vnni = zmm && Bit(ecx, 11);
+  found.gfni = zmm && Bit(ecx, 8);
   const bool amx = tiles && Bit(edx, 24) && MayUseTiles();
   found.amx_bf16 = amx && Bit(edx, 22);
   found.amx_int8 = amx && Bit(edx, 25);
@@ -78,7 +79,7 @@ bool IsaSupported(Isa isa) {
     case Isa::kAvx512Vnni:
       return avx512;
     case Isa::kAmx:
-      return avx512 && cpu.amx_int8;
+      return avx512 && cpu.gfni && cpu.amx_int8;
   }
   return false;
 }

@@ -15,6 +15,7 @@ struct CpuFeatures {
   bool avx512vl = false;
   bool avx512vnni = false;
   bool avx512bf16 = false;
+  bool gfni = false;
   bool avxvnni = false;
   bool amx_int8 = false;
   bool amx_bf16 = false;
@@ -28,7 +29,8 @@ const CpuFeatures& GetCpuFeatures();
 //   kAvx2:       AVX2 + FMA + F16C.
 //   kAvxVnni:    AVX-VNNI, the 256-bit form of VNNI, on top of kAvx2.
 //   kAvx512Vnni: AVX-512 F, BW, VL and VNNI on top of kAvx2.
-//   kAmx:        AMX tiles of int8 on top of kAvx512Vnni.
+//   kAmx:        AMX tiles of int8 and GFNI, which all processors that have
+//                them have, on top of kAvx512Vnni.
 enum class Isa { kReference, kAvx2, kAvxVnni, kAvx512Vnni, kAmx };
 
 // All of them, the slowest first.

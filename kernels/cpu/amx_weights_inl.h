@@ -34,6 +34,28 @@ struct DecodedGroups {
   alignas(64) int32_t low_sums[kGroups * kTileRows];
 };
 
+// The codes of field f of each byte of a line, with signs. Of 4 bits, with all
+// bits from the uppermost one on turned over and alike, they are linear in
+// their bits: one instruction, whose matrix has a byte for each bit of the
+// result, the lowest in the uppermost byte.
+template <typename Format>
+inline __m512i CodesOf(__m512i line, int f) {
+  constexpr int kBits = Format::kBits;
+  if constexpr (kBits == 4) {
+    constexpr bool kOdd = Format::kStep == 2;
+    static_assert(Format::kBias == (kOdd ? 15 : 8));
+    constexpr uint64_t kMatrix = kOdd ? 0x0001020408080808 : 0x0102040808080808;
+    constexpr int kTurned = kOdd ? 0xf1 : 0xf8;
+    const auto matrix = static_cast<int64_t>(kMatrix << (kBits * f));
+    return _mm512_gf2p8affine_epi64_epi8(line, _mm512_set1_epi64(matrix),
+                                         kTurned);
+  }
+  const __m512i field = f == 0 ? line : _mm512_srli_epi16(line, kBits * f);
+  const __m512i mask = _mm512_set1_epi8(static_cast<char>((1 << kBits) - 1));
+  return _mm512_sub_epi8(_mm512_and_si512(field, mask),
+                         _mm512_set1_epi8(static_cast<char>(Format::kBias)));
+}
+
 // Decodes group g of a tile as group i of `to`; `low_sums` only if kLowSums.
 // Fetches what lies some groups ahead if kFetches. Inline, or what the caller
 // has in vector registers would be stored and loaded around it.
@@ -42,8 +64,6 @@ template <typename Format, bool kLowSums, bool kFetches, int64_t kGroups>
                                           DecodedGroups<kGroups>* to) {
   constexpr int kBits = Format::kBits, kFields = 8 / kBits;
   constexpr int kLines = kLinearGroup / (4 * kFields);
-  const __m512i mask = _mm512_set1_epi8(static_cast<char>((1 << kBits) - 1));
-  const __m512i bias = _mm512_set1_epi8(static_cast<char>(Format::kBias));
   const __m512i low_bias = _mm512_set1_epi8(static_cast<char>(kLowBias));
   const int64_t place_index = g / Format::kPlaceGroups;
   const uint8_t* place = tile.at + place_index * Format::kPlaceBytes;
@@ -68,10 +88,7 @@ template <typename Format, bool kLowSums, bool kFetches, int64_t kGroups>
     const __m512i line = LoadLine<Format>({lines, lower}, j);
 #pragma GCC unroll 4
     for (int f = 0; f < kFields; ++f) {
-      const __m512i field = f == 0 ? line : _mm512_srli_epi16(line, kBits * f);
-      __m512i code = _mm512_and_si512(field, mask);
-      if (Format::kStep == 2) code = _mm512_add_epi8(code, code);
-      code = _mm512_sub_epi8(code, bias);
+      const __m512i code = CodesOf<Format>(line, f);
       _mm512_store_si512(codes + 64 * (kFields * j + f), code);
       if (kLowSums) sums = _mm512_dpbusd_epi32(sums, low_bias, code);
     }
@@ -142,31 +159,39 @@ class WeightStream {
   DecodedGroups<kRing> groups_;
 };
 
-// The groups that are decoded next: of the same tiles, or of those that follow.
-// Decoding takes less time than their memory does to arrive, so they are
-// fetched while panels are multiplied, some lines at a time.
+// The groups that are decoded next: those of the next tile, or those that
+// follow of the first, or of the tile behind the last. Decoding takes less time
+// than their memory does to arrive, so they are fetched while panels are
+// multiplied, some lines at a time. Not earlier: of what was fetched eight
+// tiles before, the L2 cache had lost a part.
 template <typename Format>
 class NextBlock {
  public:
-  NextBlock(TileBytes tiles, int64_t first, int64_t groups)
-      : tiles_(tiles), tile_(first < groups ? 0 : tiles.count) {
+  // What follows groups [first, first + taken) of tile t, of `groups`.
+  NextBlock(TileBytes tiles, int64_t t, int64_t first, int64_t taken,
+            int64_t groups) {
     constexpr int64_t kPlace = Format::kPlaceGroups;
-    if (first >= groups) first = 0;
+    if (++t == tiles.count && first + taken < groups) {
+      t = 0;
+      first += taken;
+    } else if (t == tiles.count) {
+      first = 0;
+    }
     const int64_t left = groups - first;
-    const int64_t taken = left < kBlockGroups ? left : kBlockGroups;
+    taken = left < kBlockGroups ? left : kBlockGroups;
     const int64_t places = (taken + kPlace - 1) / kPlace;
-    at_ = first / kPlace * Format::kPlaceBytes;
-    lower_at_ = first / kPlace * Format::kLowerBytes;
+    tile_ = TileAt(tiles, t);
+    tile_.at += first / kPlace * Format::kPlaceBytes;
+    tile_.lower += first / kPlace * Format::kLowerBytes;
     lines_ = places * Format::kPlaceBytes / 64;
     lower_lines_ = places * Format::kLowerBytes / 64;
   }
 
-  // Part `part` of `parts` of those of tile t.
-  void Fetch(int64_t t, int64_t part, int64_t parts) const {
-    const TileBytes tile = TileAt(tiles_, tile_ + t);
-    Lines(tile.at + at_, lines_, part, parts);
+  // Part `part` of `parts`.
+  void Fetch(int64_t part, int64_t parts) const {
+    Lines(tile_.at, lines_, part, parts);
     if (Format::kLowerBytes > 0) {
-      Lines(tile.lower + lower_at_, lower_lines_, part, parts);
+      Lines(tile_.lower, lower_lines_, part, parts);
     }
   }
 
@@ -179,9 +204,8 @@ class NextBlock {
     }
   }
 
-  TileBytes tiles_;
-  int64_t tile_;
-  int64_t at_, lower_at_, lines_, lower_lines_;
+  TileBytes tile_;
+  int64_t lines_, lower_lines_;
 };
 
 }  // namespace

@@ -97,18 +97,17 @@ void GatedLinear(const QuantizedActivations& x, const PackedLinear& gate,
   const int64_t set = std::clamp<int64_t>(x.kernels().tiles_most, kGroupTiles,
                                           kColumnsMost / kTileRows);
   const int64_t sets = (tiles - 1) / set + 1;
-  pool.ParallelFor(chunks * sets, pool.GrainFor(chunks * sets),
-                   [&](int64_t begin, int64_t end, int) {
-                     for (int64_t item = begin; item < end; ++item) {
-                       const int64_t panel = item / sets * per_chunk;
-                       const int64_t tile = item % sets * set;
-                       MultiplyPart(x, gate, up,
-                                    {panel,
-                                     std::min(per_chunk, panels - panel),
-                                     {tile, std::min(set, tiles - tile)}},
-                                    vectors, out);
-                     }
-                   });
+  pool.ParallelFor(chunks * sets, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t panel = item / sets * per_chunk;
+      const int64_t tile = item % sets * set;
+      MultiplyPart(x, gate, up,
+                   {panel,
+                    std::min(per_chunk, panels - panel),
+                    {tile, std::min(set, tiles - tile)}},
+                   vectors, out);
+    }
+  });
 }
 
 }  // namespace onegrid::cpu

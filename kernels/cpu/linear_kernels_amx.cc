@@ -177,6 +177,21 @@ const int8_t* CodesFrom(const ActivationPanel& panel, int64_t first) {
   return codes + first * panel.rows * kRowBytes * kBytes;
 }
 
+// Now and then some rows of `out`, to which the products of the next panel go.
+// Without it stores wait for lines that the L2 or L3 cache or another core has,
+// and tiles that are stored behind them wait too. All rows at once would fill
+// the places for lines on their way to the L1 cache, and loads of tiles wait.
+[[gnu::always_inline]] inline void FetchToWrite(int64_t g, const float* out,
+                                                int64_t out_stride) {
+  constexpr int kGroups = 8, kRowsAtOnce = 4;
+  if (__builtin_expect(g % kGroups != 1, 1)) return;
+  out += g / kGroups * kRowsAtOnce % kRowsMost * out_stride;
+#pragma GCC unroll 4
+  for (int m = 0; m < kRowsAtOnce; ++m) {
+    __asm__ volatile("prefetchw %0" : : "m"(out[m * out_stride]));
+  }
+}
+
 // total[m] += dots * weight scale * activation scale, of group i of `weights`,
 // for rows m of [kFirst, kEnd).
 template <int kFirst, int kEnd, typename Code, int kRows, typename Weights>
@@ -222,6 +237,8 @@ template <typename Slot, typename Code, int kRows, typename Weights>
 struct Neighbors {
   bool begun = false;
   const int8_t* after = nullptr;  // None if the number of groups is odd.
+  // Where products of the panel after go, or of this one.
+  const float* out = nullptr;
 };
 
 // out (+)= groups [first, first + count) of a panel times `weights`, which
@@ -262,6 +279,7 @@ void MultiplyRows(const ActivationPanel& panel, Weights& weights, int64_t first,
     weights.Prepare(g + 2);
     weights.Prepare(g + 3);
     const int8_t* next = codes + (g + 2) * kPanelGroup;
+    FetchToWrite(g, neighbors.out, out_stride);
     Step<Odd>({next, weights.Codes(g + 2)}, weights, g, scales, even, &odd,
               total);
     Step<Even>({next + kPanelGroup, weights.Codes(g + 3)}, weights, g + 1,
@@ -303,14 +321,6 @@ void MultiplyPanel(const ActivationPanel& panel, Weights& weights,
                             out_stride);
 }
 
-// Without it stores wait for lines that another core or the L3 cache has, and
-// tiles that are stored behind them wait too.
-inline void FetchToWrite(const float* out, int rows, int64_t out_stride) {
-  for (int m = 0; m < rows; ++m) {
-    __asm__ volatile("prefetchw %0" : : "m"(out[m * out_stride]));
-  }
-}
-
 // Products of one panel.
 template <typename Format, typename Code>
 void StreamTiles(const ActivationPanel& panel, const TileBytes& tiles,
@@ -318,8 +328,9 @@ void StreamTiles(const ActivationPanel& panel, const TileBytes& tiles,
   for (int64_t t = 0; t < tiles.count; ++t) {
     WeightStream<Format, sizeof(Code) == 2> stream(TileAt(tiles, t),
                                                    panel.groups);
-    MultiplyPanel<Code>(panel, stream, 0, panel.groups, Neighbors(),
-                        out + t * tiles.columns, out_stride);
+    float* to = out + t * tiles.columns;
+    MultiplyPanel<Code>(panel, stream, 0, panel.groups, {.out = to}, to,
+                        out_stride);
   }
 }
 
@@ -334,16 +345,18 @@ void Tile(const ActivationPanel* panels, int64_t count, const TileBytes& tiles,
   for (int64_t first = 0; first < groups; first += kBlockGroups) {
     const int64_t left = groups - first;
     const int64_t taken = left < kBlockGroups ? left : kBlockGroups;
-    const NextBlock<Format> next(tiles, first + taken, groups);
     for (int64_t t = 0; t < tiles.count; ++t) {
       block.Fill<Format, sizeof(Code) == 2>(TileAt(tiles, t), first, taken);
+      const NextBlock<Format> next(tiles, t, first, taken, groups);
       float* to = out + t * tiles.columns;
       Neighbors neighbors;
       for (int64_t p = 0; p < count; ++p) {
-        next.Fetch(t, p, count);
-        FetchToWrite(to, panels[p].rows, out_stride);
+        next.Fetch(p, count);
         neighbors.begun = neighbors.after != nullptr;
         neighbors.after = nullptr;
+        neighbors.out = p + 1 < count
+                            ? to + panels[p].rows * out_stride
+                            : out + (t + 1) % tiles.count * tiles.columns;
         if (taken % 2 == 0 && p + 1 < count &&
             panels[p + 1].rows == panels[p].rows) {
           neighbors.after = CodesFrom<Code>(panels[p + 1], first);
