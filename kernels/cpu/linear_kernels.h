@@ -174,8 +174,9 @@ struct LinearKernels {
   TileKernel int8_wide_tile;
   TileKernel split_int8_wide_tile;
   // To be called by a thread before its first product of a batch and after the
-  // last, if not nullptr: they set up and release what the kernels need.
-  void (*begin)();
+  // last, if not nullptr: they set up and release what the kernels need. None
+  // of the batch's panels has more rows than `largest`.
+  void (*begin)(const ActivationPanel& largest);
   void (*end)();
 };
 

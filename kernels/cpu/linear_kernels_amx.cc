@@ -30,11 +30,18 @@ constexpr int64_t kRowBytes = 32;
 // Low and high bytes of few rows are the rows of one tile.
 static_assert(2 * kStackedRows <= kRowsMost);
 
-// Tile registers: 0 .. 3 sums, 4 and 5 activations, 6 and 7 weights.
-void Configure() {
+// Tile registers: 0 .. 3 sums, 4 and 5 activations, 6 and 7 weights. A product
+// takes a cycle for each row of them, so there are no more than needed: of the
+// largest panel, and of low and high bytes that are the rows of one tile, which
+// those of a smaller panel may be.
+void Configure(const ActivationPanel& largest) {
+  int rows = largest.rows;
+  if (largest.codes == nullptr) {
+    rows = rows <= kStackedRows ? 2 * rows : kRowsMost;
+  }
   TileConfig config;
-  for (int i = 0; i < 4; ++i) config.Set(i, kRowsMost, 64);
-  for (int i = 4; i < 6; ++i) config.Set(i, kRowsMost, 32);
+  for (int i = 0; i < 4; ++i) config.Set(i, rows, 64);
+  for (int i = 4; i < 6; ++i) config.Set(i, rows, kRowBytes);
   for (int i = 6; i < 8; ++i) config.Set(i, 8, 64);
   config.Load();
 }

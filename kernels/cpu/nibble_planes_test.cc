@@ -247,11 +247,11 @@ std::vector<uint8_t> UpperTile(int64_t groups, int code) {
 double WorstExcess(const QuantizedActivations& x,
                    const std::vector<uint8_t>& tile) {
   std::vector<float> out(static_cast<size_t>(x.m() * kTileRows));
-  const LinearKernels& run = x.kernels();
-  if (run.begin != nullptr) run.begin();
-  run.odd_int4_tile(x.panels().data(), static_cast<int64_t>(x.panels().size()),
-                    {tile.data()}, out.data(), kTileRows);
-  if (run.end != nullptr) run.end();
+  x.BeginProducts();
+  x.kernels().odd_int4_tile(x.panels().data(),
+                            static_cast<int64_t>(x.panels().size()),
+                            {tile.data()}, out.data(), kTileRows);
+  x.EndProducts();
   double worst = -1;
   for (int64_t m = 0; m < x.m(); ++m) {
     for (int64_t r = 0; r < kTileRows; ++r) {

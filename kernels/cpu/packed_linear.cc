@@ -373,11 +373,10 @@ void LinearPart(const QuantizedActivations& x, const PackedLinear& w,
                     w.tile_count());
   const auto panels = x.panels().subspan(static_cast<size_t>(part.panel),
                                          static_cast<size_t>(part.panels));
-  const LinearKernels& run = x.kernels();
-  if (run.begin != nullptr) run.begin();
-  MultiplySlice(panels, run, KernelOf(x, w), View(w), slice,
+  x.BeginProducts();
+  MultiplySlice(panels, x.kernels(), KernelOf(x, w), View(w), slice,
                 slice.tiles * kTileRows, out, slice.size() * kTileRows);
-  if (run.end != nullptr) run.end();
+  x.EndProducts();
 }
 
 namespace {
@@ -418,11 +417,10 @@ void LinearTile(const QuantizedActivations& x, const PackedLinear& w,
       from.lower = lower;
     }
   }
-  const LinearKernels& run = x.kernels();
-  if (run.begin != nullptr) run.begin();
+  x.BeginProducts();
   KernelOf(x, w)(x.panels().data(), static_cast<int64_t>(x.panels().size()),
                  from, out, kTileRows);
-  if (run.end != nullptr) run.end();
+  x.EndProducts();
 }
 
 void FetchTile(const PackedLinear& w, int64_t tile) {

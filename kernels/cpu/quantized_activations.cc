@@ -12,6 +12,15 @@ int64_t QuantizedActivations::streams() const {
   return kernels_->streams(panels_[0].rows);
 }
 
+void QuantizedActivations::BeginProducts() const {
+  // The first panels are the largest.
+  if (kernels_->begin != nullptr) kernels_->begin(panels_[0]);
+}
+
+void QuantizedActivations::EndProducts() const {
+  if (kernels_->end != nullptr) kernels_->end();
+}
+
 int64_t QuantizedActivations::PanelFirstRow(int64_t p) const {
   const auto panels = static_cast<int64_t>(panels_.size());
   if (panels == 0) return 0;

@@ -30,6 +30,10 @@ class QuantizedActivations {
   absl::Span<const ActivationPanel> panels() const { return panels_; }
   // Tiles of weights that should be read side by side for these rows.
   int64_t streams() const;
+  // To be called by a thread before and after its products of panels, of which
+  // there is one at least.
+  void BeginProducts() const;
+  void EndProducts() const;
   // First row of panel p; PanelFirstRow(panels().size()) == m().
   int64_t PanelFirstRow(int64_t p) const;
   // The panel that holds row.

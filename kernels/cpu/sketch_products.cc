@@ -82,14 +82,6 @@ double ProjectionRounding(int64_t k) {
          std::sqrt(double{kSketchDirections}) * 1.001;
 }
 
-void Begin(const QuantizedActivations& x) {
-  if (x.kernels().begin != nullptr) x.kernels().begin();
-}
-
-void End(const QuantizedActivations& x) {
-  if (x.kernels().end != nullptr) x.kernels().end();
-}
-
 }  // namespace
 
 // [m][kColumnsLookedAt]: the products of q with x, and of p with c.
@@ -259,8 +251,7 @@ void SketchProducts::Multiply(absl::Span<const float> x, int64_t m, float* out,
   pool_.ParallelFor(
       slices.count(), 1, {weights_.tiles(), first},
       [&](int64_t begin, int64_t end, int worker) {
-        Begin(codes_);
-        Begin(along_codes_);
+        codes_.BeginProducts();  // And of along_codes_, as many rows.
         for (int64_t i = begin; i < end; ++i) {
           const TileSlice slice = slices[i];
           const int64_t each = kTilesLookedAt / slice.streams;
@@ -270,8 +261,7 @@ void SketchProducts::Multiply(absl::Span<const float> x, int64_t m, float* out,
                               of_tiles);
           }
         }
-        End(codes_);
-        End(along_codes_);
+        codes_.EndProducts();
         __builtin_ia32_sfence();  // After what add_up_16 has written.
       });
 }

@@ -143,11 +143,11 @@ void MultiplyInStreams(const QuantizedActivations& x,
                    {products[0].weights.tiles,
                     [&](int worker) { return streamed[0].FirstOf(worker); }},
                    [&](int64_t begin, int64_t end, int) {
-                     if (x.kernels().begin != nullptr) x.kernels().begin();
+                     x.BeginProducts();
                      for (int64_t i = begin; i < end; ++i) {
                        multiply(i / per_share, i % per_share);
                      }
-                     if (x.kernels().end != nullptr) x.kernels().end();
+                     x.EndProducts();
                    });
 }
 
@@ -166,7 +166,7 @@ void MultiplyInSets(const QuantizedActivations& x, const TiledProduct& product,
                                   x.kernels().tiles_most, pool);
   const int64_t sets = (tiles - 1) / set + 1;
   pool.ParallelFor(chunks * sets, 1, [&](int64_t begin, int64_t end, int) {
-    if (x.kernels().begin != nullptr) x.kernels().begin();
+    x.BeginProducts();
     for (int64_t item = begin; item < end; ++item) {
       const int64_t panel = item / sets * panels_per_chunk;
       const int64_t first = item % sets * set;
@@ -180,7 +180,7 @@ void MultiplyInSets(const QuantizedActivations& x, const TiledProduct& product,
         MultiplyEdge(chunk, weights, product.kernel, to);
       }
     }
-    if (x.kernels().end != nullptr) x.kernels().end();
+    x.EndProducts();
   });
 }
 
