@@ -37,8 +37,7 @@ float LeastBeforeCap(float least, float cap) {
 }
 
 // How far products of rows, or of tiles, may be off: the sum over i of
-// errors[i]
-// * norms[i][at].
+// errors[i] * norms[i][at].
 struct Slack {
   absl::Span<const float> errors;
   std::vector<const float*> norms;
@@ -68,6 +67,13 @@ ONEGRID_CLONES uint32_t Reaching(const float* values, const Slack& slack,
   return width == kTileRows
              ? BitsReaching(values, slack, first, kTileRows, least)
              : BitsReaching(values, slack, first, width, least);
+}
+
+// What Reaching reads of a tile's rows, which has left the caches: for all
+// tiles before the first is looked at, or each is waited for.
+void FetchRows(const float* values, const Slack& slack, int64_t first) {
+  __builtin_prefetch(values + first);
+  for (const float* norms : slack.norms) __builtin_prefetch(norms + first);
 }
 
 // Tiles that a thread looks at for Collect in one go.
@@ -170,18 +176,22 @@ std::vector<int32_t> TopProducts::Above(float least, const Search& search,
     of_tiles.norms.push_back(bound.of_tiles());
     of_rows.norms.push_back(bound.values());
   }
-  std::vector<int32_t> rows;
+  std::vector<int64_t> firsts;  // rows of tiles
   for (int64_t tile = begin; tile < end; tile += 16) {
     uint32_t tiles = Reaching(search.of_tiles + tile, of_tiles, tile,
                               std::min<int64_t>(16, end - tile), least);
     for (; tiles != 0; tiles &= tiles - 1) {
-      const int64_t first = (tile + std::countr_zero(tiles)) * kTileRows;
-      uint32_t found =
-          Reaching(coarse + first, of_rows, first,
-                   std::min<int64_t>(kTileRows, weights_.n() - first), least);
-      for (; found != 0; found &= found - 1) {
-        rows.push_back(static_cast<int32_t>(first + std::countr_zero(found)));
-      }
+      firsts.push_back((tile + std::countr_zero(tiles)) * kTileRows);
+      FetchRows(coarse, of_rows, firsts.back());
+    }
+  }
+  std::vector<int32_t> rows;
+  for (const int64_t first : firsts) {
+    uint32_t found =
+        Reaching(coarse + first, of_rows, first,
+                 std::min<int64_t>(kTileRows, weights_.n() - first), least);
+    for (; found != 0; found &= found - 1) {
+      rows.push_back(static_cast<int32_t>(first + std::countr_zero(found)));
     }
   }
   return rows;
