@@ -59,16 +59,14 @@ RowBounds::RowBounds(std::vector<float> values) : values_(std::move(values)) {
 Deviation DeviationOf(const QuantizedActivations& codes, int64_t m,
                       absl::Span<const double> x,
                       absl::Span<const float> scales) {
+  std::vector<double> coded(x.size());
+  codes.DequantizeRow(m, coded.data());
   double rest = 0, norm = 0;
-  for (int64_t g = 0; g < codes.groups(); ++g) {
-    const double scale = codes.ScaleAt(m, g);
-    for (int64_t k = g * kLinearGroup; k < (g + 1) * kLinearGroup; ++k) {
-      const auto at = static_cast<size_t>(k);
-      const double value = x[at] * scales[at];
-      const double left = value - codes.CodeAt(m, k) * scale * scales[at];
-      rest += left * left;
-      norm += value * value;
-    }
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double value = x[i] * scales[i];
+    const double left = value - coded[i] * scales[i];
+    rest += left * left;
+    norm += value * value;
   }
   rest = std::sqrt(rest);
   return {rest, std::sqrt(norm) + rest};
@@ -118,11 +116,8 @@ void ByteProducts::Multiply(absl::Span<const float> x, int64_t m, float* out,
 
 std::vector<float> ByteProducts::Errors(
     int64_t m, const QuantizedActivations& exact) const {
-  std::vector<double> x;
-  for (int64_t k = 0; k < exact.k(); ++k) {
-    x.push_back(exact.CodeAt(0, k) *
-                double{exact.ScaleAt(0, k / kLinearGroup)});
-  }
+  std::vector<double> x(static_cast<size_t>(exact.k()));
+  exact.DequantizeRow(0, x.data());
   const std::vector<float> ones(x.size(), 1.0f);
   const Deviation off = DeviationOf(codes_, m, x, ones);
   if (!SumsStayFinite(off, bounds_[0].largest())) return {kInfinity};

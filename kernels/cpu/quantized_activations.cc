@@ -3,8 +3,18 @@
 #include <algorithm>
 
 #include "kernels/base/check.h"
+#include "kernels/cpu/elementwise.h"
 
 namespace onegrid::cpu {
+namespace {
+
+void SetRow(int64_t row, const float* x, QuantizedActivations* out) {
+  const int64_t panel = out->PanelOf(row);
+  out->SetGroups(panel, static_cast<int>(row - out->PanelFirstRow(panel)), 0,
+                 out->groups(), x);
+}
+
+}  // namespace
 
 // Rows are spread evenly over the panels, so 13 rows make 7 + 6, not 12 + 1.
 int64_t QuantizedActivations::streams() const {
@@ -44,11 +54,10 @@ void QuantizedActivations::SetBias(int bias) {
   bias_ = bias;
 }
 
-int QuantizedActivations::CodeAt(int64_t row, int64_t k) const {
-  const int64_t p = PanelOf(row);
-  const ActivationPanel& panel = panels_[static_cast<size_t>(p)];
+int QuantizedActivations::CodeIn(const ActivationPanel& panel, int64_t row,
+                                 int64_t k) const {
   const int64_t group = k / kLinearGroup * panel.rows * kLinearGroup;
-  const int64_t in_panel = (row - PanelFirstRow(p)) * kLinearGroup;
+  const int64_t in_panel = row * kLinearGroup;
   const int64_t i = k % kLinearGroup;
   if (bits_ == CodeBits::k8) return panel.codes[group + in_panel + i];
   if (kernels_->wide_order == WideOrder::k0213) {
@@ -59,6 +68,21 @@ int QuantizedActivations::CodeAt(int64_t row, int64_t k) const {
       reinterpret_cast<const uint8_t*>(panel.wide_codes + group) + in_panel + i;
   const int low = bytes[0] ^ (panel.rows <= kStackedRows ? 128 : 0);
   return static_cast<int16_t>(low | bytes[panel.rows * kLinearGroup] << 8);
+}
+
+int QuantizedActivations::CodeAt(int64_t row, int64_t k) const {
+  const int64_t p = PanelOf(row);
+  return CodeIn(panels_[static_cast<size_t>(p)], row - PanelFirstRow(p), k);
+}
+
+void QuantizedActivations::DequantizeRow(int64_t row, double* out) const {
+  const int64_t p = PanelOf(row);
+  const ActivationPanel& panel = panels_[static_cast<size_t>(p)];
+  row -= PanelFirstRow(p);
+  for (int64_t i = 0; i < k_; ++i) {
+    const double scale = panel.scales[i / kLinearGroup * panel.rows + row];
+    out[i] = CodeIn(panel, row, i) * scale;
+  }
 }
 
 float QuantizedActivations::ScaleAt(int64_t row, int64_t group) const {
@@ -125,28 +149,24 @@ void QuantizeActivations(absl::Span<const float> x, int64_t m, int64_t k,
                          CodeBits bits, QuantizedActivations* out,
                          kernels::ThreadPool& pool, kernels::Isa isa) {
   KERNELS_CHECK(x.size() == static_cast<size_t>(m * k));
-  QuantizeRows(
-      m, k, bits, [&](int64_t row, float*) { return x.data() + row * k; }, out,
-      pool, isa);
+  out->Reset(m, k, bits, isa);
+  pool.ParallelFor(m, RowGrain(m, k, pool),
+                   [&](int64_t begin, int64_t end, int) {
+                     for (int64_t row = begin; row < end; ++row) {
+                       SetRow(row, x.data() + row * k, out);
+                     }
+                   });
 }
 
 void QuantizeRows(int64_t m, int64_t k, CodeBits bits, MakeRow make,
                   QuantizedActivations* out, kernels::ThreadPool& pool,
                   kernels::Isa isa) {
   out->Reset(m, k, bits, isa);
-  // Below this a loop over threads costs more than it saves.
-  constexpr int64_t kMinFloatsPerRange = 16384;
-  const int64_t min_grain =
-      (kMinFloatsPerRange + k - 1) / std::max(k, int64_t{1});
-  pool.ParallelFor(m, std::max(pool.GrainFor(m), min_grain),
+  pool.ParallelFor(m, RowGrain(m, k, pool),
                    [&](int64_t begin, int64_t end, int) {
                      std::vector<float> room(static_cast<size_t>(k));
                      for (int64_t row = begin; row < end; ++row) {
-                       const int64_t panel = out->PanelOf(row);
-                       out->SetGroups(
-                           panel,
-                           static_cast<int>(row - out->PanelFirstRow(panel)), 0,
-                           out->groups(), make(row, room.data()));
+                       SetRow(row, make(row, room.data()), out);
                      }
                    });
 }

@@ -50,11 +50,17 @@ class QuantizedActivations {
   // Makes the offsets those of codes that are more by `bias` instead of 8.
   void SetBias(int bias);
 
+  // out [k] = row `row`, codes times scales, exactly.
+  void DequantizeRow(int64_t row, double* out) const;
+
   // One code and one scale, for tests and oracles.
   int CodeAt(int64_t row, int64_t k) const;
   float ScaleAt(int64_t row, int64_t group) const;
 
  private:
+  // Of row `row` of a panel.
+  int CodeIn(const ActivationPanel& panel, int64_t row, int64_t k) const;
+
   int64_t m_ = 0;
   int64_t k_ = 0;
   const LinearKernels* kernels_ = nullptr;

@@ -310,11 +310,8 @@ std::vector<float> SketchProducts::Errors(
   const float* along = along_.data() + m * kSketchDirections;
   // What is wanted are the products of what 16 bits hold.
   std::vector<double> x(static_cast<size_t>(k)), scaled(x);
-  for (int64_t i = 0; i < k; ++i) {
-    const auto at = static_cast<size_t>(i);
-    x[at] = exact.CodeAt(0, i) * double{exact.ScaleAt(0, i / kLinearGroup)};
-    scaled[at] = x[at] * basis_.scales[at];
-  }
+  exact.DequantizeRow(0, x.data());
+  for (size_t i = 0; i < x.size(); ++i) scaled[i] = x[i] * basis_.scales[i];
   const std::vector<double> c(along, along + kSketchDirections);
   const std::vector<float> ones(c.size(), 1.0f);
   const Deviation off = DeviationOf(codes_, m, x, code_scales_);
