@@ -15,7 +15,7 @@ struct CpuFeatures {
   bool avx512vl = false;
   bool avx512vnni = false;
   bool avx512bf16 = false;
-  bool gfni = false;
+  bool gfni = false;  // On vectors of 512 bits.
   bool avxvnni = false;
   bool amx_int8 = false;
   bool amx_bf16 = false;
