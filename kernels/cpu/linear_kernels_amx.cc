@@ -188,6 +188,8 @@ const int8_t* CodesFrom(const ActivationPanel& panel, int64_t first) {
 // Without it stores wait for lines that the L2 or L3 cache or another core has,
 // and tiles that are stored behind them wait too. All rows at once would fill
 // the places for lines on their way to the L1 cache, and loads of tiles wait.
+// Of a smaller panel some are not its own, which costs others a little time; to
+// leave them out in the loop of products took 1 to 2.6 % of all panels' time.
 [[gnu::always_inline]] inline void FetchToWrite(int64_t g, const float* out,
                                                 int64_t out_stride) {
   constexpr int kGroups = 8, kRowsAtOnce = 4;

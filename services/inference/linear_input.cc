@@ -38,14 +38,13 @@ bool LinearInput::SetNormed(
   return true;
 }
 
-bool LinearInput::SetGated(const cpu::PackedLinear& gate,
+void LinearInput::SetGated(const cpu::PackedLinear& gate,
                            const cpu::PackedLinear& up, LinearInput& from) {
-  if (!TakesCodes(gate) || !TakesCodes(up)) return false;
+  KERNELS_CHECK(TakesCodes(gate) && TakesCodes(up));
   Set(nullptr, from.m_, gate.n(), from.bits_);
   cpu::GatedLinear(from.Quantized(), gate, up, &quantized_, pool_,
                    numerics_.isa);
   is_quantized_ = true;
-  return true;
 }
 
 void LinearInput::Multiply(absl::Span<const cpu::LinearProduct> products) {

@@ -35,9 +35,8 @@ class LinearInput {
                  std::initializer_list<const cpu::PackedLinear*> of);
 
   // Makes this gelu_tanh(x * gate^T) * (x * up^T), x that of `from`, with as
-  // many bits, for weights that have codes only. False, and nothing is done, if
-  // that is not so for gate and up, or activations are not in int8 mode.
-  bool SetGated(const cpu::PackedLinear& gate, const cpu::PackedLinear& up,
+  // many bits: in int8 mode, gate and up have codes.
+  void SetGated(const cpu::PackedLinear& gate, const cpu::PackedLinear& up,
                 LinearInput& from);
 
   // out: [m, n] = x * w^T, w [n, k].

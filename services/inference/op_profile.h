@@ -8,7 +8,8 @@
 
 namespace onegrid::inference {
 
-// With the quantization of its input, where it has one.
+// With the quantization of its input, where it has one; that of normed rows is
+// in kNorms where these are never floats.
 enum class Op {
   kEmbed,
   kNorms,
