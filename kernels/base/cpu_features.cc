@@ -26,9 +26,18 @@ bool MayUseTiles() {
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
+// Vendor: AMD64 Architecture Programmer's Manual, volume 3, appendix E.
+bool MadeByAmd() {
+  uint32_t eax, ebx, ecx, edx;
+  if (__get_cpuid(0, &eax, &ebx, &ecx, &edx) == 0) return false;
+  return ebx == signature_AMD_ebx && edx == signature_AMD_edx &&
+         ecx == signature_AMD_ecx;
+}
+
 // Bit positions: Intel Software Developer's Manual, volume 2A, CPUID.
 CpuFeatures Detect() {
   CpuFeatures found;
+  found.amd = MadeByAmd();
   uint32_t eax, ebx, ecx, edx;
   if (__get_cpuid(1, &eax, &ebx, &ecx, &edx) == 0) return found;
   const bool os_saves_state = Bit(ecx, 27);

@@ -19,6 +19,7 @@ struct CpuFeatures {
   bool avxvnni = false;
   bool amx_int8 = false;
   bool amx_bf16 = false;
+  bool amd = false;  // Not an instruction set: AMD made the processor.
 };
 
 // Read once per process; thread-safe.

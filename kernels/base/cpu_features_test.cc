@@ -15,6 +15,7 @@ TEST(CpuFeaturesTest, AgreesWithTheCompilersDetection) {
   EXPECT_EQ(cpu.avx512vl, __builtin_cpu_supports("avx512vl") != 0);
   EXPECT_EQ(cpu.avx512vnni, __builtin_cpu_supports("avx512vnni") != 0);
   EXPECT_EQ(cpu.avx512bf16, __builtin_cpu_supports("avx512bf16") != 0);
+  EXPECT_EQ(cpu.amd, __builtin_cpu_is("amd") != 0);
   EXPECT_EQ(cpu.gfni, __builtin_cpu_supports("gfni") != 0 && cpu.avx512f);
 }
 

@@ -30,6 +30,17 @@ inline void AddPair(__m512i lanes, const int16_t* codes, __m512i& sums) {
           : "v"(lanes), "m"(*reinterpret_cast<const int16_t(*)[2]>(codes)));
 }
 
+// Four bytes of codes in all lanes, where several vectors meet them: kept from
+// the compiler, which would load them for each.
+template <typename Code>
+inline __m512i Spread(const Code* codes) {
+  __m512i spread;
+  __asm__("vpbroadcastd %1, %0"
+          : "=v"(spread)
+          : "m"(*reinterpret_cast<const Code(*)[4 / sizeof(Code)]>(codes)));
+  return spread;
+}
+
 }  // namespace
 }  // namespace onegrid::cpu
 

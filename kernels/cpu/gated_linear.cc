@@ -74,7 +74,7 @@ void GatedLinear(const QuantizedActivations& x, const PackedLinear& gate,
   const VectorKernels& vectors = VectorKernelsFor(isa);
   const auto panels = static_cast<int64_t>(x.panels().size());
   const int64_t tiles = gate.tile_count();
-  if (x.streams() > 1) {
+  if (x.streams() > 0) {
     const TileSlices slices({tiles, gate.bytes() / tiles, kGroupTiles},
                             kSliceTiles, x.streams(), pool.size());
     const auto first = [&](int worker) {

@@ -8,7 +8,7 @@ for archive in "$@"; do
   name="$(basename "${archive}" .a)"
   extra="$(nm --defined-only --extern-only "${archive}" 2>/dev/null |
     awk 'NF == 3 {print $3}' |
-    grep -vE 'k(Linear|Float|Vector|Attention|Peak)Kernels(Avx2|AvxVnni|Avx512|Amx)E|__odr_asan' || true)"
+    grep -vE 'k(Linear|Float|Vector|Attention|Peak)Kernels(Avx2|AvxVnni|Avx512|Zen|Amx)E|__odr_asan' || true)"
   if [[ -n "${extra}" ]]; then
     echo "${name} defines more than its table of kernels:"
     echo "${extra}"

@@ -149,7 +149,8 @@ struct LinearKernels {
   // Most tiles that they take at once.
   int tiles_most;
   // Tiles that should be read side by side (tile_slices.h) for one panel of so
-  // many rows, at most tiles_most. nullptr: one.
+  // many rows, at most tiles_most; 0 where slices should not be taken of such
+  // panels' weights, nullptr: of none.
   int (*streams)(int rows);
   // Activations that should pass over the weights together: as many as the L2
   // cache keeps, if weights have to be decoded for each pass.
@@ -198,6 +199,7 @@ extern const LinearKernels kLinearKernelsPortable;
 extern const LinearKernels kLinearKernelsAvx2;
 extern const LinearKernels kLinearKernelsAvxVnni;
 extern const LinearKernels kLinearKernelsAvx512;
+extern const LinearKernels kLinearKernelsZen;  // AVX-512, for AMD's processors
 extern const LinearKernels kLinearKernelsAmx;
 extern const FloatKernels kFloatKernelsPortable;
 extern const FloatKernels kFloatKernelsAvx2;

@@ -18,7 +18,7 @@ void SetRow(int64_t row, const float* x, QuantizedActivations* out) {
 
 // Rows are spread evenly over the panels, so 13 rows make 7 + 6, not 12 + 1.
 int64_t QuantizedActivations::streams() const {
-  if (panels_.size() != 1 || kernels_->streams == nullptr) return 1;
+  if (panels_.size() != 1 || kernels_->streams == nullptr) return 0;
   return kernels_->streams(panels_[0].rows);
 }
 

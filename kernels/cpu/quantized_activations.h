@@ -28,7 +28,8 @@ class QuantizedActivations {
   // The kernels whose layout this is.
   const LinearKernels& kernels() const { return *kernels_; }
   absl::Span<const ActivationPanel> panels() const { return panels_; }
-  // Tiles of weights that should be read side by side for these rows.
+  // Tiles of weights that should be read side by side for these rows, in slices
+  // (tile_slices.h); 0: weights should not be taken in slices.
   int64_t streams() const;
   // To be called by a thread before and after its products of panels, of which
   // there is one at least.

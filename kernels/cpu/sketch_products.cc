@@ -242,7 +242,7 @@ void SketchProducts::Multiply(absl::Span<const float> x, int64_t m, float* out,
   const TileSlices slices(
       {tiles, k / kLinearGroup * kUpperGroupBytes},
       std::max<int64_t>(kSliceBytes * tiles / BytesFor(weights_), 1),
-      codes_.streams(), pool_.size());
+      std::max<int64_t>(codes_.streams(), 1), pool_.size());
   std::vector<SliceScratch> scratch;  // of each thread
   for (int i = 0; i < pool_.size(); ++i) scratch.emplace_back(m);
   const auto first = [&](int worker) {

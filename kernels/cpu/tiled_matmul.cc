@@ -238,7 +238,7 @@ void TiledMatmul(const QuantizedActivations& x,
     KERNELS_CHECK(x.k() == product.weights.k);
   }
   if (x.m() == 0 || products.empty()) return;
-  if (x.streams() > 1) return MultiplyInStreams(x, products, pool);
+  if (x.streams() > 0) return MultiplyInStreams(x, products, pool);
   for (const TiledProduct& product : products) MultiplyInSets(x, product, pool);
 }
 
