@@ -22,7 +22,7 @@ struct SideBySide {
 
   template <typename Format, typename Code, int kRows>
   static void Multiply(const ActivationPanel& panel, const TileBytes& tiles,
-                       bool /*alone*/, float* out, int64_t out_stride) {
+                       Turn, float* out, int64_t out_stride) {
     constexpr int kAtOnce = AtOnce(kRows);
     // More rows take longer to multiply than their weights to arrive.
     constexpr bool kFurther = kAtOnce == kMostStreams;

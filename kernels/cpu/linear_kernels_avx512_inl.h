@@ -249,11 +249,24 @@ void RowsTimesTiles(const ActivationPanel& panel, const TileBytes& tiles,
   }
 }
 
+// What is read after some groups have been multiplied: for each of them some
+// lines that follow each other.
+struct LaterLines {
+  const uint8_t* at;
+  int of_group;
+
+  void Fetch(int64_t g) const {
+    for (int i = 0; i < of_group; ++i) {
+      _mm_prefetch(at + 64 * (g * of_group + i), _MM_HINT_T1);
+    }
+  }
+};
+
 // Of kRows rows of a panel, from kFirst on, with two tiles at once: what is
 // loaded of the rows, codes, scales and offsets, meets both.
 template <typename Format, typename Code, int kFirst, int kRows>
 void RowsTimesPair(const ActivationPanel& panel, const TileBytes& tiles,
-                   float* out, int64_t out_stride) {
+                   const LaterLines& later, float* out, int64_t out_stride) {
   __m512 first[kRows], second[kRows];
 #pragma GCC unroll 6
   for (int m = 0; m < kRows; ++m) first[m] = second[m] = _mm512_setzero_ps();
@@ -269,6 +282,7 @@ void RowsTimesPair(const ActivationPanel& panel, const TileBytes& tiles,
       FetchGroup<Format, false>(place, g);
       FetchGroup<Format, false>(other, g);
     }
+    later.Fetch(g);
     __m512i dot_first[kRows], dot_second[kRows];
 #pragma GCC unroll 6
     for (int m = 0; m < kRows; ++m) {
@@ -312,16 +326,20 @@ void RowsTimesPair(const ActivationPanel& panel, const TileBytes& tiles,
   Store<kRows>(second, out + tiles.columns, out_stride);
 }
 
+// Which of some panels that are multiplied with the same tiles in turn.
+struct Turn {
+  int64_t panel, count;
+};
+
 // An order has
-//   static void Multiply<Format, Code, kRows>(panel, tiles, alone, out,
+//   static void Multiply<Format, Code, kRows>(panel, tiles, turn, out,
 //                                             out_stride):
-//       products of a panel of kRows rows with some tiles; alone: of no other
-//       panel, so that weights come from memory and not from a cache.
+//       products of a panel of kRows rows with some tiles.
 template <typename Order, typename Format, typename Code>
 void Tile(const ActivationPanel* panels, int64_t count, const TileBytes& tile,
           float* out, int64_t out_stride) {
   using RowsFunction =
-      void (*)(const ActivationPanel&, const TileBytes&, bool, float*, int64_t);
+      void (*)(const ActivationPanel&, const TileBytes&, Turn, float*, int64_t);
   static constexpr RowsFunction kByRows[kPanelRows] = {
       Order::template Multiply<Format, Code, 1>,
       Order::template Multiply<Format, Code, 2>,
@@ -336,7 +354,7 @@ void Tile(const ActivationPanel* panels, int64_t count, const TileBytes& tile,
       Order::template Multiply<Format, Code, 11>,
       Order::template Multiply<Format, Code, 12>};
   for (int64_t p = 0; p < count; ++p) {
-    kByRows[panels[p].rows - 1](panels[p], tile, count == 1, out, out_stride);
+    kByRows[panels[p].rows - 1](panels[p], tile, {p, count}, out, out_stride);
     out += panels[p].rows * out_stride;
   }
 }

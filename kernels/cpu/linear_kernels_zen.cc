@@ -26,11 +26,12 @@ struct OneByOne {
 
   template <typename Format, typename Code, int kRows>
   static void Multiply(const ActivationPanel& panel, const TileBytes& tiles,
-                       bool alone, float* out, int64_t out_stride) {
+                       Turn turn, float* out, int64_t out_stride) {
     int64_t t = 0;
     if constexpr (kRows >= kPairRows) {
-      for (; !alone && t + 2 <= tiles.count; t += 2) {
+      for (; turn.count > 1 && t + 2 <= tiles.count; t += 2) {
         TimesPair<Format, Code, kRows>(panel, TileAt(tiles, t),
+                                       LaterOf<Format>(panel, tiles, t, turn),
                                        out + t * tiles.columns, out_stride);
       }
     }
@@ -41,14 +42,30 @@ struct OneByOne {
   }
 
  private:
+  // A panel's part of the pair of tiles that lies as far behind all of these as
+  // tile t behind the first.
+  template <typename Format>
+  static LaterLines LaterOf(const ActivationPanel& panel,
+                            const TileBytes& tiles, int64_t t, Turn turn) {
+    constexpr int64_t kLines =
+        (2 * Format::kPlaceBytes / Format::kPlaceGroups + 63) / 64;
+    const int64_t of_group = (kLines - 1) / turn.count + 1;
+    return {tiles.at + (tiles.count + t) * tiles.stride +
+                64 * turn.panel * panel.groups * of_group,
+            static_cast<int>(of_group)};
+  }
+
   template <typename Format, typename Code, int kRows>
   static void TimesPair(const ActivationPanel& panel, const TileBytes& pair,
-                        float* out, int64_t out_stride) {
+                        const LaterLines& later, float* out,
+                        int64_t out_stride) {
     constexpr int kFirst = kRows <= kMostRows ? kRows : (kRows + 1) / 2;
-    RowsTimesPair<Format, Code, 0, kFirst>(panel, pair, out, out_stride);
+    constexpr LaterLines kNone = {nullptr, 0};
+    RowsTimesPair<Format, Code, 0, kFirst>(
+        panel, pair, kFirst == kRows ? later : kNone, out, out_stride);
     if constexpr (kFirst < kRows) {
-      RowsTimesPair<Format, Code, kFirst, kRows - kFirst>(panel, pair, out,
-                                                          out_stride);
+      RowsTimesPair<Format, Code, kFirst, kRows - kFirst>(panel, pair, later,
+                                                          out, out_stride);
     }
   }
 };
