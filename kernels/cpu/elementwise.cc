@@ -18,12 +18,11 @@ void NormRows(const float* x, const float* weight, int64_t m, int64_t k,
               float eps, bool add, float* out, kernels::ThreadPool& pool,
               kernels::Isa isa) {
   const VectorKernels& run = VectorKernelsFor(isa);
-  pool.ParallelFor(
-      m, RowGrain(m, k, pool), [&](int64_t begin, int64_t end, int) {
-        for (int64_t row = begin; row < end; ++row) {
-          run.rms_norm(x + row * k, weight, k, eps, add, out + row * k);
-        }
-      });
+  pool.ParallelFor(m, RowGrain(m, k, pool),
+                   [&](int64_t begin, int64_t end, int) {
+                     run.rms_norm(x + begin * k, weight, end - begin, k, eps,
+                                  add, out + begin * k);
+                   });
 }
 
 }  // namespace

@@ -158,17 +158,22 @@ void QuantizeActivations(absl::Span<const float> x, int64_t m, int64_t k,
                    });
 }
 
-void QuantizeRows(int64_t m, int64_t k, CodeBits bits, MakeRow make,
+void QuantizeRows(int64_t m, int64_t k, CodeBits bits, MakeRows make,
                   QuantizedActivations* out, kernels::ThreadPool& pool,
                   kernels::Isa isa) {
   out->Reset(m, k, bits, isa);
-  pool.ParallelFor(m, RowGrain(m, k, pool),
-                   [&](int64_t begin, int64_t end, int) {
-                     std::vector<float> room(static_cast<size_t>(k));
-                     for (int64_t row = begin; row < end; ++row) {
-                       SetRow(row, make(row, room.data()), out);
-                     }
-                   });
+  pool.ParallelFor(
+      m, RowGrain(m, k, pool), [&](int64_t begin, int64_t end, int) {
+        std::vector<float> room(static_cast<size_t>(kRowsAtOnce * k));
+        for (int64_t row = begin; row < end;) {
+          const int64_t rows = std::min(kRowsAtOnce, end - row);
+          make(row, rows, room.data());
+          for (int64_t i = 0; i < rows; ++i) {
+            SetRow(row + i, room.data() + i * k, out);
+          }
+          row += rows;
+        }
+      });
 }
 
 }  // namespace onegrid::cpu

@@ -80,11 +80,14 @@ void QuantizeActivations(absl::Span<const float> x, int64_t m, int64_t k,
                          kernels::ThreadPool& pool,
                          kernels::Isa isa = kernels::BestIsa());
 
-// Makes row `row`, k floats, and tells where they are: maybe at `room` [k].
-using MakeRow = absl::FunctionRef<const float*(int64_t row, float* room)>;
+// Rows that are made at once, so that they stay in a cache for what follows.
+inline constexpr int64_t kRowsAtOnce = 4;
 
-// The same of rows that are made shortly before, each once, several at a time.
-void QuantizeRows(int64_t m, int64_t k, CodeBits bits, MakeRow make,
+// Makes rows [row, row + rows), at most kRowsAtOnce: out [rows][k].
+using MakeRows = absl::FunctionRef<void(int64_t row, int64_t rows, float* out)>;
+
+// The same of rows that are made shortly before, each once, by several threads.
+void QuantizeRows(int64_t m, int64_t k, CodeBits bits, MakeRows make,
                   QuantizedActivations* out, kernels::ThreadPool& pool,
                   kernels::Isa isa = kernels::BestIsa());
 

@@ -11,9 +11,10 @@
 namespace onegrid::cpu {
 
 struct VectorKernels {
-  // out = x / sqrt(mean(x^2) + eps) * weight (+ out if add), all [k].
-  void (*rms_norm)(const float* x, const float* weight, int64_t k, float eps,
-                   bool add, float* out);
+  // Of each row: out = x / sqrt(mean(x^2) + eps) * weight (+ out if add); x and
+  // out [rows][k], weight [k].
+  void (*rms_norm)(const float* x, const float* weight, int64_t rows, int64_t k,
+                   float eps, bool add, float* out);
   // out = gelu_tanh(gate) * up.
   void (*gelu_mul)(const float* gate, const float* up, int64_t count,
                    float* out);

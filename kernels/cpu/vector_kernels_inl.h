@@ -60,32 +60,62 @@ void ScaleRow(const float* x, float factor, int64_t count, float* out) {
   Map(x, x, count, out, [factor](F a, F) { return a * Set(factor); });
 }
 
-void RmsNormRow(const float* x, const float* weight, int64_t k, float eps,
-                bool add, float* out) {
-  Sums sums;
+// Rows whose squares are summed up side by side: those of one are a chain in
+// which each vector waits for the one before.
+inline constexpr int kNormRows = kLanes >= 16 ? 4 : kLanes >= 8 ? 2 : 1;
+
+// Of kRows rows.
+template <int kRows>
+inline void RmsNormSome(const float* x, const float* weight, int64_t k,
+                        float eps, bool add, float* out) {
+  Sums sums[kRows];
   int64_t i = 0;
   for (; i + kSumLanes <= k; i += kSumLanes) {
-    for (F& part : sums.parts) {
-      const F v = Load(x + i + (&part - sums.parts) * kLanes);
-      part = Fma(v, v, part);
+#pragma GCC unroll 4
+    for (int row = 0; row < kRows; ++row) {
+      for (F& part : sums[row].parts) {
+        const F v = Load(x + row * k + i + (&part - sums[row].parts) * kLanes);
+        part = Fma(v, v, part);
+      }
     }
   }
-  for (F& part : sums.parts) {
-    const int64_t at = i + (&part - sums.parts) * kLanes;
-    if (at >= k) break;
-    const F v = at + kLanes <= k ? Load(x + at) : LoadSome(x + at, k - at);
-    part = Fma(v, v, part);
+  float factors[kRows];
+  for (int row = 0; row < kRows; ++row) {
+    const float* from = x + row * k;
+    for (F& part : sums[row].parts) {
+      const int64_t at = i + (&part - sums[row].parts) * kLanes;
+      if (at >= k) break;
+      const F v =
+          at + kLanes <= k ? Load(from + at) : LoadSome(from + at, k - at);
+      part = Fma(v, v, part);
+    }
+    const float mean = sums[row].Total() / static_cast<float>(k);
+    factors[row] = 1.0f / __builtin_sqrtf(mean + eps);
   }
-  const float mean = sums.Total() / static_cast<float>(k);
-  const F factor = Set(1.0f / __builtin_sqrtf(mean + eps));
-  i = 0;
-  for (; i + kLanes <= k; i += kLanes) {
-    const F y = Load(x + i) * factor * Load(weight + i);
-    Store(out + i, add ? Load(out + i) + y : y);
+  for (const float each : factors) {
+    const F factor = Set(each);
+    int64_t j = 0;
+    for (; j + kLanes <= k; j += kLanes) {
+      const F y = Load(x + j) * factor * Load(weight + j);
+      Store(out + j, add ? Load(out + j) + y : y);
+    }
+    if (j < k) {
+      const F y = LoadSome(x + j, k - j) * factor * LoadSome(weight + j, k - j);
+      StoreSome(out + j, add ? LoadSome(out + j, k - j) + y : y, k - j);
+    }
+    x += k;
+    out += k;
   }
-  if (i < k) {
-    const F y = LoadSome(x + i, k - i) * factor * LoadSome(weight + i, k - i);
-    StoreSome(out + i, add ? LoadSome(out + i, k - i) + y : y, k - i);
+}
+
+void RmsNormRows(const float* x, const float* weight, int64_t rows, int64_t k,
+                 float eps, bool add, float* out) {
+  int64_t row = 0;
+  for (; row + kNormRows <= rows; row += kNormRows) {
+    RmsNormSome<kNormRows>(x + row * k, weight, k, eps, add, out + row * k);
+  }
+  for (; row < rows; ++row) {
+    RmsNormSome<1>(x + row * k, weight, k, eps, add, out + row * k);
   }
 }
 
@@ -171,8 +201,8 @@ void AddUp16(const float* a, float unit, const float* b, int64_t count,
 }
 
 inline constexpr VectorKernels kLocalVectorKernels = {
-    RmsNormRow, GeluMulRow,  AddRow,      SoftCapRow, ScaleRow,
-    RopeRow,    HadamardRow, LargestOf16, AddUp16,
+    RmsNormRows, GeluMulRow,  AddRow,      SoftCapRow, ScaleRow,
+    RopeRow,     HadamardRow, LargestOf16, AddUp16,
 };
 
 }  // namespace
