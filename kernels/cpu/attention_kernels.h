@@ -91,6 +91,8 @@ extern const AttentionKernels kAttentionKernelsPortable;
 extern const AttentionKernels kAttentionKernelsAvx2;
 extern const AttentionKernels kAttentionKernelsAvxVnni;
 extern const AttentionKernels kAttentionKernelsAvx512;
+// With AVX-512, for AMD's processors.
+extern const AttentionKernels kAttentionKernelsZen;
 extern const AttentionKernels kAttentionKernelsAmx;
 
 // The set for isa, which the processor must support.

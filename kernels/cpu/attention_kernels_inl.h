@@ -107,6 +107,20 @@ inline void WithRows(int rows, Args... args) {
   kByRows[rows - 1](args...);
 }
 
+// Scores of one key tile, from its dot products [kRows][kKeyTile].
+template <int kRows>
+inline void StoreScores(const QueryPanel& panel, const int32_t* dots,
+                        const float* key_scales, float* scores,
+                        int64_t stride) {
+  for (int r = 0; r < kRows; ++r) {
+    const F scale = Set(panel.scales[r]);
+    for (int t = 0; t < kKeyTile; t += kLanes) {
+      Store(scores + r * stride + t,
+            ToFloats(dots + r * kKeyTile + t) * (Load(key_scales + t) * scale));
+    }
+  }
+}
+
 // Of one key tile.
 template <int kRows>
 struct TileScores {
@@ -114,13 +128,7 @@ struct TileScores {
                   const float* key_scales, float* scores, int64_t stride) {
     alignas(64) int32_t dots[kRows * kKeyTile];
     CodeDots<kRows>(panel->codes, d, keys, dots);
-    for (int r = 0; r < kRows; ++r) {
-      const F scale = Set(panel->scales[r]);
-      for (int t = 0; t < kKeyTile; t += kLanes) {
-        Store(scores + r * stride + t, ToFloats(dots + r * kKeyTile + t) *
-                                           (Load(key_scales + t) * scale));
-      }
-    }
+    StoreScores<kRows>(*panel, dots, key_scales, scores, stride);
   }
 };
 
@@ -224,6 +232,21 @@ inline void QuantizeWeights(const float* p, int rows, const PartValues& values,
   }
 }
 
+// Sums of a group of columns, from the dot products of its two tiles.
+template <int kRows>
+inline void StoreGroup(const TokenWeights& weights,
+                       const int32_t (&dots)[2][kRows * kKeyTile],
+                       int64_t group, int64_t d, float* sums) {
+  for (int r = 0; r < kRows; ++r) {
+    for (int64_t i = 0; i < kValueGroup; i += kLanes) {
+      const int32_t* dot = dots[i / kKeyTile] + r * kKeyTile + i % kKeyTile;
+      Store(sums + r * d + group * kValueGroup + i,
+            ToFloats(dot) * Set(weights.units[r]));
+    }
+  }
+}
+static_assert(kValueGroup == 2 * kKeyTile);
+
 // One group of columns.
 template <int kRows>
 struct SumGroup {
@@ -248,26 +271,21 @@ struct SumGroup {
         }
       }
     }
-    for (int r = 0; r < kRows; ++r) {
-      for (int64_t i = 0; i < kValueGroup; i += kLanes) {
-        const int32_t* dot = dots[i / kKeyTile] + r * kKeyTile + i % kKeyTile;
-        Store(sums + r * d + group * kValueGroup + i,
-              ToFloats(dot) * Set(weights->units[r]));
-      }
-    }
+    StoreGroup<kRows>(*weights, dots, group, d, sums);
   }
 };
-static_assert(kValueGroup == 2 * kKeyTile);
 
-void SumValuesInt8(const float* p, int rows, const PartValues& values,
-                   int64_t d, float* sums) {
+// With a SumGroup.
+template <template <int> typename Group>
+void SumValuesBy(const float* p, int rows, const PartValues& values, int64_t d,
+                 float* sums) {
   TokenWeights weights;
   QuantizeWeights(p, rows, values, weights.units,
                   [&](int page, int r, int64_t t, F x) {
                     ToCodes(x, weights.codes[page] + r * kPageTokens + t);
                   });
   for (int64_t group = 0; group < d / kValueGroup; ++group) {
-    WithRows<SumGroup>(rows, &weights, &values, group, d, sums);
+    WithRows<Group>(rows, &weights, &values, group, d, sums);
   }
 }
 
@@ -321,8 +339,8 @@ void AddValuesF32(const float* p, int rows, const float* v, int64_t tokens,
 }
 
 inline constexpr AttentionKernels kLocalAttentionKernels = {
-    kBlockQueryRows, QuantizeKey, QuantizeQuery, ScoresInt8,
-    Softmax,         Join,        SumValuesInt8, AddValuesF32,
+    kBlockQueryRows, QuantizeKey, QuantizeQuery,         ScoresInt8,
+    Softmax,         Join,        SumValuesBy<SumGroup>, AddValuesF32,
 };
 
 }  // namespace

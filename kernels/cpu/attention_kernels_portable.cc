@@ -13,7 +13,8 @@ const AttentionKernels& AttentionKernelsFor(kernels::Isa isa) {
     case kernels::Isa::kAmx:
       return kAttentionKernelsAmx;
     case kernels::Isa::kAvx512Vnni:
-      return kAttentionKernelsAvx512;
+      return kernels::GetCpuFeatures().amd ? kAttentionKernelsZen
+                                           : kAttentionKernelsAvx512;
     case kernels::Isa::kAvxVnni:
       return kAttentionKernelsAvxVnni;
     case kernels::Isa::kAvx2:
