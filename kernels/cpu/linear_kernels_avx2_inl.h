@@ -445,10 +445,14 @@ void Tile(const ActivationPanel* panels, int64_t count, const TileBytes& tile,
   }
 }
 
+// One place is read at a time, but in slices: q, k and v then share a loop, and
+// what comes next is fetched while a thread works alone.
+int OneStream(int) { return 1; }
+
 inline constexpr LinearKernels kLocalLinearKernels = {
     kPanelRows,
     /*tiles_most=*/1,
-    /*streams=*/nullptr,
+    OneStream,
     kPassBytes,
     WideOrder::k0213,
     QuantizeRow,
