@@ -93,6 +93,10 @@ bool IsaSupported(Isa isa) {
   return false;
 }
 
+bool UsesZenKernels(Isa isa) {
+  return isa == Isa::kAvx512Vnni && GetCpuFeatures().amd;
+}
+
 Isa BestIsa() {
   if (IsaSupported(Isa::kAmx)) return Isa::kAmx;
   if (IsaSupported(Isa::kAvx512Vnni)) return Isa::kAvx512Vnni;

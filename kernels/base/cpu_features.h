@@ -41,6 +41,10 @@ inline constexpr Isa kAllIsas[] = {Isa::kReference, Isa::kAvx2, Isa::kAvxVnni,
 // True if this process may run code compiled for isa.
 bool IsaSupported(Isa isa);
 
+// True if kernels for AMD's processors run isa here: the same results, with
+// loads and products in another order. Only of kAvx512Vnni.
+bool UsesZenKernels(Isa isa);
+
 // The fastest supported one.
 Isa BestIsa();
 

@@ -19,6 +19,13 @@ TEST(CpuFeaturesTest, AgreesWithTheCompilersDetection) {
   EXPECT_EQ(cpu.gfni, __builtin_cpu_supports("gfni") != 0 && cpu.avx512f);
 }
 
+TEST(CpuFeaturesTest, OnlyAvx512OfAmdUsesZenKernels) {
+  for (const Isa isa : kAllIsas) {
+    EXPECT_EQ(UsesZenKernels(isa),
+              isa == Isa::kAvx512Vnni && __builtin_cpu_is("amd") != 0);
+  }
+}
+
 TEST(CpuFeaturesTest, BestIsaIsSupportedAndNoneBetterIs) {
   EXPECT_TRUE(IsaSupported(Isa::kReference));
   EXPECT_TRUE(IsaSupported(BestIsa()));

@@ -13,8 +13,8 @@ const AttentionKernels& AttentionKernelsFor(kernels::Isa isa) {
     case kernels::Isa::kAmx:
       return kAttentionKernelsAmx;
     case kernels::Isa::kAvx512Vnni:
-      return kernels::GetCpuFeatures().amd ? kAttentionKernelsZen
-                                           : kAttentionKernelsAvx512;
+      return kernels::UsesZenKernels(isa) ? kAttentionKernelsZen
+                                          : kAttentionKernelsAvx512;
     case kernels::Isa::kAvxVnni:
       return kAttentionKernelsAvxVnni;
     case kernels::Isa::kAvx2:

@@ -42,6 +42,7 @@ struct SideBySide {
 
 }  // namespace
 
-const LinearKernels kLinearKernelsAvx512 = KernelsOf<SideBySide>(StreamsOf);
+constinit const LinearKernels kLinearKernelsAvx512 =
+    KernelsOf<SideBySide>(StreamsOf);
 
 }  // namespace onegrid::cpu

@@ -213,8 +213,8 @@ const LinearKernels& LinearKernelsFor(kernels::Isa isa, int64_t rows,
                  ? kLinearKernelsAvx512
                  : kLinearKernelsAmx;
     case kernels::Isa::kAvx512Vnni:
-      return kernels::GetCpuFeatures().amd ? kLinearKernelsZen
-                                           : kLinearKernelsAvx512;
+      return kernels::UsesZenKernels(isa) ? kLinearKernelsZen
+                                          : kLinearKernelsAvx512;
     case kernels::Isa::kAvxVnni:
       return kLinearKernelsAvxVnni;
     case kernels::Isa::kAvx2:

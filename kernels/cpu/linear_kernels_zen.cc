@@ -72,6 +72,7 @@ struct OneByOne {
 
 }  // namespace
 
-const LinearKernels kLinearKernelsZen = KernelsOf<OneByOne>(OneStream);
+constinit const LinearKernels kLinearKernelsZen =
+    KernelsOf<OneByOne>(OneStream);
 
 }  // namespace onegrid::cpu

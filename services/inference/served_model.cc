@@ -112,7 +112,8 @@ std::string KernelPath(const Numerics& numerics, const GemmaWeights& weights,
                        : ""));
   return absl::StrCat(
       "decode and prefill in groups of 32: ", absl::StrJoin(paths, ", "), "; ",
-      kernels::IsaName(numerics.isa));
+      kernels::IsaName(numerics.isa),
+      kernels::UsesZenKernels(numerics.isa) ? " for AMD's processors" : "");
 }
 
 v1::ServerInfo MakeInfo(const ServedModelOptions& options,
