@@ -95,8 +95,7 @@ void GatedLinear(const QuantizedActivations& x, const PackedLinear& gate,
   const int64_t per_chunk = PanelsPerChunk(x, pool.size());
   const int64_t chunks = (panels - 1) / per_chunk + 1;
   // A group of columns at least, and what the kernels take at once.
-  const int64_t set = std::clamp<int64_t>(x.kernels().tiles_most, kGroupTiles,
-                                          kColumnsMost / kTileRows);
+  const int64_t set = kColumnsMost / kTileRows;
   const int64_t sets = (tiles - 1) / set + 1;
   pool.ParallelFor(chunks * sets, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t item = begin; item < end; ++item) {
