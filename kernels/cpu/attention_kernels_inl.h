@@ -247,31 +247,46 @@ inline void StoreGroup(const TokenWeights& weights,
 }
 static_assert(kValueGroup == 2 * kKeyTile);
 
-// One group of columns.
+// One group of columns. Dots::Run<kRows, kAdd>(codes, tile, dots): CodeDots
+// with both tiles of a group, which follow each other.
+template <int kRows, typename Dots>
+inline void SumGroupBy(const TokenWeights& weights, const PartValues& values,
+                       int64_t group, int64_t d, float* sums) {
+  alignas(64) int16_t codes[kRows * kPageTokens];
+  alignas(64) int32_t dots[2][kRows * kKeyTile];
+  for (int page = 0; page < values.count; ++page) {
+    const PageValues& v = values.pages[page];
+    if (kRows < kBlockQueryRows) {
+      FetchValuesAfter(values, page, group, d / kValueGroup);
+    }
+    MultiplyCodes(weights.codes[page], kRows,
+                  v.group_scales + group * kPageTokens, codes);
+    const int8_t* tile = v.codes + group * kGroupBytes;
+    if (page == 0) {
+      Dots::template Run<kRows, false>(codes, tile, dots);
+    } else {
+      Dots::template Run<kRows, true>(codes, tile, dots);
+    }
+  }
+  StoreGroup<kRows>(weights, dots, group, d, sums);
+}
+
+struct DotsOfEach {
+  template <int kRows, bool kAdd>
+  static void Run(const int16_t* codes, const int8_t* tile,
+                  int32_t (&dots)[2][kRows * kKeyTile]) {
+    for (int half = 0; half < 2; ++half) {
+      CodeDots<kRows, kAdd>(codes, kPageTokens,
+                            tile + half * kKeyTile * kPageTokens, dots[half]);
+    }
+  }
+};
+
 template <int kRows>
 struct SumGroup {
   static void Run(const TokenWeights* weights, const PartValues* values,
                   int64_t group, int64_t d, float* sums) {
-    alignas(64) int16_t codes[kRows * kPageTokens];
-    alignas(64) int32_t dots[2][kRows * kKeyTile];
-    constexpr int64_t kTile = kKeyTile * kPageTokens;
-    for (int page = 0; page < values->count; ++page) {
-      const PageValues& v = values->pages[page];
-      if (kRows < kBlockQueryRows) {
-        FetchValuesAfter(*values, page, group, d / kValueGroup);
-      }
-      MultiplyCodes(weights->codes[page], kRows,
-                    v.group_scales + group * kPageTokens, codes);
-      for (int half = 0; half < 2; ++half) {
-        const int8_t* tile = v.codes + (2 * group + half) * kTile;
-        if (page == 0) {
-          CodeDots<kRows>(codes, kPageTokens, tile, dots[half]);
-        } else {
-          CodeDots<kRows, true>(codes, kPageTokens, tile, dots[half]);
-        }
-      }
-    }
-    StoreGroup<kRows>(*weights, dots, group, d, sums);
+    SumGroupBy<kRows, DotsOfEach>(*weights, *values, group, d, sums);
   }
 };
 

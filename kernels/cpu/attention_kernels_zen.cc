@@ -95,31 +95,20 @@ void ScoresInt8Pairs(const QueryPanel& panel, int64_t d, const int8_t* keys,
   ScoresInt8(panel, d, keys, key_scales, next, tile, end_tile, scores, stride);
 }
 
-// One group of columns.
+struct DotsOfBoth {
+  template <int kRows, bool kAdd>
+  static void Run(const int16_t* codes, const int8_t* tile,
+                  int32_t (&dots)[2][kRows * kKeyTile]) {
+    CodeDotsOfPair<kRows, kAdd>(codes, kPageTokens, tile,
+                                tile + kKeyTile * kPageTokens, dots);
+  }
+};
+
 template <int kRows>
 struct SumPair {
   static void Run(const TokenWeights* weights, const PartValues* values,
                   int64_t group, int64_t d, float* sums) {
-    alignas(64) int16_t codes[kRows * kPageTokens];
-    alignas(64) int32_t dots[2][kRows * kKeyTile];
-    constexpr int64_t kTile = kKeyTile * kPageTokens;
-    for (int page = 0; page < values->count; ++page) {
-      const PageValues& v = values->pages[page];
-      if (kRows < kBlockQueryRows) {
-        FetchValuesAfter(*values, page, group, d / kValueGroup);
-      }
-      MultiplyCodes(weights->codes[page], kRows,
-                    v.group_scales + group * kPageTokens, codes);
-      const int8_t* tile = v.codes + 2 * group * kTile;
-      if (page == 0) {
-        CodeDotsOfPair<kRows, false>(codes, kPageTokens, tile, tile + kTile,
-                                     dots);
-      } else {
-        CodeDotsOfPair<kRows, true>(codes, kPageTokens, tile, tile + kTile,
-                                    dots);
-      }
-    }
-    StoreGroup<kRows>(*weights, dots, group, d, sums);
+    SumGroupBy<kRows, DotsOfBoth>(*weights, *values, group, d, sums);
   }
 };
 
